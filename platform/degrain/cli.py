@@ -1,0 +1,174 @@
+"""What every pipeline shares: options, progress, summary, exit status, and the way to Ray.
+
+A pipeline is `parse -> job -> lines`. Exit status 0 means done, 1 failed, 2 bad input, 130 interrupted.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console as RichConsole
+from rich.status import Status
+
+from degrain.errors import JobFailedError, UserError, find_cause
+
+_PROGRESS_SECONDS = 15
+T = TypeVar("T")
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser with the options that every pipeline has."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("--summary", type=Path, metavar="FILE", help="write the result there as JSON")
+    made.add_argument("-v", "--verbose", action="store_true", help="show the messages of Ray and MLflow too")
+    return made
+
+
+def add_tracking(made: argparse.ArgumentParser) -> None:
+    """The option that names `mlflow.yaml`."""
+    made.add_argument(
+        "--mlflow", type=Path, default=Path("mlflow.yaml"), metavar="FILE", help="where runs and models go"
+    )
+
+
+def checked(build: Callable[[], T]) -> T:
+    """What `build` gives, its ValueError turned into a UserError: for configurations made of options."""
+    try:
+        return build()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def names(text: str) -> list[str]:
+    """An option that is a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+class Console:
+    """Lines for the user, and a progress display: transient on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._rich = RichConsole(highlight=False, soft_wrap=True)
+        self._status: Status | None = None
+        self._last = 0.0
+
+    def say(self, text: str = "") -> None:
+        """Print a line."""
+        if self._rich.is_terminal:
+            self._rich.print(text, markup=False)
+        else:
+            print(text, flush=True)
+
+    def progress(self, label: str, unit: str) -> Callable[[int, int], None]:
+        """A function of (done, all) that shows how far `label` is."""
+        self._last = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            if self._rich.is_terminal:
+                self._show_status(f"{label}: {done}/{total} {unit}", finished=done >= total)
+            elif time.monotonic() - self._last > _PROGRESS_SECONDS and done < total:
+                self._last = time.monotonic()
+                self.say(f"  {label}: {done}/{total} {unit}")
+
+        return show
+
+    def _show_status(self, text: str, *, finished: bool) -> None:
+        if self._status is None:
+            self._status = self._rich.status(text)
+            self._status.start()
+        self._status.update(text)
+        if finished:
+            self._status.stop()
+            self._status = None
+
+
+def run(
+    main: Callable[[argparse.Namespace, Console], dict[str, object]],
+    arguments: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse, run `main`, write its summary; gives the exit status. `main` returns the summary."""
+    options = arguments.parse_args(argv)
+    if not options.verbose:
+        hush()
+    try:
+        _check_summary(options.summary)
+        result = main(options, Console())
+        if options.summary is not None:
+            options.summary.write_text(json.dumps(result, indent=1) + "\n")
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept", 130)
+    except Exception as error:  # noqa: BLE001 - the outermost frame: everything becomes a line and a status
+        known = find_cause(error)
+        if isinstance(known, UserError):
+            return _fail(str(known), 2)
+        if isinstance(known, JobFailedError):
+            return _fail(str(known), 1)
+        if isinstance(error, OSError) and error.errno is not None:
+            where = f" ('{error.filename}')" if error.filename else ""
+            return _fail(f"{error.strerror}{where}", 1)
+        traceback.print_exc()
+        return _fail(f"unexpected {type(error).__name__}; this is a bug in degrain, please report it", 1)
+    return 0
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    return status
+
+
+def _check_summary(path: Path | None) -> None:
+    """Find out before the work, not after it, that the summary cannot be written."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UserError(
+            f"cannot write '{path}': there is no folder '{path.absolute().parent}'; make it first"
+        )
+
+
+def hush() -> None:
+    """Keep Ray, MLflow and their libraries quiet: what they would say is in Ray's log folder."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    warnings.filterwarnings("ignore")
+    for name in ("ray", "ray.data", "ray.train", "ray.tune", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def start_ray(*, verbose: bool) -> None:
+    """Join the cluster that `RAY_ADDRESS` names (as under `ray job submit`), else start one on this machine.
+
+    A bare `ray.init()` would join whatever cluster happens to run here.
+    """
+    import ray
+
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.CRITICAL,
+            configure_logging=verbose,
+            **({"include_dashboard": False} if address == "local" else {}),
+        )
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        short = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS") from None
+    if not verbose:
+        hush()
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False

@@ -1,0 +1,139 @@
+"""The catalog: a table with one row per pair that says what is there, in which split, and what was refused and why."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from degrain.data.corpora import Pair
+from degrain.errors import UserError
+
+SPLITS = ("train", "val", "test")
+HELD_OUT_SHARE = 0.1
+"""Share of the scenes that the hash sends to `val`, and again to `test`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogRow:
+    """One pair after it was looked at."""
+
+    id: str
+    corpus: str
+    scene: str
+    split: str
+    noisy: str
+    """URI of the noisy photo."""
+    clean: str
+    noisy_hash: str
+    """BLAKE2b of the file's bytes, 128 bits in hexadecimal; empty if it could not be read."""
+    clean_hash: str
+    height: int | None
+    """Pixels; None if refused before decoding."""
+    width: int | None
+    bit_depth: int | None
+    camera: str | None
+    iso: int | None
+    shutter: str | None
+    brightness: str | None
+    refused: str | None
+    """Why the pair is not in the patch set; None if it is."""
+    patches: int
+    """Patch pairs that were cut from it."""
+
+
+_TYPES = {"str": pa.string(), "int": pa.int64()}
+SCHEMA = pa.schema(
+    [
+        pa.field(
+            f.name,
+            _TYPES[
+                str(f.type if isinstance(f.type, str) else getattr(f.type, "__name__", f.type)).split(" |")[0]
+            ],
+        )
+        for f in fields(CatalogRow)
+    ]
+)
+
+
+def write_catalog(rows: Iterable[CatalogRow]) -> bytes:
+    """The catalog as a Parquet file; rows sorted by id, so that equal catalogs are equal files."""
+    table = pa.Table.from_pylist([asdict(r) for r in sorted(rows, key=lambda r: r.id)], schema=SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def read_catalog(content: bytes) -> list[CatalogRow]:
+    """The rows of a catalog file."""
+    return [CatalogRow(**row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+
+
+def scene_fraction(scene: str) -> float:
+    """A number in [0, 1) that depends on the scene's name alone."""
+    return int.from_bytes(hashlib.blake2b(scene.encode(), digest_size=6).digest()) / 2**48
+
+
+def assign_splits(
+    pairs: Sequence[Pair],
+    *,
+    previous: Mapping[str, str] | None = None,
+    val_scenes: Iterable[str] = (),
+    test_scenes: Iterable[str] = (),
+) -> dict[str, str]:
+    """The split of each scene: as named by the user, else as prescribed by the corpus, else as before, else by hash.
+
+    The hash sends a scene to the same split whatever else is there. Where it leaves `val` or `test` empty, as it does with
+    a handful of scenes, the scene nearest to that split's part of the hash range moves there; `previous`, the splits
+    of the patch set that this one follows, keeps it there when photos are added.
+    Raises UserError for a named scene that is not there, or fewer than three scenes.
+    """
+    named = dict.fromkeys(val_scenes, "val") | dict.fromkeys(test_scenes, "test")
+    scenes = sorted({p.scene for p in pairs})
+    if both := set(val_scenes) & set(test_scenes):
+        raise UserError(f"scene '{min(both)}' is named for both val and test; name it once")
+    short = {s.split("/", 1)[1]: s for s in scenes}
+    named = {short.get(s, s): split for s, split in named.items()}
+    if missing := sorted(set(named) - set(scenes)):
+        raise UserError(
+            f"there is no scene '{missing[0]}'; scenes are {_some([s.split('/', 1)[1] for s in scenes])}"
+        )
+    splits: dict[str, str] = {p.scene: p.split for p in pairs if p.split}
+    free: list[str] = []
+    for scene in scenes:
+        if scene in named:
+            splits[scene] = named[scene]
+        elif scene not in splits:
+            if previous and scene in previous:
+                splits[scene] = previous[scene]
+            else:
+                splits[scene] = _split_of(scene_fraction(scene))
+                free.append(scene)
+    for split in ("test", "val"):
+        candidates = sorted((s for s in free if splits[s] == "train"), key=scene_fraction)
+        if (
+            split not in splits.values()
+            and len([s for s in splits if splits[s] == "train"]) > 1
+            and candidates
+        ):
+            splits[candidates[0]] = split
+    if absent := [s for s in SPLITS if s not in splits.values()]:
+        raise UserError(
+            f"no scene is left for the {absent[0]} split: the corpus has {len(scenes)} scenes "
+            f"({_some([s.split('/', 1)[1] for s in scenes])}); at least 3 are needed, "
+            "or name others with --val-scenes and --test-scenes"
+        )
+    return splits
+
+
+def _split_of(fraction: float) -> str:
+    if fraction < HELD_OUT_SHARE:
+        return "test"
+    return "val" if fraction < 2 * HELD_OUT_SHARE else "train"
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,299 @@
+"""Patch sets: aligned patch pairs in Parquet shards, made to exist by a manifest that is written last.
+
+    OUT/current.json                names the newest version
+    OUT/<version>/manifest.json     what is in the set; written last
+    OUT/<version>/catalog.parquet   one row per pair
+    OUT/shards/<key>.parquet        patches: columns noisy, clean (raw bytes), pair, y, x
+    OUT/shards/<key>.json           what was found when the shard was cut; written after it
+
+A shard holds pairs of one scene and is named by a hash of what went into it: the files' contents, the geometry and the
+version of the cutter. Shards are therefore shared between versions: photos that were cut before are not cut again, and
+what a crash leaves behind is found and used by the next run. A set's version is a hash of its pairs and shards.
+Pixels are stored as raw bytes in a binary column because Arrow's list and tensor columns read twenty times slower.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from degrain.data.catalog import CatalogRow, read_catalog, write_catalog
+from degrain.errors import UserError
+from degrain.imaging.codecs import Photo
+from degrain.storage import Location, Storage
+
+CUTTER_VERSION = 1
+"""Raise it when the same photos and geometry would give other bytes."""
+FORMAT_VERSION = 1
+_CHANNELS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchGeometry:
+    """Where patches lie on a photo."""
+
+    patch_size: int = 128
+    """Side of a patch in pixels."""
+    stride: int = 128
+    """Distance between neighbouring patches in pixels; equal to the size: no overlap but at the far borders."""
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 16:
+            raise ValueError(f"--patch-size must be at least 16 pixels, got {self.patch_size}")
+        if not 1 <= self.stride <= self.patch_size:
+            raise ValueError(
+                f"--stride must be between 1 and the patch size ({self.patch_size}), so that every pixel is "
+                f"covered, got {self.stride}"
+            )
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of one patch: RGB, 8 bits."""
+        return self.patch_size**2 * _CHANNELS
+
+    def starts(self, side: int) -> list[int]:
+        """Where patches start along a side of `side` pixels.
+
+        Multiples of the stride; one more flush with the far border where these leave pixels uncovered.
+        """
+        last = side - self.patch_size
+        starts = list(range(0, last + 1, self.stride))
+        if starts and starts[-1] != last:
+            starts.append(last)
+        return starts
+
+
+def cut(photo: Photo, geometry: PatchGeometry) -> NDArray[np.uint8]:
+    """All patches of a photo, row by row: (H, W, 3) -> (N, P, P, 3), contiguous."""
+    windows = sliding_window_view(photo, (geometry.patch_size, geometry.patch_size), axis=(0, 1))
+    height, width = photo.shape[:2]
+    chosen = windows[np.ix_(geometry.starts(height), geometry.starts(width))]  # (rows, columns, 3, P, P)
+    patches = chosen.transpose(0, 1, 3, 4, 2).reshape(-1, geometry.patch_size, geometry.patch_size, _CHANNELS)
+    return np.ascontiguousarray(patches)
+
+
+def shard_schema(geometry: PatchGeometry) -> pa.Schema:
+    """The columns of a shard."""
+    return pa.schema(
+        [
+            ("noisy", pa.binary(geometry.patch_bytes)),
+            ("clean", pa.binary(geometry.patch_bytes)),
+            ("pair", pa.dictionary(pa.int32(), pa.string())),
+            ("y", pa.int32()),
+            ("x", pa.int32()),
+        ]
+    )
+
+
+def binary_column(patches: NDArray[np.uint8]) -> pa.Array:
+    """(N, P, P, 3) uint8 as an Arrow column of raw bytes, without copying."""
+    count = len(patches)
+    width = int(patches[0].nbytes)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(patches)])
+
+
+def column_patches(column: pa.ChunkedArray, side: int) -> NDArray[np.uint8]:
+    """The inverse of `binary_column`, read-only: without copying where the column is one chunk."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    flat = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    size = side * side * _CHANNELS
+    start = array.offset * size
+    return flat[start : start + len(array) * size].reshape(len(array), side, side, _CHANNELS)
+
+
+def pair_table(pair_id: str, noisy: Photo, clean: Photo, geometry: PatchGeometry) -> pa.Table:
+    """All patches of one pair as rows of a shard; noisy and clean ones come from the same places."""
+    rows, columns = geometry.starts(noisy.shape[0]), geometry.starts(noisy.shape[1])
+    places = np.array([(y, x) for y in rows for x in columns], dtype=np.int32)
+    return pa.table(
+        [
+            binary_column(cut(noisy, geometry)),
+            binary_column(cut(clean, geometry)),
+            pa.array([pair_id] * len(places)).dictionary_encode(),
+            pa.array(places[:, 0]),
+            pa.array(places[:, 1]),
+        ],
+        schema=shard_schema(geometry),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One Parquet file of patches, as the manifest names it."""
+
+    key: str
+    split: str
+    patches: int
+    bytes: int
+    """Size of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a patch set holds."""
+
+    version: str
+    geometry: PatchGeometry
+    corpora: Mapping[str, str]
+    """Adapter and folder of each corpus."""
+    shards: Sequence[Shard]
+    pairs: int
+    """Pairs seen, refused ones included."""
+    refused: int
+    covered: float
+    """Share of the photos' pixels that lies in at least one patch."""
+
+    def patches(self, split: str | None = None) -> int:
+        """Number of patch pairs, in one split or in all."""
+        return sum(s.patches for s in self.shards if split in (None, s.split))
+
+    def to_json(self) -> bytes:
+        """The manifest as a file."""
+        content = {
+            "format": FORMAT_VERSION,
+            "cutter": CUTTER_VERSION,
+            "channels": _CHANNELS,
+            "dtype": "uint8",
+            "border": "the last row and column of patches are flush with the photo's far border",
+            "patches": {s: self.patches(s) for s in sorted({shard.split for shard in self.shards})},
+            **asdict(self),
+        }
+        return json.dumps(content, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "Manifest":
+        """Read a manifest file. Raises ValueError for a format that this version does not know."""
+        raw: dict[str, Any] = json.loads(content)
+        if raw.get("format") != FORMAT_VERSION:
+            raise ValueError(
+                f"format {raw.get('format')}, but this version of degrain reads {FORMAT_VERSION}"
+            )
+        return cls(
+            version=raw["version"],
+            geometry=PatchGeometry(**raw["geometry"]),
+            corpora=raw["corpora"],
+            shards=[Shard(**s) for s in raw["shards"]],
+            pairs=raw["pairs"],
+            refused=raw["refused"],
+            covered=raw["covered"],
+        )
+
+
+def digest(content: object) -> str:
+    """A short hash of anything that JSON can say: 128 bits in hexadecimal."""
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def set_version(rows: Iterable[CatalogRow], geometry: PatchGeometry) -> str:
+    """The version of a patch set: a hash of its pairs' contents and splits, the geometry and the cutter."""
+    pairs = sorted([r.id, r.scene, r.split, r.noisy_hash, r.clean_hash, r.refused is None] for r in rows)
+    return digest([pairs, asdict(geometry), CUTTER_VERSION])[:12]
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """A finished patch set, opened for reading."""
+
+    root: Location
+    """The folder that `--out` named; shards lie below it."""
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, uri: str, storage: Storage) -> "PatchSet":
+        """Open a version's folder, or the newest version below the folder that ingest wrote to.
+
+        Raises UserError if there is no finished set.
+        """
+        folder = storage.locate(uri)
+        folder.check_answers()
+        pointer = folder / "current.json"
+        if pointer.exists():
+            folder = folder / json.loads(pointer.read_bytes())["version"]
+        file = folder / "manifest.json"
+        if not file.exists():
+            raise UserError(
+                f"'{uri}' is not a patch set: it has no manifest.json; ingest has not finished there, or the path is "
+                "wrong. Make one with pipelines/ingest.py --corpus NAME=URI --out URI"
+            )
+        try:
+            manifest = Manifest.from_json(file.read_bytes())
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read '{file}': {error}; ingest the corpus again") from None
+        root = folder.uri.rpartition("/")[0]
+        return cls(Location(root, storage), manifest)
+
+    @property
+    def uri(self) -> str:
+        """The folder of this version."""
+        return str(self.root / self.manifest.version)
+
+    @cached_property
+    def catalog(self) -> list[CatalogRow]:
+        """All pairs of the set, refused ones included."""
+        return read_catalog((self.root / self.manifest.version / "catalog.parquet").read_bytes())
+
+    def photos(self, split: str) -> list[CatalogRow]:
+        """The pairs of a split that were not refused, by id."""
+        return [row for row in self.catalog if row.split == split and row.refused is None]
+
+    def shards(self, split: str) -> list[Shard]:
+        """The shards of a split. Raises UserError if it has none."""
+        found = [s for s in self.manifest.shards if s.split == split]
+        if not found:
+            raise UserError(f"patch set {self.uri} has no patches in its {split} split; ingest more scenes")
+        return found
+
+    def read_shard(self, shard: Shard) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Noisy and clean patches of one shard, each (N, P, P, 3) uint8."""
+        place = self.root / "shards" / f"{shard.key}.parquet"
+        table = pq.read_table(place.path, filesystem=place.filesystem, columns=["noisy", "clean"])
+        side = self.manifest.geometry.patch_size
+        return column_patches(table["noisy"], side), column_patches(table["clean"], side)
+
+
+def publish(root: Location, manifest: Manifest, rows: Sequence[CatalogRow]) -> PatchSet:
+    """Make a set exist: catalog, then manifest, then the pointer to the newest version."""
+    folder = root / manifest.version
+    (folder / "catalog.parquet").write_bytes(write_catalog(rows))
+    (folder / "manifest.json").write_bytes(manifest.to_json())
+    point_to(root, manifest.version)
+    return PatchSet(root, manifest)
+
+
+def point_to(root: Location, version: str) -> None:
+    """Name the version that `PatchSet.open` finds when it is given the root."""
+    (root / "current.json").write_bytes(json.dumps({"version": version}).encode())
+
+
+def covered_pixels(height: int, width: int, geometry: PatchGeometry) -> int:
+    """Pixels of a photo that lie in at least one patch."""
+    return _covered(height, geometry) * _covered(width, geometry)
+
+
+def _covered(side: int, geometry: PatchGeometry) -> int:
+    covered = np.zeros(side, dtype=bool)
+    for start in geometry.starts(side):
+        covered[start : start + geometry.patch_size] = True
+    return int(covered.sum())
+
+
+def split_chunks(shards: Sequence[Shard], most_bytes: int) -> Iterator[list[Shard]]:
+    """Shards in runs of at most `most_bytes`, at least one each, in order."""
+    run: list[Shard] = []
+    for shard in shards:
+        if run and sum(s.bytes for s in run) + shard.bytes > most_bytes:
+            yield run
+            run = []
+        run.append(shard)
+    if run:
+        yield run

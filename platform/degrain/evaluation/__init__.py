@@ -1,0 +1,1 @@
+"""Comparing denoisers on whole photos."""

@@ -1,0 +1,193 @@
+"""The comparison: every denoiser on the same whole photos, by protocol `rgb8`; the article's results table, live.
+
+Each photo is one Ray task on one core, so that seconds per megapixel are of one core and comparable between rows.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from degrain.data.catalog import CatalogRow
+from degrain.errors import UserError
+from degrain.imaging.codecs import Photo, UnreadablePhotoError, decode
+from degrain.imaging.denoiser import Denoiser
+from degrain.imaging.metrics import Score, mean_score, score_photo
+from degrain.storage import Storage
+
+_WARM_UP_SIDE = 64
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """What one denoiser made of one photo."""
+
+    score: Score
+    seconds: float
+    megapixels: float
+    output: Photo | None
+    """The denoised photo, if it was asked for."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One denoiser's line of the table: means over photos."""
+
+    model: str
+    score: Score
+    gain: Score
+    """Over the untouched input."""
+    seconds_per_megapixel: float
+    parameters: int
+
+    def to_dict(self) -> dict[str, object]:
+        """The row as a summary has it."""
+        return {
+            "model": self.model,
+            "psnr": self.score.psnr,
+            "ssim": self.score.ssim,
+            "psnr_gain": self.gain.psnr,
+            "ssim_gain": self.gain.ssim,
+            "seconds_per_megapixel": self.seconds_per_megapixel,
+            "parameters": self.parameters,
+        }
+
+
+@dataclass(frozen=True)
+class Example:
+    """One photo with what each denoiser made of it."""
+
+    photo: CatalogRow
+    noisy: Photo
+    clean: Photo
+    outputs: dict[str, Photo]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, the photos they were taken on, and a few photos to look at."""
+
+    rows: list[Row]
+    photos: list[str]
+    """Ids of the pairs."""
+    examples: list[Example]
+
+    def row(self, model: str) -> Row:
+        """The row of one denoiser."""
+        return next(r for r in self.rows if r.model == model)
+
+    def to_markdown(self) -> str:
+        """The table as Markdown."""
+        lines = [
+            "| model | PSNR dB | SSIM | PSNR gain dB | SSIM gain | s/MP (one core) | parameters |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {r.model} | {r.score.psnr:.2f} | {r.score.ssim:.3f} | {r.gain.psnr:+.2f} | {r.gain.ssim:+.3f} "
+            f"| {r.seconds_per_megapixel:.2f} | {r.parameters:,} |"
+            for r in self.rows
+        ]
+        return "\n".join(lines)
+
+
+def load_pair(row: CatalogRow, storage: Storage) -> tuple[Photo, Photo]:
+    """Noisy and clean photo of a catalog row, as they were when it was ingested.
+
+    Raises UserError if a file is gone or has other content.
+    """
+    photos: list[Photo] = []
+    for uri, expected in ((row.noisy, row.noisy_hash), (row.clean, row.clean_hash)):
+        try:
+            content = storage.locate(uri).read_bytes()
+            if hashlib.blake2b(content, digest_size=16).hexdigest() != expected:
+                raise UserError(f"'{uri}' has changed since it was ingested; ingest the corpus again")
+            photos.append(decode(content))
+        except (OSError, UnreadablePhotoError) as error:
+            raise UserError(
+                f"cannot read '{uri}' of the patch set's catalog: {error}; ingest the corpus again"
+            ) from None
+    return photos[0], photos[1]
+
+
+def run_one(denoiser: Denoiser, row: CatalogRow, storage: Storage, *, keep: bool) -> PhotoResult:
+    """Denoise and score one photo; the time is of the denoiser alone, after a warm-up on a corner of the photo."""
+    noisy, clean = load_pair(row, storage)
+    denoiser(noisy[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
+    began = time.perf_counter()
+    output = denoiser(noisy)
+    seconds = time.perf_counter() - began
+    megapixels = noisy.shape[0] * noisy.shape[1] / 1e6
+    return PhotoResult(score_photo(output, clean), seconds, megapixels, output if keep else None)
+
+
+def compare(
+    denoisers: Sequence[Denoiser],
+    photos: Sequence[CatalogRow],
+    storage: Storage,
+    *,
+    examples: int = 3,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Comparison:
+    """Run every denoiser on every photo. The first denoiser is the one that gains are counted from.
+
+    `examples` photos, evenly spread, are kept to look at. Needs a running Ray; uses all its CPUs.
+    """
+    kept = {
+        photos[round(i * (len(photos) - 1) / max(examples - 1, 1))].id
+        for i in range(min(examples, len(photos)))
+    }
+    task = ray.remote(num_cpus=1)(run_one)
+    handles = [ray.put(d) for d in denoisers]
+    pending = {
+        task.remote(handle, row, storage, keep=row.id in kept): (d.name, row.id)
+        for d, handle in zip(denoisers, handles, strict=True)
+        for row in photos
+    }
+    total, results = len(pending), dict[tuple[str, str], PhotoResult]()
+    waiting = list(pending)
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        for reference in done:
+            results[pending[reference]] = ray.get(reference)
+        progress(len(results), total)
+    rows = _rows(denoisers, photos, results)
+    return Comparison(rows, [p.id for p in photos], _examples(denoisers, photos, kept, results, storage))
+
+
+def _rows(
+    denoisers: Sequence[Denoiser], photos: Sequence[CatalogRow], results: dict[tuple[str, str], PhotoResult]
+) -> list[Row]:
+    rows: list[Row] = []
+    for denoiser in denoisers:
+        mine = [results[denoiser.name, p.id] for p in photos]
+        score = mean_score(r.score for r in mine)
+        base = rows[0].score if rows else score
+        rows.append(
+            Row(
+                model=denoiser.name,
+                score=score,
+                gain=Score(score.psnr - base.psnr, score.ssim - base.ssim),
+                seconds_per_megapixel=sum(r.seconds for r in mine) / sum(r.megapixels for r in mine),
+                parameters=denoiser.parameters,
+            )
+        )
+    return rows
+
+
+def _examples(
+    denoisers: Sequence[Denoiser],
+    photos: Sequence[CatalogRow],
+    kept: set[str],
+    results: dict[tuple[str, str], PhotoResult],
+    storage: Storage,
+) -> list[Example]:
+    examples: list[Example] = []
+    for photo in photos:
+        if photo.id not in kept:
+            continue
+        noisy, clean = load_pair(photo, storage)
+        outputs = {d.name: results[d.name, photo.id].output for d in denoisers}
+        examples.append(Example(photo, noisy, clean, {k: v for k, v in outputs.items() if v is not None}))
+    return examples

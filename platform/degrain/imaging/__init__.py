@@ -1,0 +1,1 @@
+"""Photos and numbers: no Ray, no MLflow."""

@@ -1,0 +1,104 @@
+"""PSNR and SSIM by named protocols; scores of different protocols are never compared.
+
+`rgb8`: output clipped and rounded to 8 bits; PSNR over all three channels with peak 255; SSIM after Wang et al., "Image
+quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004: Gaussian window 11x11 with
+sigma 1.5, population covariance, per channel, averaged. Taken per whole photo, then the mean over photos.
+
+`rgb8-patches`: the same numbers per validation patch, averaged over patches. It steers training and tuning; it is not
+comparable with `rgb8`, because patches have more border.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from degrain.imaging.codecs import Photo
+
+PROTOCOL = "rgb8"
+PATCH_PROTOCOL = "rgb8-patches"
+
+WINDOW = 11
+"""Side of SSIM's window in pixels; the smallest photo that has an SSIM."""
+_SIGMA = 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+@dataclass(frozen=True)
+class Score:
+    """PSNR in dB and SSIM, of one photo or averaged over photos."""
+
+    psnr: float
+    ssim: float
+
+
+def mean_score(scores: Iterable[Score]) -> Score:
+    """The mean over photos, each counted once whatever its size. Raises ValueError where there are none."""
+    listed = list(scores)
+    if not listed:
+        raise ValueError("no photos to average over")
+    return Score(
+        sum(s.psnr for s in listed) / len(listed),
+        sum(s.ssim for s in listed) / len(listed),
+    )
+
+
+def to_float(photos: Tensor) -> Tensor:
+    """uint8 in 0..255 -> float32 in [0, 1]."""
+    return photos.to(torch.float32).div_(255)
+
+
+def to_eight_bits(output: Tensor) -> Tensor:
+    """Float in [0, 1], of any precision -> clipped, rounded uint8."""
+    return output.to(torch.float32).mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB per image: two (B, C, H, W) uint8 -> (B,); infinite where they are equal."""
+    error = (a.to(torch.float32) - b.to(torch.float32)).square().mean(dim=(1, 2, 3), dtype=torch.float64)
+    return 10 * torch.log10(255.0**2 / error)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity per image: two (B, C, H, W) uint8 -> (B,); H and W at least 11.
+
+    Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    data_range=255)` averaged over channels. Raises ValueError for images smaller than the window.
+    """
+    batch, channels, height, width = a.shape
+    if min(height, width) < WINDOW:
+        raise ValueError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
+    offsets = torch.arange(WINDOW, dtype=torch.float64, device=a.device) - WINDOW // 2
+    window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
+    window = (window / window.sum()).to(torch.float32)
+
+    def blur(x: Tensor) -> Tensor:
+        x = conv2d(x, window.view(1, 1, 1, WINDOW))
+        return conv2d(x, window.view(1, 1, WINDOW, 1))
+
+    # Variances do not change with a constant shift, and around zero float32 keeps them exact enough.
+    x = (to_float(a) - 0.5).reshape(batch * channels, 1, height, width)
+    y = (to_float(b) - 0.5).reshape(batch * channels, 1, height, width)
+    mean_x, mean_y = blur(x), blur(y)
+    variance_x = blur(x * x) - mean_x * mean_x
+    variance_y = blur(y * y) - mean_y * mean_y
+    covariance = blur(x * y) - mean_x * mean_y
+    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
+    similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
+        (mean_x.square() + mean_y.square() + _C1) * (variance_x + variance_y + _C2)
+    )
+    return similarity.view(batch, -1).mean(dim=1, dtype=torch.float64)
+
+
+def score_photo(output: Photo, clean: Photo) -> Score:
+    """Score one whole 8-bit photo against its clean one by `rgb8`."""
+    a, b = (torch.tensor(x).permute(2, 0, 1)[None] for x in (output, clean))
+    return Score(psnr(a, b).item(), ssim(a, b).item())
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where it is infinite or NaN, which JSON cannot say."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,220 @@
+"""Where bytes live: local folders and S3 buckets behind one `Location`.
+
+One `Storage` value holds the S3 settings and feeds pyarrow (patch sets, checkpoints), boto3 (the check that the
+bucket answers) and MLflow (artifacts), because each of the three reads other environment variables.
+"""
+
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.fs as pafs
+
+from degrain.errors import UserError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECT_TIMEOUT_SECONDS = 4
+READ_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """S3 settings; where a field is None the AWS libraries' own chain (profile, instance role) decides."""
+
+    endpoint: str | None = None
+    """URL of an S3 server other than Amazon's, e.g. `http://127.0.0.1:9000`."""
+    region: str | None = None
+    """Region name, e.g. `eu-central-1`."""
+    access_key: str | None = field(default=None, repr=False)
+    """Access key id."""
+    secret_key: str | None = field(default=None, repr=False)
+    """Secret access key."""
+    session_token: str | None = field(default=None, repr=False)
+    """Token of temporary credentials."""
+
+    @classmethod
+    def from_environment(cls) -> "Storage":
+        """Read the usual AWS variables: `AWS_ENDPOINT_URL[_S3]`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and its kin."""
+        env = os.environ.get
+        return cls(
+            endpoint=env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL"),
+            region=env("AWS_REGION") or env("AWS_DEFAULT_REGION"),
+            access_key=env("AWS_ACCESS_KEY_ID"),
+            secret_key=env("AWS_SECRET_ACCESS_KEY"),
+            session_token=env("AWS_SESSION_TOKEN"),
+        )
+
+    def s3_filesystem(self) -> pafs.S3FileSystem:
+        """Pyarrow's view of S3, which does not read `AWS_ENDPOINT_URL` by itself."""
+        return pafs.S3FileSystem(
+            endpoint_override=self.endpoint,
+            region=self.region or ("us-east-1" if self.endpoint else None),
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            session_token=self.session_token,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            request_timeout=60,
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=5),
+        )
+
+    def s3_client(self) -> "S3Client":
+        """boto3's view of S3, impatient: used to ask once whether a bucket answers."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=self.region or "us-east-1",
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            aws_session_token=self.session_token,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=READ_TIMEOUT_SECONDS,
+                retries={"total_max_attempts": 1},
+                s3={"addressing_style": "path"} if self.endpoint else None,
+            ),
+        )
+
+    def mlflow_environment(self) -> dict[str, str]:
+        """The variables by which MLflow's S3 artifact store learns the same settings."""
+        named = {
+            "MLFLOW_S3_ENDPOINT_URL": self.endpoint,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_SESSION_TOKEN": self.session_token,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def locate(self, uri: str | Path) -> "Location":
+        """The place that `uri` names: `s3://bucket/key`, `file:///path` or a local path.
+
+        Raises UserError for another scheme. Keys are taken literally: `%` and spaces mean themselves.
+        """
+        text = str(uri).removeprefix("file://")
+        if text.startswith("s3://"):
+            return Location(text.rstrip("/"), self)
+        if "://" in text:
+            raise UserError(
+                f"cannot read '{text}': only local paths and s3:// are supported; copy it to either"
+            )
+        return Location(str(Path(text).expanduser().absolute()), self)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder, on disk or in a bucket. Writing is atomic: a reader sees all of a file or none."""
+
+    uri: str
+    storage: Storage
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(f"{self.uri}/{name}", self.storage)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the place is in a bucket."""
+        return self.uri.startswith("s3://")
+
+    @property
+    def path(self) -> str:
+        """The place as `filesystem` names it: `bucket/key`, or an absolute local path."""
+        return self.uri.removeprefix("s3://")
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The pyarrow filesystem that holds the place."""
+        return self.storage.s3_filesystem() if self.remote else pafs.LocalFileSystem()
+
+    def check_answers(self) -> None:
+        """Raise UserError, within about 15 s, unless the bucket exists and answers. Does nothing for local paths."""
+        if not self.remote:
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket = self.path.split("/", 1)[0]
+        where = self.storage.endpoint or "Amazon S3"
+        try:
+            self.storage.s3_client().head_bucket(Bucket=bucket)
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            reason = {404: "there is no such bucket", 403: "the credentials are refused"}.get(
+                int(status or 0), str(error)
+            )
+            raise UserError(
+                f"cannot use '{self.uri}': {reason} at {where}; check the URI, AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+            ) from None
+        except BotoCoreError as error:
+            short = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot reach '{self.uri}': {short}; check AWS_ENDPOINT_URL ({where}) and the credentials"
+            ) from None
+
+    def exists(self) -> bool:
+        """Whether there is a file or folder here."""
+        return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
+
+    def is_folder(self) -> bool:
+        """Whether there is a folder here (in a bucket: any key below)."""
+        return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
+
+    def files(self) -> dict[str, int]:
+        """All files below this folder, by name relative to it, with their sizes in bytes; sorted by name."""
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))
+        return {
+            info.path[len(self.path) :].lstrip("/"): info.size
+            for info in sorted(infos, key=lambda info: str(info.path))
+            if info.type == pafs.FileType.File
+        }
+
+    def read_bytes(self) -> bytes:
+        """The whole content of the file."""
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write the file whole: a local one under another name first, an S3 object in one request."""
+        with self.replacing() as path, self.filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def make_parent(self) -> None:
+        """Create the folder that the file goes into; buckets need none."""
+        if not self.remote:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+
+    def replacing(self) -> "Replacing":
+        """Context manager that gives a path to write to and moves it here when the block ends well."""
+        return Replacing(self)
+
+
+class Replacing:
+    """A path to write to that takes the place of `target` on success and leaves nothing on failure.
+
+    An S3 object appears only when its upload is completed, so there the path is the target itself.
+    """
+
+    def __init__(self, target: Location) -> None:
+        self.target = target
+        self.path = target.path if target.remote else f"{target.path}.{uuid.uuid4().hex[:8]}.part"
+
+    def __enter__(self) -> str:
+        self.target.make_parent()
+        return self.path
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.target.remote:
+            return
+        if kind is None:
+            Path(self.path).replace(self.target.path)
+        else:
+            Path(self.path).unlink(missing_ok=True)

@@ -1,0 +1,152 @@
+"""The model registry: a trained network goes in as safetensors and a card, and comes back as a Denoiser.
+
+A registered model is a folder of two files: `weights.safetensors`, and `card.json` with the network's name and arguments,
+what it was trained on and what it scored. It is read through `denoisenets`; nothing is unpickled, so that loading a model
+runs no code but ours.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import safetensors
+import safetensors.torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from torch import Tensor
+
+from degrain.errors import UserError
+from degrain.imaging.denoiser import NetworkDenoiser
+from degrain.tracking.runs import Run, Tracker
+
+CARD_FORMAT = 1
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.json"
+ARTIFACT_FOLDER = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known of a trained network."""
+
+    model: str
+    """Name of the network in `denoisenets`."""
+    arguments: Mapping[str, Any]
+    """All its arguments."""
+    patch_set: str
+    """Version of the patch set it was trained on."""
+    training: Mapping[str, Any]
+    """The training configuration."""
+    size_multiple: int
+    """Sides that the network takes are multiples of this."""
+    halo: int
+    """Pixels of context that a tile needs on each side."""
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By protocol: psnr in dB, ssim, and the number of photos."""
+    code: str | None = None
+    """Git commit of the code that trained it."""
+    format: int = CARD_FORMAT
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version in the registry."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def uri(self) -> str:
+        """`models:/NAME/VERSION`."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
+    """Write a network's two files into `folder`."""
+    # safetensors wants plain, contiguous memory; channels_last weights are strided.
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    safetensors.torch.save_file(plain, folder / WEIGHTS_FILE)
+    (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=1))
+
+
+def read_model(folder: Path, *, name: str | None = None, device: str = "cpu") -> tuple[NetworkDenoiser, Card]:
+    """Read a network's two files as a denoiser. Raises UserError if they are missing or not of this format."""
+    try:
+        raw = json.loads((folder / CARD_FILE).read_text())
+        if raw.get("format") != CARD_FORMAT:
+            raise ValueError(
+                f"its card has format {raw.get('format')}, this version of degrain reads {CARD_FORMAT}"
+            )
+        card = Card(**raw)
+        weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        return NetworkDenoiser(card.model, card.arguments, weights, name=name, device=device), card
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UserError(f"'{folder}' is not a model of degrain: {str(error).splitlines()[0]}") from None
+
+
+def register(tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: Card) -> ModelVersion:
+    """Log a network's two files to `run` and make them a new version in the registry."""
+    name = tracker.config.model
+    with tempfile.TemporaryDirectory() as temporary:
+        write_model(Path(temporary), weights, card)
+        run.folder(Path(temporary), ARTIFACT_FOLDER)
+    try:
+        tracker.client.get_registered_model(name)
+    except MlflowException:
+        tracker.client.create_registered_model(name)
+    scores = {f"{protocol}.{k}": f"{v:.6g}" for protocol, s in card.scores.items() for k, v in s.items()}
+    created = tracker.client.create_model_version(
+        name,
+        source=f"{run.artifact_uri}/{ARTIFACT_FOLDER}",
+        run_id=run.id,
+        tags={"model": card.model, "patch_set": card.patch_set, **scores},
+    )
+    return ModelVersion(name, str(created.version))
+
+
+def holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
+    """Which version holds each alias; empty if the model is not registered yet."""
+    try:
+        aliases: dict[str, Any] = client.get_registered_model(name).aliases
+    except MlflowException:
+        return {}
+    return {alias: ModelVersion(name, str(version)) for alias, version in aliases.items()}
+
+
+def load_denoiser(
+    client: MlflowClient, tracking_uri: str, uri: str, *, device: str = "cpu"
+) -> tuple[NetworkDenoiser, Card, str]:
+    """Load `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or a folder with a model's two files.
+
+    Gives the denoiser, its card and a name for it. Raises UserError, naming what there is, for an unknown model.
+    """
+    if not uri.startswith("models:/"):
+        folder = Path(uri)
+        return (*read_model(folder, device=device), folder.name)
+    version = _find_version(client, uri)
+    label = f"{version.name} v{version.version}"
+    with tempfile.TemporaryDirectory() as temporary:
+        local = mlflow.artifacts.download_artifacts(
+            artifact_uri=str(version.source), dst_path=temporary, tracking_uri=tracking_uri
+        )
+        denoiser, card = read_model(Path(local), name=label, device=device)
+    return denoiser, card, label
+
+
+def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion
+    rest = uri.removeprefix("models:/")
+    name, by_alias, alias = rest.partition("@")
+    try:
+        if by_alias:
+            return client.get_model_version_by_alias(name, alias)
+        name, _, number = rest.partition("/")
+        return client.get_model_version(name, number)
+    except MlflowException:
+        known = holders(client, name)
+        there = ", ".join(f"models:/{name}@{a}" for a in sorted(known)) or "none; run pipelines/tune.py first"
+        raise UserError(f"there is no model '{uri}' in the registry. There is: {there}") from None

@@ -1,0 +1,177 @@
+"""Runs in MLflow: a study is a parent run, its trials and refits are children.
+
+All logging happens in the driver, through one client that holds no global state. Trials and workers send their metrics to
+the driver, so that workers need neither MLflow nor its credentials.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from degrain import __version__
+from degrain.errors import UserError
+from degrain.storage import Storage
+from degrain.tracking.config import TrackingConfig
+
+_HEALTH_TIMEOUT_SECONDS = 10
+_LONGEST_PARAM = 500
+
+
+class Run:
+    """One run, being written."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.id = run_id
+        self._client = client
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters; nested mappings become `outer.inner`."""
+        flat = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in _flattened(values)]
+        self._client.log_batch(self.id, params=flat)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics at a step; values that are not finite are left out, as no chart can show them."""
+        now = int(time.time() * 1000)
+        listed = [Metric(k, float(v), now, step) for k, v in values.items() if math.isfinite(v)]
+        self._client.log_batch(self.id, metrics=listed)
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Set tags."""
+        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in values.items()])
+
+    def file(self, path: Path, folder: str | None = None) -> None:
+        """Log one file as an artifact."""
+        self._client.log_artifact(self.id, str(path), folder)
+
+    def folder(self, path: Path, name: str) -> None:
+        """Log all files of a folder as artifacts below `name`."""
+        self._client.log_artifacts(self.id, str(path), name)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(self.id, status)
+
+    @property
+    def artifact_uri(self) -> str:
+        """Where the run's artifacts lie."""
+        return str(self._client.get_run(self.id).info.artifact_uri)
+
+
+class Tracker:
+    """The tracking store, opened."""
+
+    def __init__(self, config: TrackingConfig, client: MlflowClient, experiment_id: str) -> None:
+        self.config = config
+        self.client = client
+        self.experiment_id = experiment_id
+
+    @classmethod
+    def open(cls, config: TrackingConfig, storage: Storage) -> "Tracker":
+        """Connect to the store and find or make the experiment.
+
+        Raises UserError if the server does not answer or the database cannot be opened.
+        """
+        os.environ.update(storage.mlflow_environment())
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        _check_server(config.tracking_uri)
+        try:
+            client = MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
+            experiment = client.get_experiment_by_name(config.experiment)
+            if experiment is None:
+                location = str(storage.locate(config.artifacts)) if config.embedded else None
+                experiment_id = client.create_experiment(config.experiment, artifact_location=location)
+            else:
+                experiment_id = experiment.experiment_id
+        except MlflowException as error:
+            short = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot use the MLflow store {config.tracking_uri}: {short}; check mlflow.yaml and "
+                "MLFLOW_TRACKING_URI, and that the folder can be written"
+            ) from None
+        return cls(config, client, str(experiment_id))
+
+    @contextlib.contextmanager
+    def run(
+        self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None
+    ) -> Iterator[Run]:
+        """A run for the length of a block: FINISHED at its end, FAILED on an error, KILLED on Ctrl-C."""
+        run = self.start(name, kind, parent=parent, tags=tags)
+        try:
+            yield run
+        except (KeyboardInterrupt, SystemExit):
+            run.finish("KILLED")
+            raise
+        except BaseException:
+            run.finish("FAILED")
+            raise
+        run.finish()
+
+    def start(
+        self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None
+    ) -> Run:
+        """Start a run that the caller finishes; `kind` is `study`, `trial`, `refit`, `training` or `retraining`."""
+        all_tags: dict[str, object] = {
+            "mlflow.runName": name,
+            "degrain.kind": kind,
+            "degrain.version": __version__,
+            **(tags or {}),
+        }
+        if commit := git_commit():
+            all_tags["mlflow.source.git.commit"] = commit
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent.id
+        created = self.client.create_run(
+            self.experiment_id, tags={k: str(v) for k, v in all_tags.items()}, run_name=name
+        )
+        return Run(self.client, str(created.info.run_id))
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, with `-dirty` if files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None
+
+
+def _check_server(uri: str) -> None:
+    """Ask a tracking server once whether it is there, because MLflow's own client retries for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_SECONDS):
+            pass
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"the MLflow server {uri} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI to use "
+            "the embedded store of mlflow.yaml"
+        ) from None
+
+
+def _flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

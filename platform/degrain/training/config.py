@@ -1,0 +1,91 @@
+"""What one training run is told."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from degrain.imaging.execution import PRECISIONS, Precision
+from denoisenets import full_arguments, size_contract
+
+Loss: TypeAlias = Literal["mse", "l1", "charbonnier"]
+LOSSES: tuple[Loss, ...] = ("mse", "l1", "charbonnier")
+Optimizer: TypeAlias = Literal["adam", "adamw"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "adamw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One training run; the defaults are a sound start on a GPU."""
+
+    model: str = "red10"
+    """Name of the network, see `denoisenets.list_models()`."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the network that differ from its defaults."""
+    steps: int = 20_000
+    """Optimizer steps; one step sees `batch_size` patches over all workers together."""
+    batch_size: int = 16
+    """Patches per step over all workers; a multiple of their number."""
+    crop: int | None = None
+    """Side in pixels of the random crop that is taken from each stored patch; None takes the whole patch."""
+    loss: Loss = "mse"
+    """`mse` (the seed article's), `l1`, or `charbonnier`."""
+    optimizer: Optimizer = "adamw"
+    """Adam, or Adam with decoupled weight decay."""
+    learning_rate: float = 1e-3
+    """Highest learning rate, reached after warm-up; it then falls to zero as half a cosine."""
+    weight_decay: float = 0.0
+    """Decay of the weights per step and unit of learning rate."""
+    warmup_steps: int = 20
+    """Steps over which the learning rate rises linearly; at most a tenth of `steps` is used."""
+    gradient_clip: float = 1.0
+    """Largest norm of the whole gradient; larger ones are scaled down to it."""
+    ema_decay: float = 0.999
+    """Decay of the moving average of the weights, which is what is validated and shipped."""
+    precision: Precision = "auto"
+    """`bfloat16` autocast, `float32`, or what the device is fastest with."""
+    validate_every: int = 1000
+    """Steps between validations; a checkpoint is written with each, and with the last step."""
+    validation_patches: int = 64
+    """Patches that a validation scores, spread evenly over the val split."""
+    seed: int = 0
+    """Seeds the weights, the order of patches, and how they are cropped and turned."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "validate_every", "validation_patches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("weight_decay", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+        for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
+        full_arguments(self.model, self.arguments)
+        if self.crop is not None and self.crop < 16:
+            raise ValueError(f"crop must be at least 16 pixels, got {self.crop}")
+
+    def crop_of(self, patch_side: int) -> int:
+        """The side of what a step sees, for patches of `patch_side` pixels.
+
+        Raises ValueError if the patches are smaller, or the network does not take the size.
+        """
+        crop = self.crop or patch_side
+        if crop > patch_side:
+            raise ValueError(
+                f"crop {crop} is larger than the patches of the set ({patch_side}); lower --crop"
+            )
+        size = size_contract(self.model, **self.arguments)
+        if size.padded(crop) != crop:
+            raise ValueError(
+                f"{self.model} takes sides that are multiples of {size.multiple}, got a crop of {crop}"
+            )
+        return crop
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can say them."""
+        return asdict(self)

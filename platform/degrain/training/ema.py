@@ -1,0 +1,25 @@
+"""An exponential moving average of a network's weights, which is what is validated and shipped."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class WeightAverage:
+    """After each step average = decay * average + (1 - decay) * weights.
+
+    Early on the decay is (1 + step) / (10 + step) if that is lower, so that the average leaves the random start behind.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Take in the weights after optimizer step `step` (from 1)."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
+        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            mine.copy_(theirs)

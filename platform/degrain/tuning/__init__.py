@@ -1,0 +1,1 @@
+"""Studies: the search over architectures and hyperparameters."""
