@@ -21,9 +21,7 @@ def arguments() -> argparse.ArgumentParser:
     """The options."""
     made = cli.parser(__doc__)
     made.add_argument("--data", metavar="URI", help="patch set to train on (default: the embedded corpus)")
-    made.add_argument(
-        "--out", default="runs", metavar="URI", help="folder for checkpoints, tables and pictures"
-    )
+    made.add_argument("--out", default="runs", metavar="URI", help="folder for checkpoints, tables and pictures")
     cli.add_tracking(made)
     add_study_options(made)
     return made
@@ -44,9 +42,7 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
         embedded = IngestConfig(corpora=[f"embedded={out}/embedded/photos"], out=f"{out}/embedded/patches")
         patch_set = ingest(embedded, storage, console.progress("ingest", "pairs")).patch_set
     counts = ", ".join(f"{patch_set.manifest.patches(s)} {s}" for s in ("train", "val", "test"))
-    console.say(
-        f"patch set: {patch_set.uri} ({counts} patches of {patch_set.manifest.geometry.patch_size} pixels)"
-    )
+    console.say(f"patch set: {patch_set.uri} ({counts} patches of {patch_set.manifest.geometry.patch_size} pixels)")
     config = cli.checked(lambda: fitted_to_cluster(config, options))
     result = run_study(config, patch_set, storage, tracker, folder=out / "studies", say=console.say)
 
@@ -54,19 +50,12 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     photo = patch_set.photos("test")[-1].noisy
     console.say(f"\n{result.comparison.to_markdown()}\n")
     for decision in result.decisions:
-        console.say(
-            f"{decision.alias}: version {decision.version}"
-            f"{' (moved)' if decision.moved else ''}, {decision.reason}"
-        )
+        console.say(f"{decision.alias}: version {decision.version}{' (moved)' if decision.moved else ''}, {decision.reason}")
     console.say(f"picture:  {result.picture}")
     console.say(f"runs:     {tracking.tracking_uri}")
     if tracking.embedded:
-        console.say(
-            f"compare:  {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking.tracking_uri}"
-        )
-    console.say(
-        f"apply:    {sys.executable} pipelines/denoise.py '{photo}' --out denoised --model models:/{model}@champion"
-    )
+        console.say(f"compare:  {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking.tracking_uri}")
+    console.say(f"apply:    {sys.executable} pipelines/denoise.py '{photo}' --out denoised --model models:/{model}@champion")
     return result.to_summary()
 
 

@@ -102,9 +102,7 @@ def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     entry = MODELS[name]
     own = {p.name: p.default for p in inspect.signature(entry.build).parameters.values()}
     if unknown := sorted(set(arguments) - set(own)):
-        raise ValueError(
-            f"model '{name}' takes no argument '{unknown[0]}'; it takes {', '.join(sorted(own))}"
-        )
+        raise ValueError(f"model '{name}' takes no argument '{unknown[0]}'; it takes {', '.join(sorted(own))}")
     return {**own, **entry.defaults, **arguments}
 
 

@@ -45,9 +45,7 @@ class MWCNN(nn.Module):
         self.down = nn.ModuleList(
             [stage(4 * c, f, f, depth, linear_end=False) for c, f in zip(inputs, features, strict=True)]
         )
-        self.up = nn.ModuleList(
-            [stage(f, f, 4 * c, depth, linear_end=True) for c, f in zip(inputs, features, strict=True)]
-        )
+        self.up = nn.ModuleList([stage(f, f, 4 * c, depth, linear_end=True) for c, f in zip(inputs, features, strict=True)])
         initialise(self, added=[[m for m in up.modules() if isinstance(m, nn.Conv2d)][-1] for up in self.up])
 
     def forward(self, noisy: Tensor) -> Tensor:

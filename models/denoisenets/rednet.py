@@ -23,9 +23,7 @@ from denoisenets.layers import conv3x3, initialise
 class REDNet(nn.Module):
     """`depth` convolutions and `depth` mirrored ones, of `width` features each."""
 
-    def __init__(
-        self, *, width: int = 64, depth: int = 15, skips: bool = True, residual: bool = True
-    ) -> None:
+    def __init__(self, *, width: int = 64, depth: int = 15, skips: bool = True, residual: bool = True) -> None:
         super().__init__()
         if width < 1 or depth < 1:
             raise ValueError(f"width and depth must be at least 1, got width={width}, depth={depth}")

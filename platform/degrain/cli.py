@@ -36,9 +36,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def add_tracking(made: argparse.ArgumentParser) -> None:
     """The option that names `mlflow.yaml`."""
-    made.add_argument(
-        "--mlflow", type=Path, default=Path("mlflow.yaml"), metavar="FILE", help="where runs and models go"
-    )
+    made.add_argument("--mlflow", type=Path, default=Path("mlflow.yaml"), metavar="FILE", help="where runs and models go")
 
 
 def checked(build: Callable[[], T]) -> T:
@@ -99,8 +97,6 @@ def run(
 ) -> int:
     """Parse, run `main`, write its summary; gives the exit status. `main` returns the summary."""
     options = arguments.parse_args(argv)
-    if not options.verbose:
-        hush()
     try:
         _check_summary(options.summary)
         result = main(options, Console())
@@ -130,15 +126,11 @@ def _fail(text: str, status: int) -> int:
 def _check_summary(path: Path | None) -> None:
     """Find out before the work, not after it, that the summary cannot be written."""
     if path is not None and not path.absolute().parent.is_dir():
-        raise UserError(
-            f"cannot write '{path}': there is no folder '{path.absolute().parent}'; make it first"
-        )
+        raise UserError(f"cannot write '{path}': there is no folder '{path.absolute().parent}'; make it first")
 
 
 def hush() -> None:
     """Keep Ray, MLflow and their libraries quiet: what they would say is in Ray's log folder."""
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     warnings.filterwarnings("ignore")
     for name in ("ray", "ray.data", "ray.train", "ray.tune", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -147,28 +139,27 @@ def hush() -> None:
 def start_ray(*, verbose: bool) -> None:
     """Join the cluster that `RAY_ADDRESS` names (as under `ray job submit`), else start one on this machine.
 
-    A bare `ray.init()` would join whatever cluster happens to run here.
+    A bare `ray.init()` would join whatever cluster happens to run here. Raises UserError if the cluster does not answer.
     """
-    import ray
-
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.CRITICAL,
-            configure_logging=verbose,
-            **({"include_dashboard": False} if address == "local" else {}),
-        )
-    except (ConnectionError, ray.exceptions.RayError) as error:
-        short = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS") from None
     if not verbose:
-        hush()
-        import ray.data
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    import ray
+    import ray.data
 
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    if not verbose:
+        # Ray sets its loggers up when it is imported, so only now can they be turned down.
+        hush()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+    options: dict[str, object] = {"include_dashboard": False} if address == "local" else {}
+    if not verbose:
+        options |= {"log_to_driver": False, "configure_logging": False}
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        short = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS") from None

@@ -25,7 +25,6 @@ def find_cause(error: BaseException) -> UserError | JobFailedError | None:
             return current
         nested = [current.__cause__, current.__context__, getattr(current, "cause", None)]
         nested.extend(getattr(current, "worker_failures", {}).values())
-        for name in ("training_failed_error", "controller_failure"):
-            nested.append(getattr(current, name, None))
+        nested.extend(getattr(current, name, None) for name in ("training_failed_error", "controller_failure"))
         pending.extend(e for e in nested if isinstance(e, BaseException))
     return None

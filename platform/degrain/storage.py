@@ -101,9 +101,7 @@ class Storage:
         if text.startswith("s3://"):
             return Location(text.rstrip("/"), self)
         if "://" in text:
-            raise UserError(
-                f"cannot read '{text}': only local paths and s3:// are supported; copy it to either"
-            )
+            raise UserError(f"cannot read '{text}': only local paths and s3:// are supported; copy it to either")
         return Location(str(Path(text).expanduser().absolute()), self)
 
 
@@ -147,9 +145,7 @@ class Location:
             self.storage.s3_client().head_bucket(Bucket=bucket)
         except ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            reason = {404: "there is no such bucket", 403: "the credentials are refused"}.get(
-                int(status or 0), str(error)
-            )
+            reason = {404: "there is no such bucket", 403: "the credentials are refused"}.get(int(status or 0), str(error))
             raise UserError(
                 f"cannot use '{self.uri}': {reason} at {where}; check the URI, AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"

@@ -79,7 +79,7 @@ def test_each_skip_of_rednet_joins_its_mirror() -> None:
         torch.nn.init.ones_(network.encoder[number - 1].bias)
         inputs: dict[int, torch.Tensor] = {}
         hooks = [
-            layer.register_forward_pre_hook(lambda _, x, i=i: inputs.__setitem__(i, x[0]))
+            layer.register_forward_pre_hook(lambda _, x, i=i, inputs=inputs: inputs.__setitem__(i, x[0]))
             for i, layer in enumerate(network.decoder, start=1)
         ]
         network(torch.zeros(1, 3, 4, 4))
@@ -107,9 +107,7 @@ def test_haar_bands_come_in_the_papers_order() -> None:
 
 
 def test_unknown_model_suggests_the_near_one() -> None:
-    with pytest.raises(
-        ValueError, match=r"unknown model 'red1O'; did you mean 'red10'\? Known models: mwcnn"
-    ):
+    with pytest.raises(ValueError, match=r"unknown model 'red1O'; did you mean 'red10'\? Known models: mwcnn"):
         create_model("red1O")
 
 

@@ -49,9 +49,7 @@ SCHEMA = pa.schema(
     [
         pa.field(
             f.name,
-            _TYPES[
-                str(f.type if isinstance(f.type, str) else getattr(f.type, "__name__", f.type)).split(" |")[0]
-            ],
+            _TYPES[str(f.type if isinstance(f.type, str) else getattr(f.type, "__name__", f.type)).split(" |")[0]],
         )
         for f in fields(CatalogRow)
     ]
@@ -85,6 +83,7 @@ def assign_splits(
 ) -> dict[str, str]:
     """The split of each scene: as named by the user, else as prescribed by the corpus, else as before, else by hash.
 
+    A split for which the user named scenes has these and no others.
     The hash sends a scene to the same split whatever else is there. Where it leaves `val` or `test` empty, as it does with
     a handful of scenes, the scene nearest to that split's part of the hash range moves there; `previous`, the splits
     of the patch set that this one follows, keeps it there when photos are added.
@@ -97,27 +96,22 @@ def assign_splits(
     short = {s.split("/", 1)[1]: s for s in scenes}
     named = {short.get(s, s): split for s, split in named.items()}
     if missing := sorted(set(named) - set(scenes)):
-        raise UserError(
-            f"there is no scene '{missing[0]}'; scenes are {_some([s.split('/', 1)[1] for s in scenes])}"
-        )
+        raise UserError(f"there is no scene '{missing[0]}'; scenes are {_some([s.split('/', 1)[1] for s in scenes])}")
     splits: dict[str, str] = {p.scene: p.split for p in pairs if p.split}
     free: list[str] = []
     for scene in scenes:
         if scene in named:
             splits[scene] = named[scene]
         elif scene not in splits:
-            if previous and scene in previous:
-                splits[scene] = previous[scene]
-            else:
-                splits[scene] = _split_of(scene_fraction(scene))
+            before = (previous or {}).get(scene)
+            split = before or _split_of(scene_fraction(scene))
+            # A split whose scenes the user named has these and no others.
+            splits[scene] = "train" if split in named.values() else split
+            if before is None:
                 free.append(scene)
     for split in ("test", "val"):
         candidates = sorted((s for s in free if splits[s] == "train"), key=scene_fraction)
-        if (
-            split not in splits.values()
-            and len([s for s in splits if splits[s] == "train"]) > 1
-            and candidates
-        ):
+        if split not in splits.values() and len([s for s in splits if splits[s] == "train"]) > 1 and candidates:
             splits[candidates[0]] = split
     if absent := [s for s in SPLITS if s not in splits.values()]:
         raise UserError(

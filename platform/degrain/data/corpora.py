@@ -106,9 +106,7 @@ _SIDD_FILE = re.compile(
     re.IGNORECASE,
 )
 # <instance>_<scene>_<phone>_<ISO>_<shutter>_<illuminant>_<brightness>
-_SIDD_FOLDER = re.compile(
-    r"\d+_(?P<scene>\d+)_(?P<camera>[^_]+)_(?P<iso>\d+)_(?P<shutter>\d+)_\d+_(?P<light>[LNH])$"
-)
+_SIDD_FOLDER = re.compile(r"\d+_(?P<scene>\d+)_(?P<camera>[^_]+)_(?P<iso>\d+)_(?P<shutter>\d+)_\d+_(?P<light>[LNH])$")
 
 
 def list_sidd(names: Iterable[str], _: CorpusOptions) -> Listing:
@@ -160,9 +158,7 @@ def template_pattern(template: str) -> re.Pattern[str]:
         if name is None:
             continue
         if name not in _FIELDS:
-            raise UserError(
-                f"unknown field '{{{name}}}' in '{template}'; known: {', '.join(sorted(_FIELDS))}"
-            )
+            raise UserError(f"unknown field '{{{name}}}' in '{template}'; known: {', '.join(sorted(_FIELDS))}")
         pattern += f"(?P={name})" if name in fields else f"(?P<{name}>{_FIELDS[name]})"
         fields.add(name)
     if not fields & {"scene", "name"}:

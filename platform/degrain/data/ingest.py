@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -158,7 +159,7 @@ def _chunks(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 def _run(
     chunks: Sequence[Sequence[Pair]], root: Location, geometry: PatchGeometry
-) -> Iterator[tuple[Sequence[Pair], list[Found], dict[str, object] | None]]:
+) -> Iterator[tuple[Sequence[Pair], list[Found], dict[str, Any] | None]]:
     """Run the tasks on Ray Data and give what each found, as they finish."""
     import ray.data
 
@@ -178,9 +179,7 @@ def _run(
         yield chunks[row["number"]], found, json.loads(row["shard"])
 
 
-def cut_chunk(
-    chunk: Sequence[Pair], root: Location, geometry: PatchGeometry
-) -> tuple[list[Found], dict[str, object] | None]:
+def cut_chunk(chunk: Sequence[Pair], root: Location, geometry: PatchGeometry) -> tuple[list[Found], dict[str, Any] | None]:
     """Read and cut pairs of one scene into a shard, or find the shard of the same content.
 
     Gives what was found for each pair and the shard's entry (None if every pair was refused).
@@ -232,9 +231,7 @@ def _hash(content: bytes | None) -> str:
     return "" if content is None else hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _decode_pair(
-    pair: Pair, noisy: bytes | None, clean: bytes | None, geometry: PatchGeometry
-) -> tuple[Photo, Photo]:
+def _decode_pair(pair: Pair, noisy: bytes | None, clean: bytes | None, geometry: PatchGeometry) -> tuple[Photo, Photo]:
     """Both photos. Raises UnreadablePhotoError, naming the file, if the pair cannot be used."""
     a, b = _decode_named(pair.noisy, noisy), _decode_named(pair.clean, clean)
     if a.shape != b.shape:
@@ -242,8 +239,7 @@ def _decode_pair(
         raise UnreadablePhotoError(f"{pair.noisy} and its clean photo have unequal sizes, {sizes}")
     if min(a.shape[:2]) < geometry.patch_size:
         raise UnreadablePhotoError(
-            f"{pair.noisy} is {a.shape[1]}x{a.shape[0]}, smaller than a patch of {geometry.patch_size}; "
-            "lower --patch-size"
+            f"{pair.noisy} is {a.shape[1]}x{a.shape[0]}, smaller than a patch of {geometry.patch_size}; lower --patch-size"
         )
     return a, b
 
@@ -288,9 +284,7 @@ def _check_refused(rows: Sequence[CatalogRow], limit: float) -> None:
         )
 
 
-def _manifest(
-    version: str, config: IngestConfig, rows: Iterable[CatalogRow], shards: Iterable[Shard]
-) -> Manifest:
+def _manifest(version: str, config: IngestConfig, rows: Iterable[CatalogRow], shards: Iterable[Shard]) -> Manifest:
     listed = list(rows)
     used = [(r.height, r.width) for r in listed if r.height is not None and r.width is not None]
     return Manifest(

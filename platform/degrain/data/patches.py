@@ -175,9 +175,7 @@ class Manifest:
         """Read a manifest file. Raises ValueError for a format that this version does not know."""
         raw: dict[str, Any] = json.loads(content)
         if raw.get("format") != FORMAT_VERSION:
-            raise ValueError(
-                f"format {raw.get('format')}, but this version of degrain reads {FORMAT_VERSION}"
-            )
+            raise ValueError(f"format {raw.get('format')}, but this version of degrain reads {FORMAT_VERSION}")
         return cls(
             version=raw["version"],
             geometry=PatchGeometry(**raw["geometry"]),

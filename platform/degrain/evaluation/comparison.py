@@ -105,9 +105,7 @@ def load_pair(row: CatalogRow, storage: Storage) -> tuple[Photo, Photo]:
                 raise UserError(f"'{uri}' has changed since it was ingested; ingest the corpus again")
             photos.append(decode(content))
         except (OSError, UnreadablePhotoError) as error:
-            raise UserError(
-                f"cannot read '{uri}' of the patch set's catalog: {error}; ingest the corpus again"
-            ) from None
+            raise UserError(f"cannot read '{uri}' of the patch set's catalog: {error}; ingest the corpus again") from None
     return photos[0], photos[1]
 
 
@@ -134,10 +132,7 @@ def compare(
 
     `examples` photos, evenly spread, are kept to look at. Needs a running Ray; uses all its CPUs.
     """
-    kept = {
-        photos[round(i * (len(photos) - 1) / max(examples - 1, 1))].id
-        for i in range(min(examples, len(photos)))
-    }
+    kept = {photos[round(i * (len(photos) - 1) / max(examples - 1, 1))].id for i in range(min(examples, len(photos)))}
     task = ray.remote(num_cpus=1)(run_one)
     handles = [ray.put(d) for d in denoisers]
     pending = {

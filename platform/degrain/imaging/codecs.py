@@ -38,14 +38,10 @@ def decode(content: bytes) -> Photo:
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > _LARGEST_PIXELS:
-                raise UnreadablePhotoError(
-                    f"it has {image.width}x{image.height} pixels, over {_LARGEST_PIXELS}"
-                )
+                raise UnreadablePhotoError(f"it has {image.width}x{image.height} pixels, over {_LARGEST_PIXELS}")
             image.load()
             if image.mode not in _EIGHT_BIT_MODES or "transparency" in image.info:
-                raise UnreadablePhotoError(
-                    f"its mode is {image.mode}, not 8-bit RGB or grey; convert it first"
-                )
+                raise UnreadablePhotoError(f"its mode is {image.mode}, not 8-bit RGB or grey; convert it first")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise UnreadablePhotoError("it is not a photo in a known format") from None

@@ -62,14 +62,12 @@ class NetworkDenoiser:
         network = create_model(model, **arguments)
         network.load_state_dict(dict(weights))
         self.parameters = sum(p.numel() for p in network.parameters())
-        self.network = network.to(self.execution.device, memory_format=self.execution.memory_format).eval()
+        self.network = self.execution.place(network).eval()
 
     @torch.inference_mode()
     def __call__(self, photo: Photo) -> Photo:
         """Denoise one (H, W, 3) uint8 photo of any size."""
-        x = torch.tensor(photo, device=self.execution.device).permute(2, 0, 1)[
-            None
-        ]  # (H, W, 3) -> (1, 3, H, W)
+        x = torch.tensor(photo, device=self.execution.device).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
         output = apply_tiled(self._forward, x, size=self.size, halo=self.halo, tile=self.tile)
         return output[0].permute(1, 2, 0).cpu().numpy()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
+from torch import nn
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
@@ -21,6 +22,10 @@ class Execution:
     def autocast(self) -> AbstractContextManager[object]:
         """Context in which the forward pass runs in `dtype`."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move a network to the device and into the memory layout, in place."""
+        return network.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
     @property
     def precision(self) -> str:

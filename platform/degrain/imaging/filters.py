@@ -22,7 +22,5 @@ class NonLocalMeans:
         sigma = float(np.mean(estimate_sigma(x, channel_axis=-1)))
         if not sigma > 0:
             return photo
-        clean = denoise_nl_means(
-            x, patch_size=5, patch_distance=6, h=1.15 * sigma, fast_mode=False, channel_axis=-1
-        )
-        return np.round(np.clip(clean, 0, 1) * 255).astype(np.uint8)
+        clean = denoise_nl_means(x, patch_size=5, patch_distance=6, h=1.15 * sigma, fast_mode=False, channel_axis=-1)
+        return np.asarray(np.round(np.clip(clean, 0, 1) * 255), dtype=np.uint8)

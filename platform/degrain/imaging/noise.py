@@ -102,9 +102,7 @@ def demosaic(mosaic: NDArray[np.float64]) -> NDArray[np.float64]:
     return photo
 
 
-def noisy_mosaic(
-    mosaic: NDArray[np.float64], noise: CameraNoise, random: np.random.Generator
-) -> NDArray[np.float64]:
+def noisy_mosaic(mosaic: NDArray[np.float64], noise: CameraNoise, random: np.random.Generator) -> NDArray[np.float64]:
     """A noisy measurement of a mosaic on linear light: Poisson photons plus Gaussian read noise."""
     photons = mosaic if noise.gain == 0 else random.poisson(mosaic / noise.gain) * noise.gain
     return np.asarray(photons + random.normal(0, noise.read**0.5, mosaic.shape))

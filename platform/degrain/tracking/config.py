@@ -70,17 +70,13 @@ def load_tracking_config(path: Path) -> TrackingConfig:
     try:
         raw = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
-        raise UserError(
-            f"there is no '{path}'; run from the folder that has it, or name it with --mlflow"
-        ) from None
+        raise UserError(f"there is no '{path}'; run from the folder that has it, or name it with --mlflow") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read '{path}': {' '.join(str(error).split())}") from None
     try:
         values = _checked(TrackingConfig, raw, "")
         if "promotion" in values:
-            values["promotion"] = PromotionRules(
-                **_checked(PromotionRules, values["promotion"], "promotion.")
-            )
+            values["promotion"] = PromotionRules(**_checked(PromotionRules, values["promotion"], "promotion."))
         config = TrackingConfig(**values)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None

@@ -49,9 +49,7 @@ def decide(
     return [_decide_alias(alias, able, present.get(alias), config) for alias in ALIASES]
 
 
-def _decide_alias(
-    alias: str, able: Sequence[Scored], holder: Scored | None, config: TrackingConfig
-) -> Decision:
+def _decide_alias(alias: str, able: Sequence[Scored], holder: Scored | None, config: TrackingConfig) -> Decision:
     metric = metric_of(alias, config)
     kept = holder.version if holder else None
     if not able:
@@ -61,9 +59,7 @@ def _decide_alias(
     unit = " dB" if metric == "psnr" else ""
     if holder is None:
         return Decision(alias, best.version, True, f"{metric} {value:.4g}{unit}, the first to hold it")
-    least = {"psnr": config.promotion.min_psnr_improvement_db, "ssim": config.promotion.min_ssim_improvement}[
-        metric
-    ]
+    least = {"psnr": config.promotion.min_psnr_improvement_db, "ssim": config.promotion.min_ssim_improvement}[metric]
     before = getattr(holder.score, metric)
     said = f"{metric} {value:.5g}{unit} against {before:.5g}{unit} of version {holder.version}"
     if value > before and value - before >= least:

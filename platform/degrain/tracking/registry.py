@@ -61,6 +61,11 @@ class ModelVersion:
     aliases: tuple[str, ...] = ()
 
     @property
+    def label(self) -> str:
+        """What tables call it: `NAME vVERSION`."""
+        return f"{self.name} v{self.version}"
+
+    @property
     def uri(self) -> str:
         """`models:/NAME/VERSION`."""
         return f"models:/{self.name}/{self.version}"
@@ -79,9 +84,7 @@ def read_model(folder: Path, *, name: str | None = None, device: str = "cpu") ->
     try:
         raw = json.loads((folder / CARD_FILE).read_text())
         if raw.get("format") != CARD_FORMAT:
-            raise ValueError(
-                f"its card has format {raw.get('format')}, this version of degrain reads {CARD_FORMAT}"
-            )
+            raise ValueError(f"its card has format {raw.get('format')}, this version of degrain reads {CARD_FORMAT}")
         card = Card(**raw)
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         return NetworkDenoiser(card.model, card.arguments, weights, name=name, device=device), card
@@ -118,24 +121,18 @@ def holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
     return {alias: ModelVersion(name, str(version)) for alias, version in aliases.items()}
 
 
-def load_denoiser(
-    client: MlflowClient, tracking_uri: str, uri: str, *, device: str = "cpu"
-) -> tuple[NetworkDenoiser, Card, str]:
-    """Load `models:/NAME@ALIAS` or `models:/NAME/VERSION`, or a folder with a model's two files.
+def load_registered(client: MlflowClient, uri: str, *, device: str = "cpu") -> tuple[NetworkDenoiser, Card]:
+    """Load `models:/NAME@ALIAS` or `models:/NAME/VERSION` as a denoiser named `NAME vVERSION`.
 
-    Gives the denoiser, its card and a name for it. Raises UserError, naming what there is, for an unknown model.
+    Raises UserError, naming what there is, for an unknown model.
     """
-    if not uri.startswith("models:/"):
-        folder = Path(uri)
-        return (*read_model(folder, device=device), folder.name)
-    version = _find_version(client, uri)
-    label = f"{version.name} v{version.version}"
+    found = _find_version(client, uri)
+    version = ModelVersion(str(found.name), str(found.version))
     with tempfile.TemporaryDirectory() as temporary:
         local = mlflow.artifacts.download_artifacts(
-            artifact_uri=str(version.source), dst_path=temporary, tracking_uri=tracking_uri
+            artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
         )
-        denoiser, card = read_model(Path(local), name=label, device=device)
-    return denoiser, card, label
+        return read_model(Path(local), name=version.label, device=device)
 
 
 def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion

@@ -68,8 +68,17 @@ class Run:
         return str(self._client.get_run(self.id).info.artifact_uri)
 
 
+def connect(config: TrackingConfig, storage: Storage) -> MlflowClient:
+    """A client of the tracking store and registry. Raises UserError if the server does not answer."""
+    os.environ.update(storage.mlflow_environment())
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    _check_server(config.tracking_uri)
+    return MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
+
+
 class Tracker:
-    """The tracking store, opened."""
+    """The tracking store, opened for writing runs."""
 
     def __init__(self, config: TrackingConfig, client: MlflowClient, experiment_id: str) -> None:
         self.config = config
@@ -82,12 +91,8 @@ class Tracker:
 
         Raises UserError if the server does not answer or the database cannot be opened.
         """
-        os.environ.update(storage.mlflow_environment())
-        for name in ("alembic", "mlflow"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        _check_server(config.tracking_uri)
+        client = connect(config, storage)
         try:
-            client = MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
             experiment = client.get_experiment_by_name(config.experiment)
             if experiment is None:
                 location = str(storage.locate(config.artifacts)) if config.embedded else None
@@ -118,9 +123,7 @@ class Tracker:
             raise
         run.finish()
 
-    def start(
-        self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None
-    ) -> Run:
+    def start(self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None) -> Run:
         """Start a run that the caller finishes; `kind` is `study`, `trial`, `refit`, `training` or `retraining`."""
         all_tags: dict[str, object] = {
             "mlflow.runName": name,
@@ -132,9 +135,7 @@ class Tracker:
             all_tags["mlflow.source.git.commit"] = commit
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent.id
-        created = self.client.create_run(
-            self.experiment_id, tags={k: str(v) for k, v in all_tags.items()}, run_name=name
-        )
+        created = self.client.create_run(self.experiment_id, tags={k: str(v) for k, v in all_tags.items()}, run_name=name)
         return Run(self.client, str(created.info.run_id))
 
 

@@ -51,9 +51,7 @@ def restore(state: TrainingState, content: bytes) -> None:
     differing = [k for k, v in loaded["config"].items() if k not in _FREE_FIELDS and config.get(k) != v]
     if differing:
         changes = ", ".join(f"{k} {loaded['config'][k]!r} -> {config.get(k)!r}" for k in differing)
-        raise UserError(
-            f"cannot resume with another configuration ({changes}); use the old values or a new run name"
-        )
+        raise UserError(f"cannot resume with another configuration ({changes}); use the old values or a new run name")
     state.step = loaded["step"]
     state.network.load_state_dict(loaded["network"])
     state.ema.network.load_state_dict(loaded["ema"])

@@ -76,14 +76,10 @@ class TrainingConfig:
         """
         crop = self.crop or patch_side
         if crop > patch_side:
-            raise ValueError(
-                f"crop {crop} is larger than the patches of the set ({patch_side}); lower --crop"
-            )
+            raise ValueError(f"crop {crop} is larger than the patches of the set ({patch_side}); lower --crop")
         size = size_contract(self.model, **self.arguments)
         if size.padded(crop) != crop:
-            raise ValueError(
-                f"{self.model} takes sides that are multiples of {size.multiple}, got a crop of {crop}"
-            )
+            raise ValueError(f"{self.model} takes sides that are multiples of {size.multiple}, got a crop of {crop}")
         return crop
 
     def to_dict(self) -> dict[str, Any]:

@@ -56,9 +56,7 @@ def make_loader(config: TrainingConfig, session: Session) -> BatchLoader:
         batch_size=config.batch_size,
         crop=crop,
     )
-    return BatchLoader(
-        session.train, plan, rank=session.rank, world_size=session.world_size, device=session.device
-    )
+    return BatchLoader(session.train, plan, rank=session.rank, world_size=session.world_size, device=session.device)
 
 
 def report(state: TrainingState, session: Session, pace: "Pace") -> None:
@@ -102,15 +100,13 @@ def validate(state: TrainingState, session: Session) -> Score:
 
 def spread(count: int, wanted: int) -> list[int]:
     """At most `wanted` of the indices 0..count, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int)).tolist()
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, wanted)).tolist()})
 
 
 def stack(patches: Patches, indices: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Noisy and clean patches, each (B, 3, P, P) uint8 on the device."""
     pairs = [patches[i] for i in indices]
-    noisy, clean = (
-        torch.from_numpy(np.stack([p[k] for p in pairs])).to(device).permute(0, 3, 1, 2) for k in (0, 1)
-    )
+    noisy, clean = (torch.from_numpy(np.stack([p[k] for p in pairs])).to(device).permute(0, 3, 1, 2) for k in (0, 1))
     return noisy, clean
 
 

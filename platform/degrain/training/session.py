@@ -44,9 +44,7 @@ class LocalSession:
     rank = 0
     world_size = 1
 
-    def __init__(
-        self, train: Patches, val: Patches, *, checkpoint: Path | None = None, device: str = "cpu"
-    ) -> None:
+    def __init__(self, train: Patches, val: Patches, *, checkpoint: Path | None = None, device: str = "cpu") -> None:
         self.train = train
         self.val = val
         self.device = torch.device(device)

@@ -39,12 +39,9 @@ class TrainingState:
         """A network with seeded random weights on `device`, and its optimizer."""
         execution = choose_execution(device, config.precision)
         torch.manual_seed(config.seed)
-        network = create_model(config.model, **config.arguments)
-        network.to(device, memory_format=execution.memory_format)
+        network = execution.place(create_model(config.model, **config.arguments))
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        optimizer = kind(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         return cls(config, execution, network, network, WeightAverage(network, config.ema_decay), optimizer)
 
 
@@ -70,7 +67,7 @@ def train_step(state: TrainingState, batch: Batch) -> Tensor:
         output = state.replica(batch.noisy)
     loss = LOSS_FUNCTIONS[config.loss](output.float(), batch.clean)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
     if not bool(torch.isfinite(norm)):
         raise DivergedError(

@@ -28,9 +28,7 @@ def _read(checkpoint: Any) -> bytes | None:  # noqa: ANN401 - Ray's checkpoint c
         return (Path(folder) / CHECKPOINT_FILE).read_bytes()
 
 
-def _handed_over(
-    report: Callable[..., None], metrics: Metrics, content: bytes | None, **options: object
-) -> None:
+def _handed_over(report: Callable[..., None], metrics: Metrics, content: bytes | None, **options: object) -> None:
     """Report with the checkpoint as the folder that Ray wants."""
     if content is None:
         report(dict(metrics), checkpoint=None, **options)
@@ -114,7 +112,5 @@ def run_trial(arguments: dict[str, Any], *, train_split: ResidentSplit, val_spli
 
 def run_worker(arguments: dict[str, Any]) -> None:
     """The body of a Ray Train worker."""
-    session = WorkerSession(
-        arguments["train_split"].patches(), arguments["val_split"].patches(), arguments["mailbox"]
-    )
+    session = WorkerSession(arguments["train_split"].patches(), arguments["val_split"].patches(), arguments["mailbox"])
     train(TrainingConfig(**arguments["training"]), session)

@@ -32,9 +32,7 @@ def add_study_options(made: argparse.ArgumentParser) -> None:
     )
     add("--workers", type=int, help="Ray Train workers of a refit (default: 2, or 1 on a single CPU)")
     add("--gpus", type=float, help="GPUs per trial and worker (default: 1 where the cluster has any)")
-    add(
-        "--scale", choices=SCALES, help="size of the networks searched (default: paper with GPUs, else small)"
-    )
+    add("--scale", choices=SCALES, help="size of the networks searched (default: paper with GPUs, else small)")
     add("--test-photos", type=int, default=default.test_photos, help="whole test photos compared at most")
     add("--seed", type=int, default=default.seed, help="seeds trials and training")
 

@@ -117,7 +117,7 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         return {}
 
     def _of(self, trial: RayTrial) -> Trial:
-        return self._trials[trial.config["trial"]["number"]]
+        return self._trials[int(trial.config["trial"]["number"])]
 
     def on_trial_start(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object) -> None:
         mine = self._of(trial)

@@ -39,9 +39,7 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
     # Networks of the papers' sizes, for GPUs.
     "paper": {
         "red": SearchSpace(arguments={"width": (64, 96, 128)}, learning_rate=(1e-4, 2e-3)),
-        "mwcnn": SearchSpace(
-            arguments={"width": (96, 128, 160), "depth": (3, 4)}, learning_rate=(1e-4, 2e-3)
-        ),
+        "mwcnn": SearchSpace(arguments={"width": (96, 128, 160), "depth": (3, 4)}, learning_rate=(1e-4, 2e-3)),
     },
 }
 

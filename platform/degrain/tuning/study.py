@@ -26,7 +26,7 @@ from degrain.imaging.filters import NonLocalMeans
 from degrain.imaging.metrics import PATCH_PROTOCOL, PROTOCOL
 from degrain.storage import Location, Storage
 from degrain.tracking.promotion import Decision, Scored, decide
-from degrain.tracking.registry import Card, ModelVersion, holders, load_denoiser, register
+from degrain.tracking.registry import Card, ModelVersion, holders, load_registered, register
 from degrain.tracking.runs import Run, Tracker, git_commit
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import spread
@@ -92,10 +92,14 @@ class StudyConfig:
             batch_size=self.batch_size,
             crop=self.crop,
             validation_patches=self.validation_patches,
-            ema_decay=0.99,
             seed=self.seed,
         )
         return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def ema_decay(steps: int) -> float:
+    """An average over the last fiftieth of a short run, and over at least a hundred steps."""
+    return max(0.99, 1 - 50 / steps)
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,10 @@ def _make_trials(config: StudyConfig) -> list[Trial]:
     trials: list[Trial] = []
     for number, draw in enumerate(draw_trials(config.models, config.trials, config.scale, config.seed)):
         training = config.training(
-            steps=config.steps, validate_every=max(config.steps // 4, 1), **draw.to_dict()
+            steps=config.steps,
+            validate_every=max(config.steps // 4, 1),
+            ema_decay=ema_decay(config.steps),
+            **draw.to_dict(),
         )
         trials.append(Trial(number, draw, training, draw.parameters))
     return trials
@@ -280,7 +287,10 @@ def _refit(
             continue
         winner = max(able, key=lambda t: t.best["val_psnr"])
         training = replace(
-            winner.config, steps=config.refit_steps, validate_every=max(config.refit_steps // 3, 1)
+            winner.config,
+            steps=config.refit_steps,
+            validate_every=max(config.refit_steps // 3, 1),
+            ema_decay=ema_decay(config.refit_steps),
         )
         say(f"refit: {winner.name}, {config.refit_steps} steps on {config.workers} workers")
         with tracker.run(f"refit-{model}", "refit", parent=parent, tags=tags) as run:
@@ -325,17 +335,13 @@ def _compare(
     present = holders(tracker.client, tracker.config.model)
     denoisers: list[Denoiser] = [Untouched(), NonLocalMeans()]
     denoisers += [
-        NetworkDenoiser(r.trained.config.model, r.trained.config.arguments, r.trained.weights, name=r.name)
-        for r in refits
+        NetworkDenoiser(r.trained.config.model, r.trained.config.arguments, r.trained.weights, name=r.name) for r in refits
     ]
     for version in sorted(set(present.values()), key=lambda v: int(v.version)):
-        denoiser, _, _ = load_denoiser(tracker.client, tracker.config.tracking_uri, version.uri)
-        denoisers.append(denoiser)
+        denoisers.append(load_registered(tracker.client, version.uri)[0])
     megapixels = sum((p.height or 0) * (p.width or 0) for p in photos) / 1e6
     of_all = f" of {len(rows)}" if len(photos) < len(rows) else ""
-    say(
-        f"compare: {len(denoisers)} denoisers on {len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)"
-    )
+    say(f"compare: {len(denoisers)} denoisers on {len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)")
     return compare(denoisers, photos, storage), present
 
 
@@ -352,14 +358,9 @@ def _register(
     challengers: list[Scored] = []
     for refit in refits:
         if refit.name in best:
-            versions[refit.name] = register(
-                tracker, refit.run, refit.trained.weights, _card(refit, comparison, patch_set)
-            )
+            versions[refit.name] = register(tracker, refit.run, refit.trained.weights, _card(refit, comparison, patch_set))
             challengers.append(Scored(versions[refit.name].version, comparison.row(refit.name).score))
-    scored = {
-        alias: Scored(v.version, comparison.row(f"{v.name} v{v.version}").score)
-        for alias, v in present.items()
-    }
+    scored = {alias: Scored(v.version, comparison.row(v.label).score) for alias, v in present.items()}
     baselines = {name: comparison.row(name).score for name in ("untouched", "nlm")}
     decisions = decide(challengers, scored, baselines, tracker.config)
     for decision in decisions:

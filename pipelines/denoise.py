@@ -1,0 +1,61 @@
+"""Denoise whole photos of any size with a registered model, into a folder, as PNG."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from degrain import cli
+from degrain.errors import JobFailedError
+from degrain.serving.files import DenoisedFile, denoise_files, find_photos, targets
+from degrain.storage import Storage
+from degrain.tracking.config import load_tracking_config
+from degrain.tracking.registry import load_registered, read_model
+from degrain.tracking.runs import connect
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options."""
+    made = cli.parser(__doc__)
+    made.add_argument("photos", nargs="+", metavar="PHOTO", help="photo file, or folder of photos")
+    made.add_argument("--out", required=True, metavar="URI", help="folder that the results go into")
+    made.add_argument(
+        "--model", metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder (default: the champion)"
+    )
+    made.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the network runs")
+    cli.add_tracking(made)
+    return made
+
+
+def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
+    """Denoise the photos and print a line for each."""
+    storage = Storage.from_environment()
+    photos = find_photos(options.photos, storage)
+    out = storage.locate(options.out)
+    out.check_answers()
+    targets(photos, out)
+    tracking = load_tracking_config(options.mlflow)
+    uri = options.model or f"models:/{tracking.model}@champion"
+    if uri.startswith("models:/"):
+        denoiser, card = load_registered(connect(tracking, storage), uri, device=options.device)
+    else:
+        denoiser, card = read_model(Path(uri), device=options.device)
+    console.say(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
+
+    def show(file: DenoisedFile) -> None:
+        outcome = f"failed: {file.error}" if file.error else f"{file.target}  {file.megapixels:.2f} MP  {file.seconds:.2f} s"
+        console.say(f"{file.source} -> {outcome}" if not file.error else f"{file.source}: {outcome}")
+
+    results = denoise_files(denoiser, photos, out, show)
+    failed = [r.source for r in results if r.error]
+    if failed:
+        raise JobFailedError(f"{len(failed)} of {len(results)} photos could not be denoised; the first: {failed[0]}")
+    return {
+        "files": len(results),
+        "megapixels": sum(r.megapixels for r in results),
+        "seconds": sum(r.seconds for r in results),
+        "failed": failed,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, arguments()))

@@ -1,0 +1,115 @@
+"""Train one network on a patch set, by distributed data-parallel training over Ray Train workers."""
+
+import argparse
+import json
+import sys
+import time
+
+from degrain import cli
+from degrain.data.patches import PatchSet
+from degrain.data.resident import make_resident
+from degrain.errors import UserError
+from degrain.imaging.execution import PRECISIONS
+from degrain.imaging.metrics import PATCH_PROTOCOL
+from degrain.storage import Storage
+from degrain.tracking.config import load_tracking_config
+from degrain.tracking.runs import Tracker
+from degrain.training.config import LOSSES, OPTIMIZERS, TrainingConfig
+from degrain.training.session import Metrics
+from degrain.training.trainer import train_distributed
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options."""
+    default = TrainingConfig()
+    made = cli.parser(__doc__)
+    add = made.add_argument
+    add("--data", required=True, metavar="URI", help="patch set")
+    add("--model", default=default.model, help="network to train")
+    add("--arguments", type=json.loads, default="{}", metavar="JSON", help="its arguments, e.g. '{\"width\": 32}'")
+    add("--steps", type=int, default=default.steps, help="optimizer steps")
+    add("--batch-size", type=int, default=default.batch_size, help="patches per step over all workers")
+    add("--crop", type=int, default=0, help="side of the random crop from each patch, pixels; 0: all of it")
+    add("--loss", choices=LOSSES, default=default.loss, help="loss between output and clean patch")
+    add("--optimizer", choices=OPTIMIZERS, default=default.optimizer, help="optimizer")
+    add("--learning-rate", type=float, default=default.learning_rate, help="highest learning rate")
+    add("--ema-decay", type=float, default=default.ema_decay, help="decay of the weights' moving average")
+    add("--precision", choices=PRECISIONS, default=default.precision, help="precision of the forward pass")
+    add("--validate-every", type=int, help="steps between validations and checkpoints (default: a tenth of --steps)")
+    add("--workers", type=int, default=1, help="Ray Train workers")
+    add("--gpus", type=float, default=0, help="GPUs per worker")
+    add("--seed", type=int, default=default.seed, help="seeds weights, order and augmentation")
+    add("--out", default="runs/train", metavar="URI", help="folder for checkpoints")
+    add("--resume", metavar="NAME", help="go on with the interrupted run of this name, with the same options")
+    cli.add_tracking(made)
+    return made
+
+
+def configured(options: argparse.Namespace) -> TrainingConfig:
+    """The training that the options describe. Raises ValueError for what cannot be."""
+    return TrainingConfig(
+        model=options.model,
+        arguments=options.arguments,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        crop=options.crop or None,
+        loss=options.loss,
+        optimizer=options.optimizer,
+        learning_rate=options.learning_rate,
+        ema_decay=options.ema_decay,
+        precision=options.precision,
+        validate_every=options.validate_every or max(options.steps // 10, 1),
+        seed=options.seed,
+    )
+
+
+def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
+    """Train and print a line for each validation."""
+    config = cli.checked(lambda: configured(options))
+    storage = Storage.from_environment()
+    tracking = load_tracking_config(options.mlflow)
+    patch_set = PatchSet.open(options.data, storage)
+    cli.checked(lambda: config.crop_of(patch_set.manifest.geometry.patch_size))
+    folder = storage.locate(options.out)
+    folder.check_answers()
+    name = options.resume or time.strftime(f"{options.model}-%Y%m%d-%H%M%S")
+    if options.resume and not (folder / name).exists():
+        raise UserError(f"there is no run '{name}' in '{folder}'; check --resume and --out")
+    cli.start_ray(verbose=options.verbose)
+    tracker = Tracker.open(tracking, storage)
+    began = time.monotonic()
+    tags = {"patch_set": patch_set.manifest.version, "patch_set.uri": patch_set.uri, "val_protocol": PATCH_PROTOCOL}
+    with tracker.run(name, "training", tags=tags) as run:
+        run.params({**config.to_dict(), "workers": options.workers})
+        console.say(f"run {name}: {config.model}, {config.steps} steps on {options.workers} workers")
+
+        def show(metrics: Metrics) -> None:
+            run.metrics(metrics, step=int(metrics["step"]))
+            console.say(
+                f"  step {metrics['step']:.0f}/{config.steps}  loss {metrics['train_loss']:.5f}  val PSNR "
+                f"{metrics['val_psnr']:.2f} dB, SSIM {metrics['val_ssim']:.3f}  "
+                f"{metrics['patches_per_second']:.0f} patches/s"
+            )
+
+        trained = train_distributed(
+            config,
+            train_split=make_resident(patch_set, "train"),
+            val_split=make_resident(patch_set, "val"),
+            folder=folder,
+            name=name,
+            workers=options.workers,
+            gpus_per_worker=options.gpus,
+            on_report=show,
+        )
+    return {
+        "run_id": run.id,
+        "name": name,
+        "model": config.model,
+        **trained.metrics,
+        "steps": config.steps,
+        "seconds": time.monotonic() - began,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, arguments()))

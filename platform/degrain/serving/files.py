@@ -1,0 +1,87 @@
+"""Denoise photo files into a folder."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from degrain.errors import UserError
+from degrain.imaging.codecs import UnreadablePhotoError, decode, encode_png, is_photo
+from degrain.imaging.denoiser import Denoiser
+from degrain.storage import Location, Storage
+
+
+@dataclass(frozen=True)
+class DenoisedFile:
+    """What became of one photo file."""
+
+    source: str
+    target: str
+    megapixels: float
+    seconds: float
+    error: str | None = None
+    """Why it could not be denoised; None if it was."""
+
+
+def find_photos(named: Sequence[str], storage: Storage) -> list[Location]:
+    """The photos that the arguments name: files, and all photo files directly in folders.
+
+    Raises UserError for a path that does not exist or a folder without photos.
+    """
+    found: list[Location] = []
+    for text in named:
+        place = storage.locate(text)
+        place.check_answers()
+        if place.is_folder():
+            inside = [place / name for name in place.files() if is_photo(name) and "/" not in name]
+            if not inside:
+                raise UserError(f"there are no photos in the folder '{text}'")
+            found.extend(inside)
+        elif place.exists():
+            found.append(place)
+        else:
+            raise UserError(f"there is no photo '{text}'; check the path")
+    return found
+
+
+def targets(photos: Sequence[Location], out: Location) -> list[Location]:
+    """Where each denoised photo goes: `<out>/<name>.png`.
+
+    Raises UserError if two photos would get one name, or a result would take the place of its source.
+    """
+    made = [out / f"{Path(photo.path).stem}.png" for photo in photos]
+    by_uri: dict[str, Location] = {}
+    for photo, target in zip(photos, made, strict=True):
+        if target.uri in {p.uri for p in photos}:
+            raise UserError(f"'{target}' would be written over; choose another folder with --out")
+        if target.uri in by_uri:
+            raise UserError(f"'{by_uri[target.uri]}' and '{photo}' would both become '{target}'; denoise them apart")
+        by_uri[target.uri] = photo
+    return made
+
+
+def denoise_files(
+    denoiser: Denoiser,
+    photos: Sequence[Location],
+    out: Location,
+    done: Callable[[DenoisedFile], None] = lambda _: None,
+) -> list[DenoisedFile]:
+    """Denoise each photo into `out` as PNG; one that cannot be read is reported and the others go on."""
+    results: list[DenoisedFile] = []
+    for photo, target in zip(photos, targets(photos, out), strict=True):
+        result = _denoise_file(denoiser, photo, target)
+        results.append(result)
+        done(result)
+    return results
+
+
+def _denoise_file(denoiser: Denoiser, photo: Location, target: Location) -> DenoisedFile:
+    try:
+        pixels = decode(photo.read_bytes())
+    except (UnreadablePhotoError, OSError) as error:
+        return DenoisedFile(photo.uri, target.uri, 0, 0, str(error))
+    began = time.perf_counter()
+    clean = denoiser(pixels)
+    seconds = time.perf_counter() - began
+    target.write_bytes(encode_png(clean))
+    return DenoisedFile(photo.uri, target.uri, pixels.shape[0] * pixels.shape[1] / 1e6, seconds)
