@@ -46,7 +46,6 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     config = cli.checked(lambda: fitted_to_cluster(config, options))
     result = run_study(config, patch_set, storage, tracker, folder=out / "studies", say=console.say)
 
-    model = tracking.model
     photo = patch_set.photos("test")[-1].noisy
     console.say(f"\n{result.comparison.to_markdown()}\n")
     for decision in result.decisions:
@@ -55,7 +54,9 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     console.say(f"runs:     {tracking.tracking_uri}")
     if tracking.embedded:
         console.say(f"compare:  {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking.tracking_uri}")
-    console.say(f"apply:    {sys.executable} pipelines/denoise.py '{photo}' --out denoised --model models:/{model}@champion")
+    held = any(d.alias == "champion" and d.version for d in result.decisions)
+    model = f"models:/{tracking.model}@champion" if held else result.registered[0].uri
+    console.say(f"apply:    {sys.executable} pipelines/denoise.py '{photo}' --out denoised --model {model}")
     return result.to_summary()
 
 

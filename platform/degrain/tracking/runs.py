@@ -71,6 +71,7 @@ class Run:
 def connect(config: TrackingConfig, storage: Storage) -> MlflowClient:
     """A client of the tracking store and registry. Raises UserError if the server does not answer."""
     os.environ.update(storage.mlflow_environment())
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _check_server(config.tracking_uri)

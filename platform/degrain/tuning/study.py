@@ -197,7 +197,7 @@ def _make_trials(config: StudyConfig) -> list[Trial]:
     for number, draw in enumerate(draw_trials(config.models, config.trials, config.scale, config.seed)):
         training = config.training(
             steps=config.steps,
-            validate_every=max(config.steps // 4, 1),
+            validate_every=-(-config.steps // 4),
             ema_decay=ema_decay(config.steps),
             **draw.to_dict(),
         )
@@ -289,7 +289,7 @@ def _refit(
         training = replace(
             winner.config,
             steps=config.refit_steps,
-            validate_every=max(config.refit_steps // 3, 1),
+            validate_every=-(-config.refit_steps // 3),
             ema_decay=ema_decay(config.refit_steps),
         )
         say(f"refit: {winner.name}, {config.refit_steps} steps on {config.workers} workers")

@@ -1,0 +1,59 @@
+# One command per job, the same on a laptop and in CI. Python 3.11-3.13 and make are all that has to be there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := infra/constraints.txt
+
+.PHONY: help install tune test unit check format bench up down clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "error: degrain needs Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed  ## make .venv and install degrain into it
+
+tune: $(VENV)/.installed  ## the default study on the embedded photos, about five minutes
+	@$(BIN)/python pipelines/tune.py
+
+test: $(VENV)/.installed-dev  ## every test
+	$(BIN)/python -m pytest
+
+unit: $(VENV)/.installed-dev  ## the tests that need no Ray, under a minute
+	$(BIN)/python -m pytest tests/unit
+
+check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy infra/ray/cluster.py
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev  ## measure speed, as ratios
+	$(BIN)/python tests/benchmarks/run.py
+
+up: $(VENV)/.installed  ## a Ray head and an MLflow server on 127.0.0.1
+	@$(BIN)/python infra/ray/cluster.py up
+
+down:  ## end what `make up` started
+	@test ! -x $(BIN)/python || $(BIN)/python infra/ray/cluster.py down
+
+clean:  ## remove the environment and caches; runs and models stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

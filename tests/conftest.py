@@ -1,0 +1,35 @@
+"""What tests share: one Ray cluster, S3 servers, small corpora of real PNG files."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# A cluster that a developer or a neighbour runs is none of the tests' business.
+for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+    os.environ.pop(name, None)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One cluster of two CPUs for all tests that need Ray."""
+    import ray
+
+    from degrain import cli
+
+    # Functions of test modules run in workers, which have to find the modules.
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)
+    cli.start_ray(verbose=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real photo pairs, where they are at hand."""
+    if not SHARED.is_dir():
+        pytest.skip("the real photo pairs of shared/data are not on this machine")
+    return SHARED

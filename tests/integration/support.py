@@ -1,0 +1,168 @@
+"""Small corpora, a real S3 server, and pipelines run as a user runs them."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from skimage import data as skimage_data
+
+from degrain import cli
+from degrain.imaging.codecs import encode_png
+from degrain.imaging.noise import ISO_LEVELS, photograph
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENES = ["attic", "bench", "cliff", "delta", "eagle"]
+
+
+def write_pairs(folder: Path, scenes: Sequence[str], side: int = 64, shots: int = 1) -> Path:
+    """A generic corpus of noisy/SCENE_N.png and clean/SCENE_N.png, cut from one photograph."""
+    photo = skimage_data.astronaut()
+    (folder / "noisy").mkdir(parents=True, exist_ok=True)
+    (folder / "clean").mkdir(exist_ok=True)
+    for number, scene in enumerate(scenes):
+        for shot in range(shots):
+            top = (number * 37 + shot * 11) % (photo.shape[0] - side)
+            clean = photo[top : top + side, 100 : 100 + side]
+            noisy = photograph(clean, ISO_LEVELS[12800], np.random.default_rng([number, shot]))
+            for kind, pixels in (("noisy", noisy), ("clean", clean)):
+                (folder / kind / f"{scene}_{shot}.png").write_bytes(encode_png(pixels))
+    return folder
+
+
+TEMPLATES = ["--noisy-name", "noisy/{scene}_{name}.png", "--clean-name", "clean/{scene}_{name}.png"]
+
+
+def write_tracking(folder: Path, artifacts: str = "mlartifacts") -> Path:
+    """An `mlflow.yaml` with a store of its own in `folder`, and no demand on a model but to be the best."""
+    file = folder / "mlflow.yaml"
+    file.write_text(f"artifacts: {artifacts}\npromotion:\n  must_beat: []\n")
+    return file
+
+
+def pipeline(name: str) -> ModuleType:
+    """A pipeline script as a module."""
+    spec = importlib.util.spec_from_file_location(f"pipeline_{name}", ROOT / "pipelines" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pipeline said and gave."""
+
+    status: int
+    out: str
+    err: str
+    summary: dict
+
+
+def run_here(name: str, argv: Sequence[object], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Outcome:
+    """Run a pipeline in this process, on the cluster that the tests share."""
+    module = pipeline(name)
+    summary = tmp_path / f"{name}-summary.json"
+    summary.unlink(missing_ok=True)
+    capsys.readouterr()
+    status = cli.run(module.main, module.arguments(), [*map(str, argv), "--summary", str(summary)])
+    said = capsys.readouterr()
+    found = json.loads(summary.read_text()) if summary.exists() else {}
+    return Outcome(status, said.out, said.err, found)
+
+
+def start_pipeline(
+    name: str, argv: Sequence[object], env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.Popen[str]:
+    """Start a pipeline as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "pipelines" / f"{name}.py"), *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
+        # A background shell may have told its children to ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports that nothing listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A SeaweedFS server and what is needed to use it."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The usual AWS variables."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "tester-secret",
+            "AWS_REGION": "us-east-1",
+        }
+
+
+@contextlib.contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """Start a real S3 server on free ports, with named credentials, for the length of a block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    credentials = [{"accessKey": "tester", "secretKey": "tester-secret"}]
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [{"name": "tester", "credentials": credentials, "actions": actions}]}))
+    s3, master, volume, filer, *grpc = free_ports(8)
+    command = [str(Path(sys.executable).parent / "weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3"]
+    command += [f"-s3.port={s3}", f"-s3.port.grpc={grpc[0]}", f"-s3.config={config}", "-volume.max=20"]
+    command += [f"-master.port={master}", f"-master.port.grpc={grpc[1]}", "-master.volumeSizeLimitMB=64"]
+    command += [f"-volume.port={volume}", f"-volume.port.grpc={grpc[2]}"]
+    command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}"]
+    with (folder / "weed.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        server = S3Server(f"http://127.0.0.1:{s3}", process)
+        _wait_for_s3(server, folder)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for_s3(server: S3Server, folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, (folder / "weed.log").read_text()[-2000:]
+        try:
+            urllib.request.urlopen(server.url, timeout=2).close()
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.3)
+        else:
+            return
+    raise AssertionError("the S3 server did not answer within 60 s")

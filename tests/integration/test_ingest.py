@@ -1,0 +1,119 @@
+"""Ingest on Ray Data: real files in, a patch set out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from integration.support import SCENES, TEMPLATES, run_here, write_pairs
+
+from degrain import cli
+from degrain.data.patches import PatchSet
+from degrain.data.resident import make_resident
+from degrain.imaging.codecs import decode
+from degrain.storage import Storage
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(autouse=True)
+def on_shared_cluster(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
+
+
+def arguments(corpus: Path, out: Path, *more: object) -> list[object]:
+    return ["--corpus", f"pairs={corpus}", "--out", out, "--patch-size", 32, *TEMPLATES, *more]
+
+
+def test_patches_are_what_the_photos_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = write_pairs(tmp_path / "photos", SCENES, shots=2)
+    done = run_here("ingest", arguments(corpus, tmp_path / "out"), capsys, tmp_path)
+    assert done.status == 0, done.err
+    assert {"uri", "version", "pairs", "refused", "patches", "seconds"} <= set(done.summary)
+    assert (done.summary["pairs"], done.summary["refused"], done.summary["patches"]) == (10, 0, 40)
+    patch_set = PatchSet.open(str(tmp_path / "out"), Storage())
+    by_split = {split: {row.scene for row in patch_set.photos(split)} for split in ("train", "val", "test")}
+    assert all(by_split.values())
+    assert sum(len(scenes) for scenes in by_split.values()) == len(SCENES)
+    for split in by_split:
+        photos = patch_set.photos(split)
+        expected = sorted(
+            decode(Path(row.noisy).read_bytes())[y : y + 32, x : x + 32].tobytes()
+            for row in photos
+            for y in (0, 32)
+            for x in (0, 32)
+        )
+        got = [noisy.tobytes() for shard in patch_set.shards(split) for noisy in patch_set.read_shard(shard)[0]]
+        assert sorted(got) == expected
+
+
+def test_ingesting_again_finds_the_set_and_new_photos_cut_only_themselves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_pairs(tmp_path / "photos", SCENES)
+    first = run_here("ingest", arguments(corpus, tmp_path / "out"), capsys, tmp_path)
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.name != "current.json"}
+    again = run_here("ingest", arguments(corpus, tmp_path / "out"), capsys, tmp_path)
+    assert again.summary["reused"] is True
+    assert again.summary["version"] == first.summary["version"]
+    splits = {r.scene: r.split for r in PatchSet.open(str(tmp_path / "out"), Storage()).catalog}
+
+    write_pairs(tmp_path / "photos", [*SCENES, "fjord", "grove"])
+    more = run_here("ingest", arguments(corpus, tmp_path / "out"), capsys, tmp_path)
+    assert more.summary["version"] != first.summary["version"]
+    assert {p: p.stat().st_mtime_ns for p in written if p.exists()} | written == written
+    shards = [p for p in (tmp_path / "out" / "shards").glob("*.parquet") if p not in written]
+    assert len(shards) == 2
+    after = {r.scene: r.split for r in PatchSet.open(str(tmp_path / "out"), Storage()).catalog}
+    assert splits.items() <= after.items()
+    old = PatchSet.open(first.summary["uri"], Storage())
+    assert old.manifest.version == first.summary["version"]
+
+
+def test_a_bad_pair_is_refused_with_its_reason_and_the_job_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_pairs(tmp_path / "photos", SCENES, shots=2)
+    broken = corpus / "noisy" / "bench_1.png"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    (corpus / "noisy" / "alone_0.png").write_bytes((corpus / "noisy" / "cliff_0.png").read_bytes())
+    done = run_here("ingest", arguments(corpus, tmp_path / "out", "--max-refused", 0.1), capsys, tmp_path)
+    assert done.status == 0, done.err
+    assert done.summary["refused"] == 1
+    assert "refused: " in done.out
+    assert "bench_1.png" in done.out
+    assert "damaged" in done.out
+    assert "not placed: 1 photos" in done.out
+    refused = [r for r in PatchSet.open(str(tmp_path / "out"), Storage()).catalog if r.refused]
+    assert [r.id for r in refused] == ["pairs/noisy/bench_1.png"]
+
+
+def test_a_resident_split_is_mapped_not_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = write_pairs(tmp_path / "photos", SCENES)
+    run_here("ingest", arguments(corpus, tmp_path / "out"), capsys, tmp_path)
+    patch_set = PatchSet.open(str(tmp_path / "out"), Storage())
+    resident = make_resident(patch_set, "train")
+    first, second = resident.patches(), resident.patches()
+    noisy, clean = first[0]
+    assert not noisy.flags.writeable
+    assert np.shares_memory(noisy, second[0][0])
+    assert len(first) == patch_set.manifest.patches("train")
+    stored = [pair for shard in patch_set.shards("train") for pair in zip(*patch_set.read_shard(shard), strict=True)]
+    assert all(np.array_equal(first[i][0], a) and np.array_equal(first[i][1], b) for i, (a, b) in enumerate(stored))
+
+    @ray.remote
+    def elsewhere() -> bool:
+        return not resident.patches()[0][0].flags.writeable
+
+    assert ray.get(elsewhere.remote())
+    assert clean.shape == (32, 32, 3)
+
+
+def test_real_sidd_pairs(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = f"sidd={shared_data / 'SIDD_Small_sRGB_Only_256'}"
+    done = run_here("ingest", ["--corpus", corpus, "--out", tmp_path / "out"], capsys, tmp_path)
+    assert done.status == 0, done.err
+    assert (done.summary["pairs"], done.summary["refused"], done.summary["patches"]) == (131, 0, 524)
+    rows = PatchSet.open(str(tmp_path / "out"), Storage()).catalog
+    assert {r.camera for r in rows} == {"GP", "IP", "S6", "N6", "G4"}
+    assert {r.scene for r in rows} == {f"sidd/{n:03}" for n in range(1, 8)}

@@ -1,0 +1,151 @@
+"""Going on from a checkpoint is the same, bit for bit, as never having stopped."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from unit.support import smooth_patches
+
+from degrain.errors import UserError
+from degrain.imaging.execution import Precision
+from degrain.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from degrain.training.config import TrainingConfig
+from degrain.training.loop import make_loader, train
+from degrain.training.session import LocalSession, Metrics
+from degrain.training.step import TrainingState, train_step
+
+CPU = torch.device("cpu")
+CONFIG = TrainingConfig(
+    model="red10",
+    arguments={"width": 4},
+    steps=12,
+    batch_size=4,
+    crop=16,
+    precision="float32",
+    validate_every=5,
+    validation_patches=3,
+)
+
+
+class Killed(Exception):  # noqa: N818 - no error of ours
+    """The machine went away."""
+
+
+class KilledSession(LocalSession):
+    """Is killed right after its first checkpoint."""
+
+    def report(self, metrics: Metrics, checkpoint: bytes | None) -> None:
+        super().report(metrics, checkpoint)
+        raise Killed
+
+
+def session(checkpoint: Path | None = None, kind: type[LocalSession] = LocalSession) -> LocalSession:
+    return kind(smooth_patches(7, 24), smooth_patches(3, 24, seed=1), checkpoint=checkpoint)
+
+
+def tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
+    yield from state.network.state_dict().items()
+    yield from ((f"ema {name}", t) for name, t in state.ema.network.state_dict().items())
+    for number, moments in state.optimizer.state_dict()["state"].items():
+        yield from ((f"optimizer {number} {name}", t) for name, t in moments.items())
+
+
+def assert_same(a: TrainingState, b: TrainingState) -> None:
+    assert a.step == b.step
+    expected = dict(tensors(b))
+    got = dict(tensors(a))
+    assert got.keys() == expected.keys()
+    assert [name for name, t in got.items() if not torch.equal(t, expected[name])] == []
+    assert a.optimizer.state_dict()["param_groups"] == b.optimizer.state_dict()["param_groups"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model", ["red10", "mwcnn"])
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, precision: Precision, model: str) -> None:
+    arguments = {"width": 4} if model == "red10" else {"width": 4, "depth": 1}
+    config = replace(CONFIG, model=model, arguments=arguments, precision=precision)
+    whole = train(config, session())
+
+    file = tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        train(config, session(file, KilledSession))
+    torch.manual_seed(99)
+    resumed = session(file)
+    assert_same(train(config, resumed), whole)
+    assert [m["step"] for m in resumed.history] == [10, 12]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    whole = train(CONFIG, session(file))
+    again = session(file)
+    assert_same(train(CONFIG, again), whole)
+    assert again.history == []
+
+
+def state_after(steps: int, config: TrainingConfig = CONFIG) -> TrainingState:
+    state = TrainingState.create(config, CPU)
+    loader = make_loader(config, session())
+    while state.step < steps:
+        train_step(state, loader.batch(state.step))
+    return state
+
+
+def test_a_checkpoint_restores_everything() -> None:
+    state = state_after(3)
+    content = save_checkpoint(state)
+    fresh = TrainingState.create(CONFIG, CPU)
+    assert not torch.equal(next(fresh.network.parameters()), next(state.network.parameters()))
+    restore(fresh, content)
+    assert_same(fresh, state)
+
+
+def test_a_checkpoint_restores_the_random_states() -> None:
+    def draws() -> list[float]:
+        return [random.random(), float(np.random.rand()), float(np.random.randn()), torch.rand(()).item()]
+
+    np.random.randn()  # leaves half of a pair behind
+    state = TrainingState.create(CONFIG, CPU)
+    content = save_checkpoint(state)
+    expected = draws()
+    draws()
+    restore(state, content)
+    assert draws() == expected
+
+
+def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
+    loaded = read_checkpoint(save_checkpoint(state_after(1)))
+    assert loaded["config"] == CONFIG.to_dict()
+    assert loaded["step"] == 1
+    assert set(loaded) == {"config", "step", "network", "ema", "optimizer", "random"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.01}, "learning_rate 0.001 -> 0.01"),
+        ({"steps": 13}, "steps 12 -> 13"),
+        ({"arguments": {"width": 8}}, r"arguments \{'width': 4\} -> \{'width': 8\}"),
+        ({"seed": 1, "loss": "l1"}, "loss 'mse' -> 'l1', seed 0 -> 1"),
+    ],
+)
+def test_another_configuration_is_refused_by_its_field(change: dict[str, object], message: str) -> None:
+    content = save_checkpoint(TrainingState.create(CONFIG, CPU))
+    other = TrainingState.create(replace(CONFIG, **change), CPU)  # type: ignore[arg-type]
+    before = {name: t.clone() for name, t in tensors(other)}
+    with pytest.raises(UserError, match=rf"cannot resume with another configuration \({message}\)"):
+        restore(other, content)
+    assert all(torch.equal(t, before[name]) for name, t in tensors(other))
+
+
+def test_how_often_it_is_validated_may_change() -> None:
+    state = state_after(2)
+    other = TrainingState.create(replace(CONFIG, validate_every=3, validation_patches=1), CPU)
+    restore(other, save_checkpoint(state))
+    assert_same(other, state)

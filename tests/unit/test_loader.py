@@ -1,0 +1,146 @@
+"""What a step sees depends on the seed and the step alone."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from unit.support import random_photo
+
+from degrain.data.loader import BatchLoader, BatchPlan, Patches, epoch_order, oriented
+
+CPU = torch.device("cpu")
+
+
+def noise(count: int, side: int = 20) -> Patches:
+    """Patches all of whose places differ, in blocks of unequal length; clean equals noisy."""
+    all_of_them = np.stack([random_photo(side, side, i) for i in range(count)])
+    cuts = [0, count // 3, count // 3 + 1, count]
+    blocks = [all_of_them[a:b] for a, b in pairwise(cuts) if b > a]
+    return Patches([(block, block.copy()) for block in blocks])
+
+
+def plan(patches: int = 7, batch_size: int = 4, seed: int = 0, side: int = 20, crop: int = 16) -> BatchPlan:
+    return BatchPlan(seed=seed, patches=patches, side=side, batch_size=batch_size, crop=crop)
+
+
+def test_blocks_are_addressed_as_one_sequence() -> None:
+    patches = noise(7)
+    assert len(patches) == 7
+    assert patches.side == 20
+    for i in range(7):
+        for patch in patches[i]:
+            assert np.array_equal(patch, random_photo(20, 20, i))
+
+
+@settings(max_examples=100, deadline=None)
+@given(patches=st.integers(1, 40), batch_size=st.integers(1, 60), seed=st.integers(0, 5), epochs=st.integers(1, 4))
+def test_every_epoch_shows_each_patch_once(patches: int, batch_size: int, seed: int, epochs: int) -> None:
+    made = plan(patches, batch_size, seed)
+    steps = -(-patches * epochs // batch_size)
+    shown = np.concatenate([made.indices(step) for step in range(steps)])
+    for epoch in range(epochs):
+        assert sorted(shown[epoch * patches : (epoch + 1) * patches].tolist()) == list(range(patches))
+
+
+def test_epochs_and_seeds_are_ordered_differently() -> None:
+    orders = [epoch_order(seed, epoch, 50).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert epoch_order(0, 1, 50).tolist() == orders[1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(side=st.integers(16, 30), margin=st.integers(0, 6), step=st.integers(0, 99))
+def test_crops_lie_inside_the_patch(side: int, margin: int, step: int) -> None:
+    views = plan(side=side + margin, crop=side).views(step)
+    assert views.shape == (4, 3)
+    assert ((views[:, :2] >= 0) & (views[:, :2] <= margin)).all()
+    assert ((views[:, 2] >= 0) & (views[:, 2] < 8)).all()
+
+
+def test_all_crops_and_orientations_are_drawn() -> None:
+    views = np.concatenate([plan(batch_size=50, side=18, crop=16).views(step) for step in range(20)])
+    for column, count in enumerate((3, 3, 8)):
+        assert len(set(views[:, column].tolist())) == count
+
+
+def batches(step: int, world_size: int = 1, **changes: int) -> tuple[Tensor, Tensor]:
+    """The batches of all ranks, one after the other."""
+    patches, made = noise(7), plan(**changes)
+    parts = [
+        BatchLoader(patches, made, rank=rank, world_size=world_size, device=CPU).batch(step) for rank in range(world_size)
+    ]
+    return torch.cat([p.noisy for p in parts]), torch.cat([p.clean for p in parts])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [4, 8, 20])
+def test_the_number_of_workers_changes_nothing(world_size: int, batch_size: int) -> None:
+    for step in (0, 1, 5):
+        for got, expected in zip(
+            batches(step, world_size, batch_size=batch_size), batches(step, batch_size=batch_size), strict=True
+        ):
+            assert got.shape == (batch_size, 3, 16, 16)
+            assert torch.equal(got, expected)
+
+
+def test_a_step_is_the_same_whatever_came_before() -> None:
+    loader = BatchLoader(noise(7), plan(), device=CPU)
+    first = [loader.batch(step).noisy for step in range(6)]
+    assert torch.equal(loader.batch(3).noisy, first[3])
+    assert torch.equal(batches(5)[0], first[5])
+    assert not torch.equal(first[0], first[1])
+
+
+def test_another_seed_is_another_batch() -> None:
+    assert not torch.equal(batches(0)[0], batches(0, seed=1)[0])
+
+
+def test_noisy_and_clean_are_seen_alike() -> None:
+    for step in range(10):
+        noisy, clean = batches(step)
+        assert torch.equal(noisy, clean)
+
+
+def test_a_batch_is_the_crop_that_the_plan_says() -> None:
+    made = plan(batch_size=20)
+    noisy, _ = batches(2, batch_size=20)
+    for got, index, (top, left, orientation) in zip(noisy, made.indices(2), made.views(2), strict=True):
+        crop = random_photo(20, 20, int(index))[top : top + 16, left : left + 16]
+        expected = torch.from_numpy(oriented(crop, int(orientation)).astype(np.float32) / np.float32(255))
+        assert torch.equal(got, expected.permute(2, 0, 1))
+
+
+def test_values_are_float_from_zero_to_one() -> None:
+    extremes = np.zeros((2, 16, 16, 3), dtype=np.uint8)
+    extremes[1] = 255
+    batch = BatchLoader(
+        Patches([(extremes, 255 - extremes)]), plan(patches=2, side=16, crop=16, batch_size=2), device=CPU
+    ).batch(0)
+    for x in (batch.noisy, batch.clean):
+        assert x.dtype == torch.float32
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        assert sorted(x.amax(dim=(1, 2, 3)).tolist()) == sorted(x.amin(dim=(1, 2, 3)).tolist()) == [0, 1]
+    assert torch.equal(batch.noisy, 1 - batch.clean)
+
+
+def test_patches_that_cannot_be_written_to_are_taken() -> None:
+    """As they come from Ray's object store."""
+    block = np.stack([random_photo(20, 20, i) for i in range(7)])
+    block.setflags(write=False)
+    batch = BatchLoader(Patches([(block, block)]), plan(), device=CPU).batch(0)
+    assert torch.equal(batch.noisy, batches(0)[0])
+    batch.noisy.zero_()
+    assert block.any()
+
+
+def test_orientations_are_the_eight_symmetries_of_the_square() -> None:
+    patch = random_photo(5, 5)
+    seen = {oriented(patch, i).tobytes() for i in range(8)}
+    turned = [np.rot90(patch, k) for k in range(4)]
+    assert len(seen) == 8
+    assert seen == {x.tobytes() for x in turned} | {x[:, ::-1].tobytes() for x in turned}
+    assert np.array_equal(oriented(patch, 0), patch)

@@ -1,0 +1,138 @@
+"""PSNR and SSIM against scikit-image, which is an independent implementation of the same formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from unit.support import natural_photo, random_photo, smooth_photo, with_noise
+
+from degrain.imaging.codecs import Photo
+from degrain.imaging.metrics import Score, finite, mean_score, psnr, score_photo, ssim, to_eight_bits, to_float
+
+
+def reference(output: Photo, clean: Photo) -> Score:
+    return Score(
+        peak_signal_noise_ratio(clean, output, data_range=255),
+        structural_similarity(
+            clean,
+            output,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=255,
+            channel_axis=2,
+        ),
+    )
+
+
+def assert_equals_reference(output: Photo, clean: Photo) -> None:
+    expected, got = reference(output, clean), score_photo(output, clean)
+    assert got.psnr == pytest.approx(expected.psnr, abs=1e-4)
+    assert got.ssim == pytest.approx(expected.ssim, abs=1e-4)
+
+
+def flat_photo(height: int, width: int, value: int) -> Photo:
+    return np.full((height, width, 3), value, dtype=np.uint8)
+
+
+sides = st.integers(11, 48)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=sides, width=sides, seed=st.integers(0, 999))
+def test_random_photos_score_as_scikit_image_scores_them(height: int, width: int, seed: int) -> None:
+    assert_equals_reference(random_photo(height, width, seed), random_photo(height, width, seed + 1000))
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=sides, width=sides, seed=st.integers(0, 999), deviation=st.floats(1, 60))
+def test_smooth_photos_score_as_scikit_image_scores_them(height: int, width: int, seed: int, deviation: float) -> None:
+    clean = smooth_photo(height, width, seed)
+    noisy = with_noise(clean, seed, deviation)
+    noisy[0, 0] = clean[0, 0] ^ 1
+    assert_equals_reference(noisy, clean)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=sides, width=sides, value=st.integers(0, 255), step=st.integers(1, 255))
+def test_flat_photos_score_as_scikit_image_scores_them(height: int, width: int, value: int, step: int) -> None:
+    assert_equals_reference(flat_photo(height, width, (value + step) % 256), flat_photo(height, width, value))
+
+
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (64, 64), (11, 131), (97, 33)])
+def test_extremes_score_as_scikit_image_scores_them(height: int, width: int) -> None:
+    black, white = flat_photo(height, width, 0), flat_photo(height, width, 255)
+    assert_equals_reference(black, white)
+    assert score_photo(black, white).psnr == 0
+    assert_equals_reference(white - random_photo(height, width), random_photo(height, width))
+
+
+def test_a_natural_photo_scores_as_scikit_image_scores_it() -> None:
+    clean = natural_photo(151, 203)
+    assert_equals_reference(with_noise(clean), clean)
+
+
+@pytest.mark.parametrize("photo", [natural_photo(40, 50), flat_photo(40, 50, 0), flat_photo(40, 50, 255)])
+def test_identical_photos_are_perfect(photo: Photo) -> None:
+    score = score_photo(photo, photo)
+    assert score.psnr == math.inf
+    assert score.ssim == pytest.approx(1, abs=1e-9)
+
+
+def test_a_batch_scores_each_image_by_itself() -> None:
+    clean = np.stack([smooth_photo(24, 31, seed) for seed in range(4)])
+    output = np.stack([with_noise(photo, seed, 5 * (seed + 1)) for seed, photo in enumerate(clean)])
+    a, b = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in (output, clean))
+    expected = [score_photo(x, y) for x, y in zip(output, clean, strict=True)]
+    assert psnr(a, b).tolist() == pytest.approx([s.psnr for s in expected], abs=1e-6)
+    assert ssim(a, b).tolist() == pytest.approx([s.ssim for s in expected], abs=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 10), (10, 64), (64, 10), (1, 1)])
+def test_photos_smaller_than_the_window_have_no_ssim(height: int, width: int) -> None:
+    photo = random_photo(height, width)
+    with pytest.raises(ValueError, match=f"SSIM needs at least 11x11 pixels, got {height}x{width}"):
+        score_photo(photo, photo)
+
+
+def test_the_mean_counts_each_photo_once() -> None:
+    scores = (score for score in [Score(20.0, 0.5), Score(30.0, 0.7), Score(40.0, 0.9)])
+    mean = mean_score(scores)
+    assert mean.psnr == pytest.approx(30)
+    assert mean.ssim == pytest.approx(0.7)
+
+
+def test_the_mean_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no photos to average over"):
+        mean_score([])
+
+
+def test_finite_drops_what_json_cannot_say() -> None:
+    assert [finite(x) for x in (1.5, math.inf, -math.inf, math.nan)] == [1.5, None, None, None]
+
+
+def test_eight_bits_clip_and_round() -> None:
+    values = torch.tensor([-3.0, -0.001, 0.0, 0.49 / 255, 0.51 / 255, 254.49 / 255, 254.51 / 255, 1.0, 1.001, 7.0])
+    assert to_eight_bits(values).tolist() == [0, 0, 0, 0, 1, 254, 255, 255, 255, 255]
+    assert to_eight_bits(values).dtype == torch.uint8
+
+
+def test_all_bytes_survive_the_way_to_float_and_back() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    floats = to_float(every)
+    assert floats.dtype == torch.float32
+    assert floats.min() == 0
+    assert floats.max() == 1
+    assert torch.equal(to_eight_bits(floats), every)
+    assert torch.equal(every, torch.arange(256, dtype=torch.uint8))
+
+
+def test_eight_bits_of_bfloat16_are_rounded_after_widening() -> None:
+    """In bfloat16, 255 x would be rounded to 8 bits of mantissa before it is rounded to a byte."""
+    narrow = torch.linspace(-0.2, 1.2, 4001).to(torch.bfloat16)
+    expected = np.clip(np.round(narrow.double().numpy() * 255), 0, 255)
+    assert to_eight_bits(narrow).tolist() == expected.tolist()

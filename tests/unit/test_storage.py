@@ -1,0 +1,206 @@
+"""Where bytes live: names mean themselves, writing is all or nothing, secrets stay unsaid; and the lock on a folder."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from degrain.errors import JobFailedError, UserError
+from degrain.locking import only_one
+from degrain.storage import Storage
+
+STORAGE = Storage()
+PACKAGES = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "100%", "%20", "ü–日本", "a#b?c", "a=b", "a+b", "'quoted'"])
+def test_names_are_taken_literally(tmp_path: Path, name: str) -> None:
+    place = STORAGE.locate(tmp_path / name) / "file 1%.bin"
+    assert place.uri == f"{tmp_path}/{name}/file 1%.bin"
+    place.write_bytes(b"content")
+    assert (tmp_path / name / "file 1%.bin").read_bytes() == b"content"
+    assert place.exists()
+    assert not place.is_folder()
+    assert place.read_bytes() == b"content"
+    assert STORAGE.locate(str(place)) == place
+    folder = STORAGE.locate(tmp_path / name)
+    assert folder.is_folder()
+    assert folder.files() == {"file 1%.bin": 7}
+
+
+def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert STORAGE.locate("a/b").uri == f"{tmp_path}/a/b"
+    assert STORAGE.locate("~/a").uri == "/home/someone/a"
+    assert STORAGE.locate("file:///a/b").uri == "/a/b"
+    assert STORAGE.locate("/a/b/").uri == "/a/b"
+    assert not STORAGE.locate("a").remote
+
+
+def test_buckets_are_remote_and_keys_literal() -> None:
+    place = STORAGE.locate("s3://bucket/my photos 1%/") / "ü.png"
+    assert place.remote
+    assert (str(place), place.path) == ("s3://bucket/my photos 1%/ü.png", "bucket/my photos 1%/ü.png")
+
+
+@pytest.mark.parametrize("uri", ["http://host/a", "https://host/a", "gs://bucket/a", "S3://bucket/a"])
+def test_other_schemes_are_refused(uri: str) -> None:
+    with pytest.raises(UserError, match=f"cannot read '{uri}': only local paths and s3:// are supported"):
+        STORAGE.locate(uri)
+
+
+def test_nothing_is_there_before_it_is_written(tmp_path: Path) -> None:
+    place = STORAGE.locate(tmp_path / "none")
+    assert not place.exists()
+    assert not place.is_folder()
+    with pytest.raises(FileNotFoundError):
+        place.read_bytes()
+
+
+def test_writing_makes_parents_and_replaces(tmp_path: Path) -> None:
+    place = STORAGE.locate(tmp_path / "a" / "b" / "c")
+    for content in (b"first, and longer", b"second", b""):
+        place.write_bytes(content)
+        assert place.read_bytes() == content
+    assert [p.name for p in (tmp_path / "a/b").iterdir()] == ["c"]
+
+
+def test_files_are_relative_sorted_and_without_folders(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.txt", "a b/%.txt", "a/sub/ü.txt", ".hidden"):
+        STORAGE.locate(tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "empty").mkdir()
+    files = STORAGE.locate(tmp_path).files()
+    assert list(files) == sorted(["b.txt", "a/z.txt", "a b/%.txt", "a/sub/ü.txt", ".hidden"])
+    assert files == {name: len(name.encode()) for name in files}
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_replacing_leaves_nothing_on_error(tmp_path: Path, before: bytes | None) -> None:
+    target = tmp_path / "deep" / "target"
+    if before is not None:
+        STORAGE.locate(target).write_bytes(before)
+
+    def write_and_fail() -> None:
+        with STORAGE.locate(target).replacing() as path:
+            Path(path).write_bytes(b"half of it")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_fail()
+    assert [p.name for p in target.parent.iterdir()] == ([] if before is None else ["target"])
+    assert before is None or target.read_bytes() == before
+
+
+def test_replacing_shows_the_new_content_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    with STORAGE.locate(target).replacing() as path:
+        Path(path).write_bytes(b"new")
+        assert Path(path).parent == tmp_path  # a move within a folder is atomic
+        assert target.read_bytes() == b"old"
+    assert target.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_two_writers_do_not_share_a_part(tmp_path: Path) -> None:
+    target = STORAGE.locate(tmp_path / "target")
+    with target.replacing() as first, target.replacing() as second:
+        assert first != second
+        Path(first).write_bytes(b"first")
+        Path(second).write_bytes(b"second")
+    assert target.read_bytes() == b"first"
+
+
+SECRETS = {"access_key": "AKIAEXAMPLE", "secret_key": "wJalrX", "session_token": "FwoGZX"}
+
+
+def test_secrets_are_not_shown() -> None:
+    storage = Storage(endpoint="http://127.0.0.1:9000", region="eu-central-1", **SECRETS)
+    for shown in (repr(storage), str(storage), repr(storage.locate("s3://bucket/key")), f"{storage.locate('/a')!r}"):
+        assert not any(secret in shown for secret in SECRETS.values())
+    assert "http://127.0.0.1:9000" in repr(storage)
+
+
+def clear_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+
+
+def test_settings_come_from_the_usual_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear_environment(monkeypatch)
+    assert Storage.from_environment() == Storage()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://one")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "r1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", SECRETS["access_key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["secret_key"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", SECRETS["session_token"])
+    assert Storage.from_environment() == Storage(endpoint="http://one", region="r1", **SECRETS)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://two")
+    monkeypatch.setenv("AWS_REGION", "r2")
+    assert Storage.from_environment() == Storage(endpoint="http://two", region="r2", **SECRETS)
+
+
+def test_empty_variables_are_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear_environment(monkeypatch)
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.setenv(name, "")
+    assert Storage.from_environment().mlflow_environment() == {}
+
+
+def test_mlflow_learns_the_same_settings() -> None:
+    storage = Storage(endpoint="http://one", region="r", **SECRETS)
+    assert storage.mlflow_environment() == {
+        "MLFLOW_S3_ENDPOINT_URL": "http://one",
+        "AWS_DEFAULT_REGION": "r",
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "wJalrX",
+        "AWS_SESSION_TOKEN": "FwoGZX",
+    }
+
+
+def test_a_local_place_always_answers(tmp_path: Path) -> None:
+    STORAGE.locate(tmp_path / "none").check_answers()
+
+
+HOLD = """
+import sys
+from degrain.locking import only_one
+from degrain.storage import Storage
+with only_one(Storage().locate(sys.argv[1]), "retraining"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_excludes_others_and_ends_with_its_process(tmp_path: Path) -> None:
+    lock = STORAGE.locate(tmp_path / "deep" / "my job.lock")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PACKAGES)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            said = rf"another retraining is running \(process {holder.pid} on .+, lock '{re.escape(str(lock))}'\)"
+            with pytest.raises(JobFailedError, match=said), only_one(lock, "retraining"):
+                raise AssertionError("two hold the lock")
+        finally:
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
+    with only_one(lock, "retraining"):
+        assert f"process {os.getpid()} on" in Path(lock.path).read_text()
+
+
+def test_a_lock_is_free_after_its_block_also_after_an_error(tmp_path: Path) -> None:
+    lock = STORAGE.locate(tmp_path / "job.lock")
+    with pytest.raises(KeyError), only_one(lock, "retraining"):
+        raise KeyError
+    with only_one(lock, "retraining"), pytest.raises(JobFailedError), only_one(lock, "retraining"):
+        raise AssertionError("two hold the lock")
+    with only_one(lock, "retraining"):
+        pass
