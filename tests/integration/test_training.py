@@ -24,8 +24,8 @@ from degrain.errors import JobFailedError, UserError
 from degrain.storage import Storage
 from degrain.training.checkpoint import read_checkpoint
 from degrain.training.config import TrainingConfig
-from degrain.training.losses import LOSS_FUNCTIONS
 from degrain.training.loop import make_loader, train
+from degrain.training.losses import LOSS_FUNCTIONS
 from degrain.training.session import LocalSession
 from degrain.training.step import TrainingState
 from degrain.training.trainer import train_distributed
@@ -155,7 +155,7 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
                     break
             process.kill()
             process.wait()
-        assert 0 < read_checkpoint(file.read_bytes())["step"]
+        assert read_checkpoint(file.read_bytes())["step"] > 0
         resumed = train(CONFIG, LocalSession(patches, val, checkpoint=file))
     finally:
         torch.set_num_threads(threads)

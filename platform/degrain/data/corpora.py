@@ -53,6 +53,18 @@ class CorpusOptions:
     """Template of clean names, with some of the same fields."""
 
 
+def split_name(text: str) -> tuple[str, str]:
+    """The adapter's name and the URI in `NAME=URI`. Raises UserError for another form or an unknown name."""
+    name, separator, uri = text.partition("=")
+    if not separator or not uri:
+        raise UserError(f"cannot read corpus '{text}': write NAME=URI, e.g. sidd=s3://bucket/SIDD")
+    if name not in ADAPTERS:
+        near = difflib.get_close_matches(name, ADAPTERS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise UserError(f"unknown corpus '{name}'{hint} Known corpora: {', '.join(sorted(ADAPTERS))}")
+    return name, uri
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A corpus the user named: `sidd=s3://bucket/SIDD`."""
@@ -63,13 +75,7 @@ class Corpus:
     @classmethod
     def parse(cls, text: str, storage: Storage) -> "Corpus":
         """Read `NAME=URI`. Raises UserError for another form or an unknown name."""
-        name, separator, uri = text.partition("=")
-        if not separator or not uri:
-            raise UserError(f"cannot read corpus '{text}': write NAME=URI, e.g. sidd=s3://bucket/SIDD")
-        if name not in ADAPTERS:
-            near = difflib.get_close_matches(name, ADAPTERS, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise UserError(f"unknown corpus '{name}'{hint} Known corpora: {', '.join(sorted(ADAPTERS))}")
+        name, uri = split_name(text)
         return cls(name, storage.locate(uri))
 
     def list_pairs(self, options: CorpusOptions) -> Listing:

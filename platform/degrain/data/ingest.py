@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from degrain.data.catalog import CatalogRow, assign_splits
-from degrain.data.corpora import Corpus, CorpusOptions, Pair
+from degrain.data.corpora import Corpus, CorpusOptions, Pair, split_name
 from degrain.data.patches import (
     CUTTER_VERSION,
     Manifest,
@@ -61,6 +61,8 @@ class IngestConfig:
     def __post_init__(self) -> None:
         if not self.corpora:
             raise ValueError("name at least one corpus with --corpus NAME=URI")
+        for text in self.corpora:
+            split_name(text)
         if not 0 <= self.max_refused <= 1:
             raise ValueError(f"--max-refused is a share between 0 and 1, got {self.max_refused}")
 
@@ -290,7 +292,7 @@ def _manifest(version: str, config: IngestConfig, rows: Iterable[CatalogRow], sh
     return Manifest(
         version=version,
         geometry=config.geometry,
-        corpora=dict(text.split("=", 1) for text in config.corpora),
+        corpora=[list(split_name(text)) for text in config.corpora],
         shards=sorted(shards, key=lambda s: s.key),
         pairs=len(listed),
         refused=len(listed) - len(used),

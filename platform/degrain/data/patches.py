@@ -14,7 +14,7 @@ Pixels are stored as raw bytes in a binary column because Arrow's list and tenso
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -144,8 +144,8 @@ class Manifest:
 
     version: str
     geometry: PatchGeometry
-    corpora: Mapping[str, str]
-    """Adapter and folder of each corpus."""
+    corpora: Sequence[Sequence[str]]
+    """Adapter and folder of each corpus, as the user named them."""
     shards: Sequence[Shard]
     pairs: int
     """Pairs seen, refused ones included."""

@@ -1,0 +1,161 @@
+"""What a user can get wrong: one line, exit status 2, nothing written, and where it can be known before, no Ray."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from integration.support import SCENES, TEMPLATES, run_here, start_pipeline, write_pairs, write_tracking
+
+from degrain import cli
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: pytest.fail("started Ray before looking at the input"))
+
+
+BEFORE_RAY = [
+    ("tune", ["--models", "red1O"], r"unknown model 'red1O'; did you mean 'red10'? Known models:"),
+    ("tune", ["--trials", "1"], "2 models need at least as many trials, got 1"),
+    ("tune", ["--steps", "0"], "steps must be at least 1, got 0"),
+    ("tune", ["--batch-size", "3"], "batch_size 3 is not a multiple of 2 workers"),
+    ("tune", ["--data", "{tmp}/nowhere"], "is not a patch set: it has no manifest.json"),
+    ("tune", ["--mlflow", "{tmp}/none.yaml"], "there is no '{tmp}/none.yaml'"),
+    ("tune", ["--mlflow", "{tmp}/typo.yaml"], "unknown key 'experimnt'; did you mean 'experiment'?"),
+    ("tune", ["--summary", "{tmp}/no/such/folder/s.json"], "there is no folder '{tmp}/no/such/folder'"),
+    ("train", ["--data", "{tmp}/nowhere", "--model", "unet3000"], "unknown model 'unet3000'"),
+    ("train", ["--data", "{tmp}/nowhere"], "is not a patch set"),
+    ("train", ["--data", "ftp://host/x"], "only local paths and s3:// are supported"),
+    ("train", ["--data", "{tmp}/nowhere", "--arguments", '{{"widht": 3}}'], "takes no argument 'widht'"),
+    ("train", ["--data", "{tmp}/nowhere", "--learning-rate", "-1"], "learning_rate must be positive"),
+    ("ingest", ["--corpus", "sid={tmp}", "--out", "{tmp}/o"], "unknown corpus 'sid'; did you mean 'sidd'?"),
+    ("ingest", ["--corpus", "{tmp}", "--out", "{tmp}/o"], "write NAME=URI"),
+    ("ingest", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--stride", "0"], "--stride must be between 1 and"),
+    ("ingest", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--max-refused", "7"], "a share between 0 and 1"),
+    ("denoise", ["{tmp}/nothing.png", "--out", "{tmp}/o"], "there is no photo '{tmp}/nothing.png'"),
+    ("denoise", ["{tmp}/photo.png", "--out", "{tmp}"], "would be written over"),
+    ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "{tmp}"], "is not a model of degrain"),
+    ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o"], "there is no model 'models:/degrain-denoiser@champion'"),
+    ("retrain", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--schedule", "daily"], "'daily' is not a cron schedule"),
+]
+
+
+@pytest.mark.parametrize(("name", "argv", "said"), BEFORE_RAY, ids=lambda value: str(value)[:40])
+def test_bad_options(
+    no_ray: None, name: str, argv: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "typo.yaml").write_text("experimnt: x\n")
+    (tmp_path / "photo.png").write_bytes(write_photo(tmp_path))
+    argv = [a.format(tmp=tmp_path) for a in argv]
+    if "--mlflow" not in argv and name != "ingest":
+        argv += ["--mlflow", str(write_tracking(tmp_path))]
+    before = sorted(tmp_path.rglob("*"))
+    done = run_here(name, argv, capsys, tmp_path) if "--summary" not in argv else run_plain(name, argv, capsys)
+    assert done.status == 2, done.err
+    assert done.out == ""
+    assert len(done.err.splitlines()) == 1
+    assert said.format(tmp=tmp_path) in done.err
+    made = {p.name for p in set(tmp_path.rglob("*")) - set(before)}
+    assert made <= {"mlflow.db"}
+
+
+def write_photo(folder: Path) -> bytes:
+    return next((write_pairs(folder / "corpus", ["one"]) / "noisy").iterdir()).read_bytes()
+
+
+def run_plain(name: str, argv: list[str], capsys: pytest.CaptureFixture[str]):  # noqa: ANN201
+    from integration.support import Outcome, pipeline
+
+    module = pipeline(name)
+    capsys.readouterr()
+    status = cli.run(module.main, module.arguments(), argv)
+    said = capsys.readouterr()
+    return Outcome(status, said.out, said.err, {})
+
+
+def unequal(folder: Path) -> None:
+    (folder / "clean" / "attic_0.png").write_bytes(
+        next((write_pairs(folder.parent / "b", ["x"], 48) / "clean").iterdir()).read_bytes()
+    )
+
+
+def truncated(folder: Path) -> None:
+    photo = folder / "noisy" / "bench_0.png"
+    photo.write_bytes(photo.read_bytes()[:700])
+
+
+def emptied(folder: Path) -> None:
+    for photo in folder.rglob("*.png"):
+        photo.unlink()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("spoil", "options", "said"),
+    [
+        (unequal, [], "attic_0.png and its clean photo have unequal sizes, 64x64 and 48x48"),
+        (truncated, [], "bench_0.png: it is damaged"),
+        (emptied, [], "no pairs in '{corpus}' (0 files)"),
+        (lambda _: None, ["--patch-size", "128"], "is 64x64, smaller than a patch of 128; lower --patch-size"),
+        (lambda _: None, ["--test-scenes", "zebra"], "there is no scene 'zebra'; scenes are attic, bench"),
+    ],
+    ids=["unequal", "truncated", "empty", "large patch", "unknown scene"],
+)
+def test_a_corpus_that_cannot_be_used(
+    ray_cluster: None,
+    spoil,  # noqa: ANN001
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
+    corpus = write_pairs(tmp_path / "photos", SCENES)
+    spoil(corpus)
+    argv = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "out", "--patch-size", 32, *TEMPLATES, *options]
+    done = run_here("ingest", argv, capsys, tmp_path)
+    assert done.status == 2, done.err
+    assert len(done.err.splitlines()) == 1
+    assert said.format(corpus=corpus) in done.err
+    assert not list((tmp_path / "out").glob("*.json"))
+    assert not list((tmp_path / "out").glob("*/manifest.json"))
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+@pytest.mark.ray
+def test_as_a_command_and_interrupted_by_ctrl_c(tmp_path: Path) -> None:
+    """A real process: it ends with 130 and one line, its runs are marked, none of its processes stays."""
+    import psutil
+    from mlflow import MlflowClient
+
+    corpus = write_pairs(tmp_path / "photos", SCENES)
+    tracking = write_tracking(tmp_path)
+    env = {"RAY_ADDRESS": ""}
+    ingest = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "patches", "--patch-size", 32, *TEMPLATES]
+    made = start_pipeline("ingest", ingest, env)
+    out, err = made.communicate(timeout=120)
+    assert made.returncode == 0, err
+    assert err == ""
+    assert "patch set" in out
+
+    options = ["--data", tmp_path / "patches", "--mlflow", tracking, "--out", tmp_path / "runs", "--steps", 100_000]
+    running = start_pipeline("tune", [*options, "--batch-size", 2, "--crop", 24], env)
+    deadline = time.monotonic() + 120
+    trials = tmp_path / "runs" / "studies"
+    while not list(trials.rglob("run_trial_*")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(5)
+    assert running.poll() is None, running.communicate()
+    family = psutil.Process(running.pid).children(recursive=True)
+    os.kill(running.pid, signal.SIGINT)
+    out, err = running.communicate(timeout=90)
+    assert running.returncode == 130, err[-2000:]
+    assert err.splitlines()[-1] == "error: interrupted; what was finished is kept"
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("degrain").experiment_id])
+    assert {r.info.status for r in runs} == {"KILLED"}
