@@ -37,8 +37,8 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
         place.check_answers()
     if options.schedule:
         check_schedule(options.schedule)
-    cli.start_ray(verbose=options.verbose)
     tracker = Tracker.open(tracking, storage)
+    cli.start_ray(verbose=options.verbose)
     study = cli.checked(lambda: fitted_to_cluster(study, options))
     while True:
         if options.schedule:

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
 from degrain import cli
 from degrain.data.patches import PatchSet
@@ -13,10 +14,11 @@ from degrain.imaging.execution import PRECISIONS
 from degrain.imaging.metrics import PATCH_PROTOCOL
 from degrain.storage import Storage
 from degrain.tracking.config import load_tracking_config
+from degrain.tracking.registry import log_model, write_model
 from degrain.tracking.runs import Tracker
 from degrain.training.config import LOSSES, OPTIMIZERS, TrainingConfig
 from degrain.training.session import Metrics
-from degrain.training.trainer import train_distributed
+from degrain.training.trainer import train_distributed, trained_card
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -75,8 +77,8 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     name = options.resume or time.strftime(f"{options.model}-%Y%m%d-%H%M%S")
     if options.resume and not (folder / name).exists():
         raise UserError(f"there is no run '{name}' in '{folder}'; check --resume and --out")
-    cli.start_ray(verbose=options.verbose)
     tracker = Tracker.open(tracking, storage)
+    cli.start_ray(verbose=options.verbose)
     began = time.monotonic()
     tags = {"patch_set": patch_set.manifest.version, "patch_set.uri": patch_set.uri, "val_protocol": PATCH_PROTOCOL}
     with tracker.run(name, "training", tags=tags) as run:
@@ -101,6 +103,14 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
             gpus_per_worker=options.gpus,
             on_report=show,
         )
+        card = trained_card(trained, patch_set.manifest.version)
+        log_model(run, trained.weights, card)
+        if not folder.remote:
+            model = Path((folder / name / "model").path)
+            model.mkdir(exist_ok=True)
+            write_model(model, trained.weights, card)
+            console.say(f"model:  {model}")
+            console.say(f"apply:  {sys.executable} pipelines/denoise.py PHOTO --out denoised --model {model}")
     return {
         "run_id": run.id,
         "name": name,

@@ -35,8 +35,8 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     out = storage.locate(options.out)
     out.check_answers()
     patch_set = PatchSet.open(options.data, storage) if options.data else None
-    cli.start_ray(verbose=options.verbose)
     tracker = Tracker.open(tracking, storage)
+    cli.start_ray(verbose=options.verbose)
     if patch_set is None:
         console.say("data: the embedded corpus, 21 pairs of 7 photographs with camera-like noise")
         embedded = IngestConfig(corpora=[f"embedded={out}/embedded/photos"], out=f"{out}/embedded/patches")

@@ -23,7 +23,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE_FILE = "cluster.json"
-START_SECONDS = 90
+START_SECONDS = 180
 STOP_SECONDS = 15
 
 
@@ -87,7 +87,9 @@ def start_mlflow(folder: Path, port: int, store: Path) -> Server:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(store / "mlartifacts")]
-    return launch("mlflow", command, folder, f"http://127.0.0.1:{port}", dict(os.environ))
+    # Its job queue is for judges of language models; without it the server starts faster.
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    return launch("mlflow", command, folder, f"http://127.0.0.1:{port}", environment)
 
 
 def start_ray(folder: Path, dashboard_port: int, tracking_uri: str, cpus: int | None) -> Server:

@@ -24,11 +24,20 @@ _PROGRESS_SECONDS = 15
 T = TypeVar("T")
 
 
+class _Help(argparse.HelpFormatter):
+    """Help that ends each option that may be left out with its default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if not action.option_strings or action.required or "(default:" in text or action.default is argparse.SUPPRESS:
+            return text
+        default = {None: "none", "": "none", False: "off"}.get(action.default, "%(default)s")
+        return f"{text} (default: {default})"
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the options that every pipeline has."""
-    made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    made = argparse.ArgumentParser(description=description, formatter_class=_Help, allow_abbrev=False)
     made.add_argument("--summary", type=Path, metavar="FILE", help="write the result there as JSON")
     made.add_argument("-v", "--verbose", action="store_true", help="show the messages of Ray and MLflow too")
     return made
@@ -143,6 +152,7 @@ def start_ray(*, verbose: bool) -> None:
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not verbose:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     import ray

@@ -39,7 +39,10 @@ class Storage:
     @classmethod
     def from_environment(cls) -> "Storage":
         """Read the usual AWS variables: `AWS_ENDPOINT_URL[_S3]`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and its kin."""
-        env = os.environ.get
+
+        def env(name: str) -> str | None:
+            return os.environ.get(name) or None
+
         return cls(
             endpoint=env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL"),
             region=env("AWS_REGION") or env("AWS_DEFAULT_REGION"),

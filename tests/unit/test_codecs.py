@@ -95,7 +95,7 @@ def test_what_would_lose_something_is_refused_with_the_reason(content: bytes, re
 @pytest.mark.parametrize("colour", [(0, 0, 0), 0])
 def test_a_transparent_colour_is_refused(colour: tuple[int, int, int] | int) -> None:
     image = Image.fromarray(PHOTO if isinstance(colour, tuple) else PHOTO[:, :, 0])
-    with pytest.raises(UnreadablePhotoError, match="not 8-bit RGB or grey; convert it first"):
+    with pytest.raises(UnreadablePhotoError, match="it has a transparent colour"):
         decode(encoded(image, "PNG", transparency=colour))
 
 

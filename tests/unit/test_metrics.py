@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from unit.support import natural_photo, random_photo, smooth_photo, with_noise
@@ -59,6 +59,7 @@ def test_smooth_photos_score_as_scikit_image_scores_them(height: int, width: int
 
 @settings(max_examples=25, deadline=None)
 @given(height=sides, width=sides, value=st.integers(0, 255), step=st.integers(1, 255))
+@example(height=11, width=11, value=240, step=235)
 def test_flat_photos_score_as_scikit_image_scores_them(height: int, width: int, value: int, step: int) -> None:
     assert_equals_reference(flat_photo(height, width, (value + step) % 256), flat_photo(height, width, value))
 

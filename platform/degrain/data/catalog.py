@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
@@ -84,9 +85,9 @@ def assign_splits(
     """The split of each scene: as named by the user, else as prescribed by the corpus, else as before, else by hash.
 
     A split for which the user named scenes has these and no others.
-    The hash sends a scene to the same split whatever else is there. Where it leaves `val` or `test` empty, as it does with
-    a handful of scenes, the scene nearest to that split's part of the hash range moves there; `previous`, the splits
-    of the patch set that this one follows, keeps it there when photos are added.
+    The hash sends a scene to the same split whatever else is there. Where it leaves a split empty, as it does with a
+    handful of scenes, a scene moves there; `previous`, the splits of the patch set that this one follows, keeps it there
+    when photos are added.
     Raises UserError for a named scene that is not there, or fewer than three scenes.
     """
     named = dict.fromkeys(val_scenes, "val") | dict.fromkeys(test_scenes, "test")
@@ -97,22 +98,17 @@ def assign_splits(
     named = {short.get(s, s): split for s, split in named.items()}
     if missing := sorted(set(named) - set(scenes)):
         raise UserError(f"there is no scene '{missing[0]}'; scenes are {_some([s.split('/', 1)[1] for s in scenes])}")
-    splits: dict[str, str] = {p.scene: p.split for p in pairs if p.split}
+    prescribed = {p.scene: p.split for p in pairs if p.split}
+    splits: dict[str, str] = {}
     free: list[str] = []
     for scene in scenes:
-        if scene in named:
-            splits[scene] = named[scene]
-        elif scene not in splits:
-            before = (previous or {}).get(scene)
-            split = before or _split_of(scene_fraction(scene))
-            # A split whose scenes the user named has these and no others.
-            splits[scene] = "train" if split in named.values() else split
-            if before is None:
-                free.append(scene)
-    for split in ("test", "val"):
-        candidates = sorted((s for s in free if splits[s] == "train"), key=scene_fraction)
-        if split not in splits.values() and len([s for s in splits if splits[s] == "train"]) > 1 and candidates:
-            splits[candidates[0]] = split
+        settled = prescribed.get(scene) or (previous or {}).get(scene)
+        split = settled or _split_of(scene_fraction(scene))
+        # A split for which the user named scenes has these and no others.
+        splits[scene] = named.get(scene) or ("train" if split in named.values() else split)
+        if settled is None and scene not in named:
+            free.append(scene)
+    _fill_empty(splits, free)
     if absent := [s for s in SPLITS if s not in splits.values()]:
         raise UserError(
             f"no scene is left for the {absent[0]} split: the corpus has {len(scenes)} scenes "
@@ -120,6 +116,17 @@ def assign_splits(
             "or name others with --val-scenes and --test-scenes"
         )
     return splits
+
+
+def _fill_empty(splits: dict[str, str], free: Sequence[str]) -> None:
+    """Give each empty split one of the `free` scenes, from the split that has most: the one whose hash is nearest."""
+    for split in ("train", "test", "val"):
+        counts = Counter(splits.values())
+        givers = [s for s in free if counts[splits[s]] > 1]
+        if not counts[split] and givers:
+            most = max(counts[splits[s]] for s in givers)
+            rank = scene_fraction if split != "train" else lambda s: -scene_fraction(s)
+            splits[min((s for s in givers if counts[splits[s]] == most), key=rank)] = split
 
 
 def _split_of(fraction: float) -> str:

@@ -159,10 +159,12 @@ def template_pattern(template: str) -> re.Pattern[str]:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise UserError(f"cannot read name template '{template}': {error}") from None
-    for literal, name, _, _ in parsed:
+    for literal, name, format_spec, conversion in parsed:
         pattern += re.escape(literal)
         if name is None:
             continue
+        if format_spec or conversion:
+            raise UserError(f"field '{{{name}}}' in '{template}' has a format, which names do not take; write {{{name}}}")
         if name not in _FIELDS:
             raise UserError(f"unknown field '{{{name}}}' in '{template}'; known: {', '.join(sorted(_FIELDS))}")
         pattern += f"(?P={name})" if name in fields else f"(?P<{name}>{_FIELDS[name]})"
@@ -209,11 +211,17 @@ def list_templates(names: Iterable[str], options: CorpusOptions, corpus: str = "
     return pairs, sorted(known - placed)
 
 
-def list_embedded(names: Iterable[str], _: CorpusOptions) -> Listing:
+def list_embedded(names: Iterable[str], options: CorpusOptions) -> Listing:
     """The embedded corpus: templates of its own, and a split fixed by photograph."""
-    templates = CorpusOptions(noisy_name=embedded.NOISY_TEMPLATE, clean_name=embedded.CLEAN_TEMPLATE)
-    pairs, unplaced = list_templates(names, templates, corpus="embedded")
-    return [replace(p, split=embedded.SPLITS[p.scene.removeprefix("embedded/")]) for p in pairs], unplaced
+    templates = replace(options, noisy_name=embedded.NOISY_TEMPLATE, clean_name=embedded.CLEAN_TEMPLATE)
+    listed = list(names)
+    pairs, _unplaced = list_templates(listed, templates, corpus="embedded")
+    ours = [
+        replace(p, split=embedded.SPLITS[photo])
+        for p in pairs
+        if (photo := p.scene.removeprefix("embedded/")) in embedded.SPLITS
+    ]
+    return ours, sorted(set(listed) - {name for p in ours for name in (p.noisy, p.clean)})
 
 
 ADAPTERS: dict[str, Callable[[Iterable[str], CorpusOptions], Listing]] = {

@@ -106,6 +106,7 @@ def column_patches(column: pa.ChunkedArray, side: int) -> NDArray[np.uint8]:
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
     flat = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    flat.flags.writeable = False
     size = side * side * _CHANNELS
     start = array.offset * size
     return flat[start : start + len(array) * size].reshape(len(array), side, side, _CHANNELS)
@@ -174,6 +175,8 @@ class Manifest:
     def from_json(cls, content: bytes) -> "Manifest":
         """Read a manifest file. Raises ValueError for a format that this version does not know."""
         raw: dict[str, Any] = json.loads(content)
+        if not isinstance(raw, dict):
+            raise ValueError("it is not a manifest")
         if raw.get("format") != FORMAT_VERSION:
             raise ValueError(f"format {raw.get('format')}, but this version of degrain reads {FORMAT_VERSION}")
         return cls(
@@ -216,7 +219,7 @@ class PatchSet:
         folder.check_answers()
         pointer = folder / "current.json"
         if pointer.exists():
-            folder = folder / json.loads(pointer.read_bytes())["version"]
+            folder = folder / _read_pointer(pointer)
         file = folder / "manifest.json"
         if not file.exists():
             raise UserError(
@@ -257,6 +260,13 @@ class PatchSet:
         table = pq.read_table(place.path, filesystem=place.filesystem, columns=["noisy", "clean"])
         side = self.manifest.geometry.patch_size
         return column_patches(table["noisy"], side), column_patches(table["clean"], side)
+
+
+def _read_pointer(pointer: Location) -> str:
+    try:
+        return str(json.loads(pointer.read_bytes())["version"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"'{pointer}' is damaged; name the version's folder itself, or ingest the corpus again") from None
 
 
 def publish(root: Location, manifest: Manifest, rows: Sequence[CatalogRow]) -> PatchSet:

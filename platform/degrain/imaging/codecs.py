@@ -35,13 +35,20 @@ def decode(content: bytes) -> Photo:
     """
     if not content:
         raise UnreadablePhotoError("the file is empty")
+    # Pillow's own limit is a warning and lies below what cameras make today; ours follows.
+    Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > _LARGEST_PIXELS:
                 raise UnreadablePhotoError(f"it has {image.width}x{image.height} pixels, over {_LARGEST_PIXELS}")
-            image.load()
-            if image.mode not in _EIGHT_BIT_MODES or "transparency" in image.info:
+            if image.mode not in _EIGHT_BIT_MODES:
                 raise UnreadablePhotoError(f"its mode is {image.mode}, not 8-bit RGB or grey; convert it first")
+            # Pillow makes 8 bits of 16-bit colour without a word; only the name of the raw mode tells.
+            if any(";16" in str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in image.tile):
+                raise UnreadablePhotoError(f"it has 16 bits per channel (mode {image.mode}); convert it to 8 bits first")
+            image.load()
+            if "transparency" in image.info:
+                raise UnreadablePhotoError("it has a transparent colour, so it is not 8-bit RGB or grey; convert it first")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise UnreadablePhotoError("it is not a photo in a known format") from None

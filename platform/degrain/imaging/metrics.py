@@ -73,20 +73,19 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
     offsets = torch.arange(WINDOW, dtype=torch.float64, device=a.device) - WINDOW // 2
     window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
-    window = (window / window.sum()).to(torch.float32)
+    window = window / window.sum()
 
     def blur(x: Tensor) -> Tensor:
         x = conv2d(x, window.view(1, 1, 1, WINDOW))
         return conv2d(x, window.view(1, 1, WINDOW, 1))
 
-    # Variances do not change with a constant shift, and around zero float32 keeps them exact enough.
-    x = (to_float(a) - 0.5).reshape(batch * channels, 1, height, width)
-    y = (to_float(b) - 0.5).reshape(batch * channels, 1, height, width)
+    # In float32 the variance of a flat region drowns in rounding.
+    x = a.to(torch.float64).div_(255).reshape(batch * channels, 1, height, width)
+    y = b.to(torch.float64).div_(255).reshape(batch * channels, 1, height, width)
     mean_x, mean_y = blur(x), blur(y)
     variance_x = blur(x * x) - mean_x * mean_x
     variance_y = blur(y * y) - mean_y * mean_y
     covariance = blur(x * y) - mean_x * mean_y
-    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
     similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
         (mean_x.square() + mean_y.square() + _C1) * (variance_x + variance_y + _C2)
     )

@@ -92,12 +92,17 @@ def read_model(folder: Path, *, name: str | None = None, device: str = "cpu") ->
         raise UserError(f"'{folder}' is not a model of degrain: {str(error).splitlines()[0]}") from None
 
 
-def register(tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: Card) -> ModelVersion:
-    """Log a network's two files to `run` and make them a new version in the registry."""
-    name = tracker.config.model
+def log_model(run: Run, weights: Mapping[str, Tensor], card: Card) -> None:
+    """Log a network's two files to `run`, below `model`."""
     with tempfile.TemporaryDirectory() as temporary:
         write_model(Path(temporary), weights, card)
         run.folder(Path(temporary), ARTIFACT_FOLDER)
+
+
+def register(tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: Card) -> ModelVersion:
+    """Log a network's two files to `run` and make them a new version in the registry."""
+    name = tracker.config.model
+    log_model(run, weights, card)
     try:
         tracker.client.get_registered_model(name)
     except MlflowException:

@@ -18,6 +18,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.telemetry import set_telemetry_client
 
 from degrain import __version__
 from degrain.errors import UserError
@@ -72,6 +73,9 @@ def connect(config: TrackingConfig, storage: Storage) -> MlflowClient:
     """A client of the tracking store and registry. Raises UserError if the server does not answer."""
     os.environ.update(storage.mlflow_environment())
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    # MLflow reports its use to its makers unless told not to, and has made its client when it was imported.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    set_telemetry_client()  # type: ignore[no-untyped-call]
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _check_server(config.tracking_uri)

@@ -10,10 +10,12 @@ import torch
 from degrain.data.loader import BatchLoader, BatchPlan, Patches
 from degrain.errors import UserError
 from degrain.imaging.metrics import Score, psnr, ssim, to_eight_bits, to_float
+from degrain.imaging.tiling import pad_to_contract
 from degrain.training.checkpoint import restore, save_checkpoint
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Session
 from degrain.training.step import TrainingState, learning_rate, train_step
+from denoisenets import size_contract
 
 _VALIDATION_BATCH = 8
 
@@ -81,12 +83,14 @@ def report(state: TrainingState, session: Session, pace: "Pace") -> None:
 def validate(state: TrainingState, session: Session) -> Score:
     """Score the averaged weights on patches of the val split by `rgb8-patches`, shared out over the workers."""
     chosen = spread(len(session.val), state.config.validation_patches)[session.rank :: session.world_size]
+    size = size_contract(state.config.model, **state.config.arguments)
     totals = torch.zeros(3, dtype=torch.float64)
     for start in range(0, len(chosen), _VALIDATION_BATCH):
         noisy, clean = stack(session.val, chosen[start : start + _VALIDATION_BATCH], session.device)
+        height, width = noisy.shape[-2:]
         with state.execution.autocast():
-            output = state.ema.network(to_float(noisy))
-        rounded = to_eight_bits(output)
+            output = state.ema.network(pad_to_contract(to_float(noisy), size))
+        rounded = to_eight_bits(output[..., :height, :width])
         totals += torch.stack(
             [
                 psnr(rounded, clean).sum(),

@@ -69,7 +69,7 @@ def train_step(state: TrainingState, batch: Batch) -> Tensor:
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
-    if not bool(torch.isfinite(norm)):
+    if not bool(torch.isfinite(norm) & torch.isfinite(loss)):
         raise DivergedError(
             f"training diverged at step {step + 1}: the loss is {loss.item():.4g} and the gradient's norm "
             f"{norm.item():.4g}; the weights were not changed. Lower the learning rate (now "

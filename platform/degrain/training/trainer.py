@@ -15,11 +15,15 @@ from torch import Tensor
 
 from degrain.data.resident import ResidentSplit
 from degrain.errors import JobFailedError, UserError, find_cause
+from degrain.imaging.metrics import PATCH_PROTOCOL
 from degrain.storage import Location
+from degrain.tracking.registry import Card
+from degrain.tracking.runs import git_commit
 from degrain.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
 from degrain.training.worker import run_worker
+from denoisenets import full_arguments, receptive_radius, size_contract
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,21 @@ class Trained:
     """The averaged weights: a state dict on the CPU."""
     metrics: Metrics
     """The last report."""
+
+
+def trained_card(trained: Trained, patch_set: str, scores: Mapping[str, Mapping[str, float]] | None = None) -> Card:
+    """The card of a trained network; `patch_set` is a version, `scores` those beyond its validation, by protocol."""
+    config, metrics = trained.config, trained.metrics
+    return Card(
+        model=config.model,
+        arguments=full_arguments(config.model, config.arguments),
+        patch_set=patch_set,
+        training=config.to_dict(),
+        size_multiple=size_contract(config.model, **config.arguments).multiple,
+        halo=receptive_radius(config.model, **config.arguments),
+        scores={PATCH_PROTOCOL: {"psnr": metrics["val_psnr"], "ssim": metrics["val_ssim"]}, **(scores or {})},
+        code=git_commit(),
+    )
 
 
 def check_resources(workers: int, gpus_per_worker: float) -> None:

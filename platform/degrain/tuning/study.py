@@ -26,15 +26,14 @@ from degrain.imaging.filters import NonLocalMeans
 from degrain.imaging.metrics import PATCH_PROTOCOL, PROTOCOL
 from degrain.storage import Location, Storage
 from degrain.tracking.promotion import Decision, Scored, decide
-from degrain.tracking.registry import Card, ModelVersion, holders, load_registered, register
-from degrain.tracking.runs import Run, Tracker, git_commit
+from degrain.tracking.registry import ModelVersion, holders, load_registered, register
+from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import spread
 from degrain.training.session import Metrics
-from degrain.training.trainer import Trained, check_resources, train_distributed
+from degrain.training.trainer import Trained, check_resources, train_distributed, trained_card
 from degrain.tuning.search import Observer, Trial, search
 from degrain.tuning.space import SCALES, Scale, draw_trials, search_space
-from denoisenets import full_arguments, receptive_radius, size_contract
 
 Say = Callable[[str], None]
 """Prints a line for the user."""
@@ -358,8 +357,11 @@ def _register(
     challengers: list[Scored] = []
     for refit in refits:
         if refit.name in best:
-            versions[refit.name] = register(tracker, refit.run, refit.trained.weights, _card(refit, comparison, patch_set))
-            challengers.append(Scored(versions[refit.name].version, comparison.row(refit.name).score))
+            test = comparison.row(refit.name).score
+            scores = {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)}
+            card = trained_card(refit.trained, patch_set.manifest.version, {PROTOCOL: scores})
+            versions[refit.name] = register(tracker, refit.run, refit.trained.weights, card)
+            challengers.append(Scored(versions[refit.name].version, test))
     scored = {alias: Scored(v.version, comparison.row(v.label).score) for alias, v in present.items()}
     baselines = {name: comparison.row(name).score for name in ("untouched", "nlm")}
     decisions = decide(challengers, scored, baselines, tracker.config)
@@ -371,24 +373,6 @@ def _register(
         for version in (v.version for v in versions.values())
     }
     return [replace(v, aliases=held[v.version]) for v in versions.values()], decisions
-
-
-def _card(refit: Refit, comparison: Comparison, patch_set: PatchSet) -> Card:
-    config, metrics = refit.trained.config, refit.trained.metrics
-    test = comparison.row(refit.name).score
-    return Card(
-        model=config.model,
-        arguments=full_arguments(config.model, config.arguments),
-        patch_set=patch_set.manifest.version,
-        training=config.to_dict(),
-        size_multiple=size_contract(config.model, **config.arguments).multiple,
-        halo=receptive_radius(config.model, **config.arguments),
-        scores={
-            PROTOCOL: {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)},
-            PATCH_PROTOCOL: {"psnr": metrics["val_psnr"], "ssim": metrics["val_ssim"]},
-        },
-        code=git_commit(),
-    )
 
 
 def _local_folder(place: Location) -> Path:
