@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -105,6 +106,24 @@ def test_sixteen_bit_colour_is_refused() -> None:
     scanlines = b"".join(b"\x00" + row.tobytes() for row in pixels)
     with pytest.raises(UnreadablePhotoError, match=r"16|8-bit"):
         decode(raw_png(5, 4, bits=16, colours=2, scanlines=scanlines))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_tiff_is_refused(compression: str | None, planes: str, order: str) -> None:
+    shape = (3, 5, 6) if planes == "separate" else (5, 6, 3)
+    pixels = np.random.default_rng(0).integers(0, 2**16, shape).astype(np.uint16)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, photometric="rgb", compression=compression, planarconfig=planes, byteorder=order)
+    with pytest.raises(UnreadablePhotoError, match=r"16|8-bit"):
+        decode(buffer.getvalue())
+
+
+def test_tiff_in_separate_planes_decodes_exactly() -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, PHOTO.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    assert np.array_equal(decode(buffer.getvalue()), PHOTO)
 
 
 def test_too_many_pixels_are_refused_by_their_number() -> None:

@@ -41,14 +41,8 @@ def decode(content: bytes) -> Photo:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > _LARGEST_PIXELS:
                 raise UnreadablePhotoError(f"it has {image.width}x{image.height} pixels, over {_LARGEST_PIXELS}")
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise UnreadablePhotoError(f"its mode is {image.mode}, not 8-bit RGB or grey; convert it first")
-            # Pillow makes 8 bits of 16-bit colour without a word; only the name of the raw mode tells.
-            if any(";16" in str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in image.tile):
-                raise UnreadablePhotoError(f"it has 16 bits per channel (mode {image.mode}); convert it to 8 bits first")
+            _check_eight_bits(image)
             image.load()
-            if "transparency" in image.info:
-                raise UnreadablePhotoError("it has a transparent colour, so it is not 8-bit RGB or grey; convert it first")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise UnreadablePhotoError("it is not a photo in a known format") from None
@@ -56,6 +50,18 @@ def decode(content: bytes) -> Photo:
         if isinstance(error, UnreadablePhotoError):
             raise
         raise UnreadablePhotoError(f"it is damaged ({str(error).splitlines()[0]})") from None
+
+
+def _check_eight_bits(image: Image.Image) -> None:
+    """Raise UnreadablePhotoError if making 8-bit RGB of an opened, not yet loaded, image would lose something."""
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise UnreadablePhotoError(f"its mode is {image.mode}, not 8-bit RGB or grey; convert it first")
+    if "transparency" in image.info:
+        raise UnreadablePhotoError("it has a transparent colour, so it is not 8-bit RGB or grey; convert it first")
+    # Pillow makes 8 bits of 16-bit colour without a word; only the name of the raw mode tells.
+    raw_modes = [tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in getattr(image, "tile", [])]
+    if any(";16" in str(raw_mode) for raw_mode in raw_modes):
+        raise UnreadablePhotoError(f"it has 16 bits per channel (mode {image.mode}); convert it to 8 bits first")
 
 
 def encode_png(photo: Photo) -> bytes:
