@@ -10,6 +10,9 @@ import pytest
 for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
     os.environ.pop(name, None)
 
+# Tests run beside Ray's workers and servers: more threads than cores would make all of them slow.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

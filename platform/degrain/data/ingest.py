@@ -30,7 +30,7 @@ from degrain.data.patches import (
     set_version,
     shard_schema,
 )
-from degrain.errors import UserError
+from degrain.errors import JobFailedError, UserError
 from degrain.imaging.codecs import Photo, UnreadablePhotoError, decode
 from degrain.storage import Location, Storage
 
@@ -167,16 +167,21 @@ def _run(
 
     def task(row: Mapping[str, object]) -> dict[str, object]:
         chunk = [Pair(**p) for p in json.loads(str(row["pairs"]))]
-        found, shard = cut_chunk(chunk, root, geometry)
-        return {
-            "number": row["number"],
-            "found": json.dumps([asdict(f) for f in found]),
-            "shard": json.dumps(shard),
-        }
+        try:
+            found, shard = cut_chunk(chunk, root, geometry)
+        except OSError as error:
+            # Ray Data keeps of an exception only its text; as a value it stays whole.
+            return {"number": row["number"], "error": str(error), "found": "[]", "shard": "null"}
+        result = json.dumps([asdict(f) for f in found])
+        return {"number": row["number"], "error": "", "found": result, "shard": json.dumps(shard)}
 
     items = [{"number": n, "pairs": json.dumps([asdict(p) for p in c])} for n, c in enumerate(chunks)]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map(task)
     for row in dataset.iter_rows():
+        if row["error"]:
+            raise JobFailedError(
+                f"reading the corpus or writing to '{root}' failed: {row['error']}; what was cut is kept, run it again"
+            )
         found = [Found(**f) for f in json.loads(row["found"])]
         yield chunks[row["number"]], found, json.loads(row["shard"])
 

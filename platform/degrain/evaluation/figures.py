@@ -52,7 +52,7 @@ def _photos(example: Example, columns: Sequence[str]) -> list[Photo]:
 
 def _caption(example: Example, title: str, photo: Photo) -> str:
     if title == "clean":
-        name = Path(example.photo.noisy).name
-        return name if len(name) < 34 else f"{name[:15]}…{name[-16:]}"
+        _, _, name = example.photo.id.partition("/")
+        return name if len(name) < 38 else f"{name[:18]}…{name[-18:]}"
     score: Score = score_photo(photo, example.clean)
     return f"{score.psnr:.2f} dB  SSIM {score.ssim:.3f}"

@@ -58,9 +58,10 @@ def _check_eight_bits(image: Image.Image) -> None:
         raise UnreadablePhotoError(f"its mode is {image.mode}, not 8-bit RGB or grey; convert it first")
     if "transparency" in image.info:
         raise UnreadablePhotoError("it has a transparent colour, so it is not 8-bit RGB or grey; convert it first")
-    # Pillow makes 8 bits of 16-bit colour without a word; only the name of the raw mode tells.
+    # Pillow makes 8 bits of 16-bit colour without a word; only the name of the raw mode tells, or TIFF's BitsPerSample.
     raw_modes = [tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in getattr(image, "tile", [])]
-    if any(";16" in str(raw_mode) for raw_mode in raw_modes):
+    sample_bits = getattr(image, "tag_v2", {}).get(258, ())
+    if any(";16" in str(raw_mode) for raw_mode in raw_modes) or any(bits > 8 for bits in sample_bits):
         raise UnreadablePhotoError(f"it has 16 bits per channel (mode {image.mode}); convert it to 8 bits first")
 
 

@@ -112,10 +112,13 @@ def _checked(owner: type, raw: object, prefix: str) -> dict[str, Any]:
 
 def _resolved(config: TrackingConfig, folder: Path) -> TrackingConfig:
     """The configuration with the environment applied and paths made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or config.tracking_uri
+    from_environment = os.environ.get("MLFLOW_TRACKING_URI")
+    # As for MLflow itself, a path in the environment is relative to the working directory.
+    base = Path.cwd() if from_environment else folder
+    uri = from_environment or config.tracking_uri
     relative = uri.removeprefix("sqlite:///")
     if uri.startswith("sqlite:///") and not relative.startswith("/"):
-        uri = f"sqlite:///{folder / relative}"
+        uri = f"sqlite:///{base / relative}"
     artifacts = config.artifacts if "://" in config.artifacts else str(folder / config.artifacts)
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     return TrackingConfig(**{**values, "tracking_uri": uri, "artifacts": artifacts})

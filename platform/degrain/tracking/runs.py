@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
 
 from degrain import __version__
-from degrain.errors import UserError
+from degrain.errors import JobFailedError, UserError
 from degrain.storage import Storage
 from degrain.tracking.config import TrackingConfig
 
@@ -29,8 +29,18 @@ _HEALTH_TIMEOUT_SECONDS = 10
 _LONGEST_PARAM = 500
 
 
+@contextlib.contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what MLflow raises when its store fails (a full disk, a lost server) into a JobFailedError of one line."""
+    try:
+        yield
+    except MlflowException as error:
+        short = " ".join(str(error).split())[:200]
+        raise JobFailedError(f"the MLflow store failed: {short}; make sure it can be written, and run again") from error
+
+
 class Run:
-    """One run, being written."""
+    """One run, being written. Its methods raise JobFailedError if the store fails."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.id = run_id
@@ -39,29 +49,35 @@ class Run:
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; nested mappings become `outer.inner`."""
         flat = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in _flattened(values)]
-        self._client.log_batch(self.id, params=flat)
+        with store_errors():
+            self._client.log_batch(self.id, params=flat)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at a step; values that are not finite are left out, as no chart can show them."""
         now = int(time.time() * 1000)
         listed = [Metric(k, float(v), now, step) for k, v in values.items() if math.isfinite(v)]
-        self._client.log_batch(self.id, metrics=listed)
+        with store_errors():
+            self._client.log_batch(self.id, metrics=listed)
 
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags."""
-        self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in values.items()])
+        with store_errors():
+            self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in values.items()])
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Log one file as an artifact."""
-        self._client.log_artifact(self.id, str(path), folder)
+        with store_errors():
+            self._client.log_artifact(self.id, str(path), folder)
 
     def folder(self, path: Path, name: str) -> None:
         """Log all files of a folder as artifacts below `name`."""
-        self._client.log_artifacts(self.id, str(path), name)
+        with store_errors():
+            self._client.log_artifacts(self.id, str(path), name)
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run as FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(self.id, status)
+        with store_errors():
+            self._client.set_terminated(self.id, status)
 
     @property
     def artifact_uri(self) -> str:
