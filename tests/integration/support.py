@@ -1,6 +1,7 @@
 """Small corpora, a real S3 server, and pipelines run as a user runs them."""
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from skimage import data as skimage_data
 
 from degrain import cli
@@ -45,9 +48,19 @@ def write_pairs(folder: Path, scenes: Sequence[str], side: int = 64, shots: int 
 TEMPLATES = ["--noisy-name", "noisy/{scene}_{name}.png", "--clean-name", "clean/{scene}_{name}.png"]
 
 
+@functools.cache
+def empty_store() -> bytes:
+    """A database with MLflow's tables: making them takes ten seconds, a copy none."""
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
+
+
 def write_tracking(folder: Path, artifacts: str = "mlartifacts") -> Path:
     """An `mlflow.yaml` with a store of its own in `folder`, and no demand on a model but to be the best."""
     file = folder / "mlflow.yaml"
+    if not (folder / "mlflow.db").exists():
+        (folder / "mlflow.db").write_bytes(empty_store())
     file.write_text(f"artifacts: {artifacts}\npromotion:\n  must_beat: []\n")
     return file
 

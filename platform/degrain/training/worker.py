@@ -15,10 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from degrain.data.loader import Patches
 from degrain.data.resident import ResidentSplit
+from degrain.errors import JobFailedError, UserError
 from degrain.training.checkpoint import CHECKPOINT_FILE
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import train
 from degrain.training.session import Metrics
+
+FAILURE = "failure"
+"""Key of the report by which a trial says why it fails."""
 
 
 def _read(checkpoint: Any) -> bytes | None:  # noqa: ANN401 - Ray's checkpoint classes
@@ -107,7 +111,12 @@ class WorkerSession:
 def run_trial(arguments: dict[str, Any], *, train_split: ResidentSplit, val_split: ResidentSplit) -> None:
     """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration."""
     config = TrainingConfig(**arguments["trial"]["training"])
-    train(config, TrialSession(train_split.patches(), val_split.patches()))
+    try:
+        train(config, TrialSession(train_split.patches(), val_split.patches()))
+    except (UserError, JobFailedError, OSError) as error:
+        # Tune tells its callbacks that a trial failed, but not why.
+        ray.tune.report({FAILURE: str(error)})
+        raise
 
 
 def run_worker(arguments: dict[str, Any]) -> None:

@@ -11,11 +11,10 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from degrain.data.resident import ResidentSplit
-from degrain.errors import find_cause
 from degrain.storage import Location
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
-from degrain.training.worker import run_trial
+from degrain.training.worker import FAILURE, run_trial
 from degrain.tuning.space import Draw
 
 
@@ -128,6 +127,9 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any], **_: object
     ) -> None:
         mine = self._of(trial)
+        if FAILURE in result:
+            mine.error = str(result[FAILURE])
+            return
         metrics = {k: float(result[k]) for k in METRICS if k in result}
         if not mine.best or metrics["val_psnr"] > mine.best["val_psnr"]:
             mine.best = metrics
@@ -140,7 +142,7 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object) -> None:
         mine = self._of(trial)
         mine.status = "failed"
-        mine.error = _reason(trial)
+        mine.error = mine.error or f"its process died; see the folder {trial.local_path}"
         self._observer.ended(mine)
 
 
@@ -192,14 +194,3 @@ def search(
     )
     folder.make_parent()
     tuner.fit()
-
-
-def _reason(trial: RayTrial) -> str:
-    """Why a trial failed, in one line."""
-    error = trial.get_pickled_error() or trial.get_error()
-    if isinstance(error, BaseException):
-        known = find_cause(error)
-        if known is not None:
-            return str(known)
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "unknown; see the trial's log"

@@ -11,11 +11,10 @@ In MLflow the study is a parent run and each trial and refit its child.
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from degrain.data.catalog import CatalogRow
 from degrain.data.patches import PatchSet
 from degrain.data.resident import ResidentSplit, make_resident
 from degrain.errors import JobFailedError, UserError
@@ -25,7 +24,8 @@ from degrain.imaging.denoiser import Denoiser, NetworkDenoiser, Untouched
 from degrain.imaging.filters import NonLocalMeans
 from degrain.imaging.metrics import PATCH_PROTOCOL, PROTOCOL
 from degrain.storage import Location, Storage
-from degrain.tracking.promotion import Decision, Scored, decide
+from degrain.tracking.config import BASELINES
+from degrain.tracking.promotion import ALIASES, Decision, Scored, decide
 from degrain.tracking.registry import ModelVersion, holders, load_registered, register
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
@@ -165,7 +165,6 @@ def run_study(
         _check_crop(config, model, patch_set)
     check_resources(config.workers, config.gpus)
     name = time.strftime("study-%Y%m%d-%H%M%S")
-    place = folder / name
     tags = {
         "patch_set": patch_set.manifest.version,
         "patch_set.uri": patch_set.uri,
@@ -173,14 +172,14 @@ def run_study(
     }
     with tracker.run(name, "study", parent=parent, tags={**tags, "test_protocol": PROTOCOL}) as run:
         run.params(asdict(config))
-        train_split, val_split = make_resident(patch_set, "train"), make_resident(patch_set, "val")
-        trials = _make_trials(config)
-        _search(config, trials, train_split, val_split, place, tracker, run, tags, say)
-        refits = _refit(config, trials, train_split, val_split, place, tracker, run, tags, say)
-        comparison, present = _compare(config, refits, patch_set, storage, tracker, say)
-        registered, decisions = _register(refits, comparison, present, patch_set, tracker)
-        result = StudyResult(run.id, trials, refits, comparison, registered, decisions, _local_folder(place))
-        _write_report(result, run)
+        splits = {"train_split": make_resident(patch_set, "train"), "val_split": make_resident(patch_set, "val")}
+        study = _Study(config, patch_set, storage, tracker, run, tags, folder / name, splits, say)
+        trials = study.search()
+        refits = study.refit(trials)
+        comparison, present = study.compare(refits)
+        registered, decisions = study.register(refits, comparison, present)
+        result = StudyResult(run.id, trials, refits, comparison, registered, decisions, _local_folder(study.folder))
+        study.write_report(result)
     return result
 
 
@@ -207,13 +206,14 @@ def _make_trials(config: StudyConfig) -> list[Trial]:
 class _TrialRuns(Observer):
     """Gives each trial a run in MLflow and a line on the screen."""
 
-    def __init__(self, trials: int, tracker: Tracker, parent: Run, tags: dict[str, str], say: Say) -> None:
+    def __init__(self, trials: int, tracker: Tracker, parent: Run, tags: Mapping[str, str], say: Say) -> None:
         self._trials = trials
         self._tracker = tracker
         self._parent = parent
         self._tags = tags
         self._say = say
         self._runs: dict[int, Run] = {}
+        """Those that have begun and not ended."""
         self._ended = 0
 
     def started(self, trial: Trial) -> None:
@@ -226,7 +226,7 @@ class _TrialRuns(Observer):
         self._runs[trial.number].metrics(metrics, step=int(metrics["step"]))
 
     def ended(self, trial: Trial) -> None:
-        run = self._runs.get(trial.number)
+        run = self._runs.pop(trial.number, None)
         if run is not None:
             run.tags({"status": trial.status, **({"error": trial.error} if trial.error else {})})
             run.finish("FAILED" if trial.status == "failed" else "FINISHED")
@@ -241,71 +241,10 @@ class _TrialRuns(Observer):
                 outcome += f"  (stopped at step {trial.best['step']:.0f})"
         self._say(f"  trial {self._ended}/{self._trials}  {what:<46}  {outcome}")
 
-
-def _search(
-    config: StudyConfig,
-    trials: list[Trial],
-    train_split: ResidentSplit,
-    val_split: ResidentSplit,
-    place: Location,
-    tracker: Tracker,
-    run: Run,
-    tags: dict[str, str],
-    say: Say,
-) -> None:
-    say(f"search: {len(trials)} trials of {', '.join(config.models)}, {config.steps} steps each at most")
-    search(
-        trials,
-        train_split=train_split,
-        val_split=val_split,
-        folder=place,
-        name="trials",
-        gpus_per_trial=config.gpus,
-        observer=_TrialRuns(len(trials), tracker, run, tags, say),
-    )
-    if not any(t.best for t in trials):
-        raise JobFailedError(f"all {len(trials)} trials failed; the first: {trials[0].error}")
-
-
-def _refit(
-    config: StudyConfig,
-    trials: list[Trial],
-    train_split: ResidentSplit,
-    val_split: ResidentSplit,
-    place: Location,
-    tracker: Tracker,
-    parent: Run,
-    tags: dict[str, str],
-    say: Say,
-) -> list[Refit]:
-    refits: list[Refit] = []
-    for model in config.models:
-        able = [t for t in trials if t.draw.model == model and t.best and t.status != "failed"]
-        if not able:
-            say(f"refit: {model} is left out, all its trials failed")
-            continue
-        winner = max(able, key=lambda t: t.best["val_psnr"])
-        training = replace(
-            winner.config,
-            steps=config.refit_steps,
-            validate_every=-(-config.refit_steps // 3),
-            ema_decay=ema_decay(config.refit_steps),
-        )
-        say(f"refit: {winner.name}, {config.refit_steps} steps on {config.workers} workers")
-        with tracker.run(f"refit-{model}", "refit", parent=parent, tags=tags) as run:
-            run.params({**training.to_dict(), "workers": config.workers, "parameters": winner.parameters})
-            trained = train_distributed(
-                training,
-                train_split=train_split,
-                val_split=val_split,
-                folder=place,
-                name=f"refit-{model}",
-                workers=config.workers,
-                gpus_per_worker=config.gpus,
-                on_report=_reporter(run, training, say),
-            )
-        refits.append(Refit(winner, run, trained))
-    return refits
+    def abandon(self) -> None:
+        """Mark the runs that are still open, because the search was broken off."""
+        for run in self._runs.values():
+            run.finish("KILLED")
 
 
 def _reporter(run: Run, training: TrainingConfig, say: Say) -> Callable[[Metrics], None]:
@@ -320,59 +259,129 @@ def _reporter(run: Run, training: TrainingConfig, say: Say) -> Callable[[Metrics
     return report
 
 
-def _compare(
-    config: StudyConfig,
-    refits: Sequence[Refit],
-    patch_set: PatchSet,
-    storage: Storage,
-    tracker: Tracker,
-    say: Say,
-) -> tuple[Comparison, dict[str, ModelVersion]]:
-    """The comparison, and the present alias holders, each of which has a row named by its version's URI."""
-    rows = patch_set.photos("test")
-    photos: list[CatalogRow] = [rows[i] for i in spread(len(rows), config.test_photos)]
-    present = holders(tracker.client, tracker.config.model)
-    denoisers: list[Denoiser] = [Untouched(), NonLocalMeans()]
-    denoisers += [
-        NetworkDenoiser(r.trained.config.model, r.trained.config.arguments, r.trained.weights, name=r.name) for r in refits
-    ]
-    for version in sorted(set(present.values()), key=lambda v: int(v.version)):
-        denoisers.append(load_registered(tracker.client, version.uri)[0])
-    megapixels = sum((p.height or 0) * (p.width or 0) for p in photos) / 1e6
-    of_all = f" of {len(rows)}" if len(photos) < len(rows) else ""
-    say(f"compare: {len(denoisers)} denoisers on {len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)")
-    return compare(denoisers, photos, storage), present
+@dataclass(frozen=True)
+class _Study:
+    """A study that runs: what its four parts have in common."""
 
+    config: StudyConfig
+    patch_set: PatchSet
+    storage: Storage
+    tracker: Tracker
+    run: Run
+    tags: Mapping[str, str]
+    """Of each child run."""
+    folder: Location
+    splits: Mapping[str, ResidentSplit]
+    """`train_split` and `val_split`."""
+    say: Say
 
-def _register(
-    refits: Sequence[Refit],
-    comparison: Comparison,
-    present: dict[str, ModelVersion],
-    patch_set: PatchSet,
-    tracker: Tracker,
-) -> tuple[list[ModelVersion], list[Decision]]:
-    """Register the refits that are best by PSNR and by SSIM on the val split, and move the aliases they earned."""
-    best = {max(refits, key=lambda r: r.trained.metrics[metric]).name for metric in ("val_psnr", "val_ssim")}
-    versions: dict[str, ModelVersion] = {}
-    challengers: list[Scored] = []
-    for refit in refits:
-        if refit.name in best:
-            test = comparison.row(refit.name).score
-            scores = {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)}
-            card = trained_card(refit.trained, patch_set.manifest.version, {PROTOCOL: scores})
-            versions[refit.name] = register(tracker, refit.run, refit.trained.weights, card)
-            challengers.append(Scored(versions[refit.name].version, test))
-    scored = {alias: Scored(v.version, comparison.row(v.label).score) for alias, v in present.items()}
-    baselines = {name: comparison.row(name).score for name in ("untouched", "nlm")}
-    decisions = decide(challengers, scored, baselines, tracker.config)
-    for decision in decisions:
-        if decision.moved and decision.version is not None:
-            tracker.client.set_registered_model_alias(tracker.config.model, decision.alias, decision.version)
-    held = {
-        version: tuple(sorted(d.alias for d in decisions if d.version == version))
-        for version in (v.version for v in versions.values())
-    }
-    return [replace(v, aliases=held[v.version]) for v in versions.values()], decisions
+    def search(self) -> list[Trial]:
+        """Run the trials. Raises JobFailedError if none succeeds."""
+        config, trials = self.config, _make_trials(self.config)
+        self.say(f"search: {len(trials)} trials of {', '.join(config.models)}, {config.steps} steps each at most")
+        observer = _TrialRuns(len(trials), self.tracker, self.run, self.tags, self.say)
+        try:
+            search(
+                trials,
+                **self.splits,
+                folder=self.folder,
+                name="trials",
+                gpus_per_trial=config.gpus,
+                observer=observer,
+            )
+        except BaseException:
+            observer.abandon()
+            raise
+        if not any(t.best for t in trials):
+            raise JobFailedError(f"all {len(trials)} trials failed; the first: {trials[0].error}")
+        return trials
+
+    def refit(self, trials: Sequence[Trial]) -> list[Refit]:
+        """Train the best trial of each architecture at full length."""
+        refits: list[Refit] = []
+        for model in self.config.models:
+            able = [t for t in trials if t.draw.model == model and t.best and t.status != "failed"]
+            if able:
+                refits.append(self._refit_one(max(able, key=lambda t: t.best["val_psnr"])))
+            else:
+                self.say(f"refit: {model} is left out, all its trials failed")
+        return refits
+
+    def _refit_one(self, winner: Trial) -> Refit:
+        steps, workers, name = self.config.refit_steps, self.config.workers, f"refit-{winner.draw.model}"
+        training = replace(winner.config, steps=steps, validate_every=-(-steps // 3), ema_decay=ema_decay(steps))
+        self.say(f"refit: {winner.name}, {steps} steps on {workers} workers")
+        with self.tracker.run(name, "refit", parent=self.run, tags=self.tags) as run:
+            run.params({**training.to_dict(), "workers": workers, "parameters": winner.parameters})
+            trained = train_distributed(
+                training,
+                **self.splits,
+                folder=self.folder,
+                name=name,
+                workers=workers,
+                gpus_per_worker=self.config.gpus,
+                on_report=_reporter(run, training, self.say),
+            )
+        return Refit(winner, run, trained)
+
+    def compare(self, refits: Sequence[Refit]) -> tuple[Comparison, dict[str, ModelVersion]]:
+        """The comparison, and the present alias holders, each of which has a row named by its version's label."""
+        rows = self.patch_set.photos("test")
+        photos = [rows[i] for i in spread(len(rows), self.config.test_photos)]
+        present = {a: v for a, v in holders(self.tracker.client, self.tracker.config.model).items() if a in ALIASES}
+        denoisers: list[Denoiser] = [Untouched(), NonLocalMeans()]
+        for trained, name in ((r.trained, r.name) for r in refits):
+            config = trained.config
+            denoisers.append(NetworkDenoiser(config.model, config.arguments, trained.weights, name=name))
+        versions = sorted(set(present.values()), key=lambda v: int(v.version))
+        denoisers.extend(load_registered(self.tracker.client, v.uri)[0] for v in versions)
+        megapixels = sum((p.height or 0) * (p.width or 0) for p in photos) / 1e6
+        of_all = f" of {len(rows)}" if len(photos) < len(rows) else ""
+        count = f"{len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)"
+        self.say(f"compare: {len(denoisers)} denoisers on {count}")
+        return compare(denoisers, photos, self.storage), present
+
+    def register(
+        self, refits: Sequence[Refit], comparison: Comparison, present: Mapping[str, ModelVersion]
+    ) -> tuple[list[ModelVersion], list[Decision]]:
+        """Register the refits that are best on the val split, by PSNR and by SSIM, and move the aliases they earned."""
+        tracker = self.tracker
+        best = {max(refits, key=lambda r: r.trained.metrics[metric]).name for metric in ("val_psnr", "val_ssim")}
+        versions: list[ModelVersion] = []
+        challengers: list[Scored] = []
+        for refit in refits:
+            if refit.name in best:
+                test = comparison.row(refit.name).score
+                scores = {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)}
+                card = trained_card(refit.trained, self.patch_set.manifest.version, {PROTOCOL: scores})
+                versions.append(register(tracker, refit.run, refit.trained.weights, card))
+                challengers.append(Scored(versions[-1].version, test))
+        scored = {alias: Scored(v.version, comparison.row(v.label).score) for alias, v in present.items()}
+        baselines = {name: comparison.row(name).score for name in BASELINES}
+        decisions = decide(challengers, scored, baselines, tracker.config)
+        for decision in decisions:
+            if decision.moved and decision.version is not None:
+                tracker.client.set_registered_model_alias(tracker.config.model, decision.alias, decision.version)
+        held = {v.version: tuple(sorted(d.alias for d in decisions if d.version == v.version)) for v in versions}
+        return [replace(v, aliases=held[v.version]) for v in versions], decisions
+
+    def write_report(self, result: StudyResult) -> None:
+        """Table, picture and summary, to the study's folder and to its run in MLflow."""
+        best = max(result.refits, key=lambda r: result.comparison.row(r.name).score.psnr)
+        table, summary = result.folder / "comparison.md", result.folder / "summary.json"
+        table.write_text(result.comparison.to_markdown() + "\n")
+        save_crops(result.comparison, ["nlm", best.name], result.picture)
+        summary.write_text(json.dumps(result.to_summary(), indent=1))
+        for path in (table, result.picture, summary):
+            self.run.file(path)
+            if self.folder.remote:
+                (self.folder / path.name).write_bytes(path.read_bytes())
+        for row in result.comparison.rows:
+            key = row.model.replace(" ", "-")
+            self.run.metrics({f"test_psnr.{key}": row.score.psnr, f"test_ssim.{key}": row.score.ssim})
+        for refit in result.refits:
+            row = result.comparison.row(refit.name)
+            refit.run.metrics({"test_psnr": row.score.psnr, "test_ssim": row.score.ssim})
 
 
 def _local_folder(place: Location) -> Path:
@@ -380,21 +389,3 @@ def _local_folder(place: Location) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="degrain-")) if place.remote else Path(place.path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _write_report(result: StudyResult, run: Run) -> None:
-    """Table, picture and summary, to the study's folder and to its run in MLflow."""
-    best = max(result.refits, key=lambda r: result.comparison.row(r.name).score.psnr)
-    table = result.folder / "comparison.md"
-    table.write_text(result.comparison.to_markdown() + "\n")
-    save_crops(result.comparison, ["nlm", best.name], result.picture)
-    summary = result.folder / "summary.json"
-    summary.write_text(json.dumps(result.to_summary(), indent=1))
-    for path in (table, result.picture, summary):
-        run.file(path)
-    for row in result.comparison.rows:
-        key = row.model.replace(" ", "-")
-        run.metrics({f"test_psnr.{key}": row.score.psnr, f"test_ssim.{key}": row.score.ssim})
-    for refit in result.refits:
-        row = result.comparison.row(refit.name)
-        refit.run.metrics({"test_psnr": row.score.psnr, "test_ssim": row.score.ssim}, step=0)
