@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,13 @@ def test_two_ddp_workers_give_the_gradient_of_one_process(ray_cluster: None, tmp
         assert (a - b).norm() <= 1e-6 * b.norm()
 
 
+# Long enough for Ray's controller, which looks at its workers every other second, to see the first checkpoints.
+LONG = replace(CONFIG, steps=1200, validate_every=200)
+
+
 def distributed(tmp_path: Path, name: str, **options: object) -> dict[str, torch.Tensor]:
     trained = train_distributed(
-        CONFIG,
+        LONG,
         train_split=resident(0),
         val_split=resident(1),
         folder=Storage().locate(tmp_path / "runs"),
@@ -98,7 +103,7 @@ def distributed(tmp_path: Path, name: str, **options: object) -> dict[str, torch
         workers=2,
         **options,
     )
-    assert trained.metrics["step"] == CONFIG.steps
+    assert trained.metrics["step"] == LONG.steps
     return dict(trained.weights)
 
 
@@ -108,7 +113,8 @@ def test_a_killed_distributed_run_resumes_bit_for_bit(ray_cluster: None, tmp_pat
     victims: list[int] = []
 
     def kill_a_worker(metrics: dict[str, float]) -> None:
-        if metrics["step"] >= 8 and not victims:
+        known = tmp_path / "runs" / "killed" / "checkpoint_manager_snapshot.json"
+        if not victims and known.exists() and "checkpoint_" in known.read_text():
             workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
             mine = [p for p in workers if os.getpid() in {q.pid for q in p.parents()}]
             victims.append(random.choice(mine).pid)
@@ -119,7 +125,7 @@ def test_a_killed_distributed_run_resumes_bit_for_bit(ray_cluster: None, tmp_pat
     assert victims
     steps: list[float] = []
     resumed = distributed(tmp_path, "killed", on_report=lambda metrics: steps.append(metrics["step"]))
-    assert steps[0] > CONFIG.validate_every, "it began again instead of going on from its checkpoint"
+    assert steps[0] > LONG.validate_every, "it began again instead of going on from its checkpoint"
     assert all(torch.equal(resumed[name], value) for name, value in undisturbed.items())
 
 

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,31 +131,32 @@ def _own_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-class _delivered:  # noqa: N801 - a context manager
-    """For the length of a block, a thread hands what arrives in the mailbox to `deliver`."""
+@contextlib.contextmanager
+def _delivered(mailbox: Queue, deliver: Callable[[Metrics], None]) -> Iterator[None]:
+    """For the length of a block, a thread hands what arrives in the mailbox to `deliver`.
 
-    def __init__(self, mailbox: Queue, deliver: Callable[[Metrics], None]) -> None:
-        self._mailbox = mailbox
-        self._deliver = deliver
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    If `deliver` raises, training goes on; the error is raised when the block has ended well.
+    """
+    done = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        delivering = pool.submit(_deliver_until, done, mailbox, deliver)
+        try:
+            yield
+        finally:
+            done.set()
+        delivering.result()
 
-    def __enter__(self) -> None:
-        self._thread.start()
 
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            finished = self._done.is_set()
-            try:
-                while True:
-                    self._deliver(self._mailbox.get(block=not finished, timeout=1))
-            except Empty:
-                if finished:
-                    return
+def _deliver_until(done: threading.Event, mailbox: Queue, deliver: Callable[[Metrics], None]) -> None:
+    """Deliver until told that nothing more will come, and the mailbox is empty."""
+    while True:
+        finished = done.is_set()
+        try:
+            while True:
+                deliver(mailbox.get(block=not finished, timeout=1))
+        except Empty:
+            if finished:
+                return
 
 
 def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:
