@@ -90,7 +90,7 @@ def test_two_ddp_workers_give_the_gradient_of_one_process(ray_cluster: None, tmp
 
 
 # Long enough for Ray's controller, which looks at its workers every other second, to see the first checkpoints.
-LONG = replace(CONFIG, steps=1200, validate_every=200)
+LONG = replace(CONFIG, steps=600, validate_every=100)
 
 
 def distributed(tmp_path: Path, name: str, **options: object) -> dict[str, torch.Tensor]:
