@@ -170,6 +170,8 @@ def start_ray(*, verbose: bool) -> None:
         options |= {"log_to_driver": False, "configure_logging": False}
     try:
         ray.init(address=address, **options)
-    except (ConnectionError, ray.exceptions.RayError) as error:
+    except Exception as error:
         short = str(error).strip().splitlines()[0]
+        if address == "local":
+            raise JobFailedError(f"Ray did not start on this machine: {short} Is it overloaded? Run it again") from error
         raise UserError(f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS") from None

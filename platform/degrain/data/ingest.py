@@ -5,6 +5,7 @@ unless a shard of that content exists, decodes and cuts pair by pair into one. W
 memory depends neither on the corpus nor on the length of a shard. The driver then names the version and publishes it.
 """
 
+import contextlib
 import hashlib
 import json
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from degrain.data.catalog import CatalogRow, assign_splits
+from degrain.data.catalog import CatalogRow, assign_splits, read_catalog
 from degrain.data.corpora import Corpus, CorpusOptions, Pair, split_name
 from degrain.data.patches import (
     CUTTER_VERSION,
@@ -27,6 +28,7 @@ from degrain.data.patches import (
     pair_table,
     point_to,
     publish,
+    read_pointer,
     set_version,
     shard_schema,
 )
@@ -143,9 +145,11 @@ def _list_all(config: IngestConfig, storage: Storage) -> tuple[list[Pair], list[
 
 
 def _previous_splits(root: Location) -> dict[str, str]:
-    if not (root / "current.json").exists():
+    pointer = root / "current.json"
+    catalog = root / read_pointer(pointer) / "catalog.parquet" if pointer.exists() else None
+    if catalog is None or not catalog.exists():
         return {}
-    return {row.scene: row.split for row in PatchSet.open(str(root), root.storage).catalog}
+    return {row.scene: row.split for row in read_catalog(catalog.read_bytes())}
 
 
 def _chunks(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -196,8 +200,10 @@ def cut_chunk(chunk: Sequence[Pair], root: Location, geometry: PatchGeometry) ->
     key = digest([CUTTER_VERSION, asdict(geometry), [[p.id, *h] for p, h in zip(chunk, hashes, strict=True)]])
     note = root / "shards" / f"{key}.json"
     if note.exists():
-        kept = json.loads(note.read_bytes())
-        return [Found(**f) for f in kept["found"]], kept["shard"]
+        # A note that a failing disk has damaged is no note: the shard is cut again.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            kept = json.loads(note.read_bytes())
+            return [Found(**f) for f in kept["found"]], kept["shard"]
 
     target = root / "shards" / f"{key}.parquet"
     found: list[Found] = []

@@ -219,7 +219,7 @@ class PatchSet:
         folder.check_answers()
         pointer = folder / "current.json"
         if pointer.exists():
-            folder = folder / _read_pointer(pointer)
+            folder = folder / read_pointer(pointer)
         file = folder / "manifest.json"
         if not file.exists():
             raise UserError(
@@ -229,7 +229,7 @@ class PatchSet:
         try:
             manifest = Manifest.from_json(file.read_bytes())
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read '{file}': {error}; ingest the corpus again") from None
+            raise UserError(f"cannot read '{file}': {error}; remove it and ingest the corpus again") from None
         root = folder.uri.rpartition("/")[0]
         return cls(Location(root, storage), manifest)
 
@@ -255,18 +255,25 @@ class PatchSet:
         return found
 
     def read_shard(self, shard: Shard) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Noisy and clean patches of one shard, each (N, P, P, 3) uint8."""
+        """Noisy and clean patches of one shard, each (N, P, P, 3) uint8. Raises UserError if it is gone or damaged."""
         place = self.root / "shards" / f"{shard.key}.parquet"
-        table = pq.read_table(place.path, filesystem=place.filesystem, columns=["noisy", "clean"])
+        try:
+            table = pq.read_table(place.path, filesystem=place.filesystem, columns=["noisy", "clean"])
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"cannot read shard '{place}': {str(error).splitlines()[0]}; remove it and its .json, remove "
+                f"'{self.uri}' and ingest the corpus again"
+            ) from None
         side = self.manifest.geometry.patch_size
         return column_patches(table["noisy"], side), column_patches(table["clean"], side)
 
 
-def _read_pointer(pointer: Location) -> str:
+def read_pointer(pointer: Location) -> str:
+    """The version that `current.json` names. Raises UserError if it is damaged."""
     try:
         return str(json.loads(pointer.read_bytes())["version"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"'{pointer}' is damaged; name the version's folder itself, or ingest the corpus again") from None
+        raise UserError(f"'{pointer}' is damaged; remove it and ingest the corpus again, which cuts nothing anew") from None
 
 
 def publish(root: Location, manifest: Manifest, rows: Sequence[CatalogRow]) -> PatchSet:

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
+from sqlalchemy.exc import SQLAlchemyError
 
 from degrain import __version__
 from degrain.errors import JobFailedError, UserError
@@ -86,7 +87,10 @@ class Run:
 
 
 def connect(config: TrackingConfig, storage: Storage) -> MlflowClient:
-    """A client of the tracking store and registry. Raises UserError if the server does not answer."""
+    """A client of the tracking store and registry.
+
+    Raises UserError if the server does not answer or the store cannot be used.
+    """
     os.environ.update(storage.mlflow_environment())
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # MLflow reports its use to its makers unless told not to, and has made its client when it was imported.
@@ -95,7 +99,16 @@ def connect(config: TrackingConfig, storage: Storage) -> MlflowClient:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _check_server(config.tracking_uri)
-    return MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
+    try:
+        client = MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError) as error:
+        short = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"cannot use the MLflow store {config.tracking_uri}: {short}; name a server or a sqlite:/// file that "
+            "can be written in mlflow.yaml or MLFLOW_TRACKING_URI"
+        ) from None
+    return client
 
 
 class Tracker:
@@ -110,22 +123,16 @@ class Tracker:
     def open(cls, config: TrackingConfig, storage: Storage) -> "Tracker":
         """Connect to the store and find or make the experiment.
 
-        Raises UserError if the server does not answer or the database cannot be opened.
+        Raises UserError if the server does not answer or the database cannot be opened, JobFailedError if it fails later.
         """
         client = connect(config, storage)
-        try:
+        with store_errors():
             experiment = client.get_experiment_by_name(config.experiment)
             if experiment is None:
                 location = str(storage.locate(config.artifacts)) if config.embedded else None
                 experiment_id = client.create_experiment(config.experiment, artifact_location=location)
             else:
                 experiment_id = experiment.experiment_id
-        except MlflowException as error:
-            short = str(error).splitlines()[0]
-            raise UserError(
-                f"cannot use the MLflow store {config.tracking_uri}: {short}; check mlflow.yaml and "
-                "MLFLOW_TRACKING_URI, and that the folder can be written"
-            ) from None
         return cls(config, client, str(experiment_id))
 
     @contextlib.contextmanager

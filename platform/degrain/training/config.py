@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import torch
+
 from degrain.imaging.execution import PRECISIONS, Precision
-from denoisenets import full_arguments, size_contract
+from denoisenets import create_model, size_contract
 
 Loss: TypeAlias = Literal["mse", "l1", "charbonnier"]
 LOSSES: tuple[Loss, ...] = ("mse", "l1", "charbonnier")
@@ -65,7 +67,7 @@ class TrainingConfig:
         for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
-        full_arguments(self.model, self.arguments)
+        _check_buildable(self.model, self.arguments)
         if self.crop is not None and self.crop < 16:
             raise ValueError(f"crop must be at least 16 pixels, got {self.crop}")
 
@@ -85,3 +87,14 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON can say them."""
         return asdict(self)
+
+
+def _check_buildable(model: str, arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the network can be built, which takes neither memory nor time on the meta device."""
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"a network's arguments are a mapping of names to values, got {arguments!r}")
+    try:
+        with torch.device("meta"):
+            create_model(model, **arguments)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"model '{model}' cannot be built with {dict(arguments)}: {str(error).splitlines()[0]}") from None

@@ -82,6 +82,10 @@ class StudyConfig:
         for name in ("steps", "refit_steps", "batch_size", "workers", "validation_patches", "test_photos"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if not 0 <= self.gpus < float("inf"):
+            raise ValueError(f"gpus must be a number that is not negative, got {self.gpus}")
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of {self.workers} workers")
 
