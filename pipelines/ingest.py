@@ -31,7 +31,8 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     for split in ("train", "val", "test"):
         rows = done.patch_set.photos(split)
         scenes = len({row.scene for row in rows})
-        console.say(f"{split + ':':6} {len(rows)} pairs of {scenes} scenes, {manifest.patches(split)} patches")
+        of = f"{len(rows)} pairs of {scenes} scene{'' if scenes == 1 else 's'}"
+        console.say(f"{split + ':':6} {of}, {manifest.patches(split)} patches")
     state = "was there already" if done.reused else f"made in {done.seconds:.1f} s"
     console.say(f"patch set {done.patch_set.uri}: {manifest.pairs} pairs, {manifest.refused} refused, {state}")
     return {

@@ -266,7 +266,9 @@ def test_a_folder_without_manifest_is_no_patch_set(tmp_path: Path) -> None:
 def test_a_broken_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
     (tmp_path / "v1/manifest.json").write_bytes(content)
-    with pytest.raises(UserError, match=f"cannot read '{tmp_path}/v1/manifest.json': .+; remove it and ingest the corpus again"):
+    with pytest.raises(
+        UserError, match=f"cannot read '{tmp_path}/v1/manifest.json': .+; remove it and ingest the corpus again"
+    ):
         PatchSet.open(str(tmp_path), STORAGE)
 
 
