@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from croniter import croniter
+from croniter import CroniterError, croniter
 
 from degrain.data.ingest import IngestConfig, ingest
 from degrain.errors import UserError
@@ -83,9 +83,13 @@ def _studied(tracker: Tracker, version: str) -> bool:
 
 
 def check_schedule(schedule: str) -> None:
-    """Raise UserError unless `schedule` is a cron expression."""
-    if not croniter.is_valid(schedule):
-        raise UserError(f"'{schedule}' is not a cron schedule; write five fields, e.g. '0 3 * * 1' for Mondays at 3:00")
+    """Raise UserError unless `schedule` is a cron expression that names a time which will come."""
+    try:
+        croniter(schedule, datetime.now()).get_next()
+    except (CroniterError, ValueError):
+        raise UserError(
+            f"'{schedule}' is not a cron schedule that ever comes; write five fields, e.g. '0 3 * * 1' for Mondays at 3:00"
+        ) from None
 
 
 def wait_for(schedule: str, now: Callable[[], datetime] = datetime.now) -> datetime:

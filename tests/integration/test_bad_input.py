@@ -39,6 +39,7 @@ BEFORE_RAY = [
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "{tmp}"], "is not a model of degrain"),
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o"], "there is no model 'models:/degrain-denoiser@champion'"),
     ("retrain", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--schedule", "daily"], "'daily' is not a cron schedule"),
+    ("retrain", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--schedule", "0 0 30 2 *"], "is not a cron schedule that"),
 ]
 
 
