@@ -9,7 +9,7 @@
 A shard holds pairs of one scene and is named by a hash of what went into it: the files' contents, the geometry and the
 version of the cutter. Shards are therefore shared between versions: photos that were cut before are not cut again, and
 what a crash leaves behind is found and used by the next run. A set's version is a hash of its pairs and shards.
-Pixels are stored as raw bytes in a binary column because Arrow's list and tensor columns read twenty times slower.
+Pixels are stored as raw bytes in a binary column because Arrow's list and tensor columns read more than ten times slower.
 """
 
 import hashlib
