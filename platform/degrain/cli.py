@@ -31,7 +31,9 @@ class _Help(argparse.HelpFormatter):
         text = action.help or ""
         if not action.option_strings or action.required or "(default:" in text or action.default is argparse.SUPPRESS:
             return text
-        default = {None: "none", "": "none", False: "off"}.get(action.default, "%(default)s")
+        if action.default is False:
+            return f"{text} (default: off)"
+        default = "none" if action.default in (None, "") else "%(default)s"
         return f"{text} (default: {default})"
 
 

@@ -63,9 +63,9 @@ def retrain(
     say(f"patch set: {patch_set.uri} ({patch_set.manifest.pairs} pairs)")
     name = tracker.config.model
     champion = holders(tracker.client, name).get("champion")
-    if champion is not None and _studied(tracker, version):
+    if _studied(tracker, version):
         reason = f"patch set {version} has been studied before"
-        return Retrained("unchanged", reason, champion.version, None)
+        return Retrained("unchanged", reason, champion.version if champion else None, None)
     with tracker.run(f"retraining-{version}", "retraining", tags={"patch_set": version}) as run:
         study = run_study(study_config, patch_set, storage, tracker, folder=folder, say=say, parent=run)
         decision = next(d for d in study.decisions if d.alias == "champion")
