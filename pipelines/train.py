@@ -18,7 +18,7 @@ from degrain.tracking.registry import log_model, write_model
 from degrain.tracking.runs import Tracker
 from degrain.training.config import LOSSES, OPTIMIZERS, TrainingConfig
 from degrain.training.session import Metrics
-from degrain.training.trainer import train_distributed, trained_card
+from degrain.training.trainer import report_line, train_distributed, trained_card
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -87,11 +87,7 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
 
         def show(metrics: Metrics) -> None:
             run.metrics(metrics, step=int(metrics["step"]))
-            console.say(
-                f"  step {metrics['step']:.0f}/{config.steps}  loss {metrics['train_loss']:.5f}  val PSNR "
-                f"{metrics['val_psnr']:.2f} dB, SSIM {metrics['val_ssim']:.3f}  "
-                f"{metrics['patches_per_second']:.0f} patches/s"
-            )
+            console.say(report_line(metrics, config.steps))
 
         trained = train_distributed(
             config,

@@ -53,6 +53,14 @@ def trained_card(trained: Trained, patch_set: str, scores: Mapping[str, Mapping[
     )
 
 
+def report_line(metrics: Metrics, steps: int) -> str:
+    """What a user watches: one line for a report of a run of `steps` steps."""
+    return (
+        f"  step {metrics['step']:.0f}/{steps}  loss {metrics['train_loss']:.5f}  val PSNR "
+        f"{metrics['val_psnr']:.2f} dB, SSIM {metrics['val_ssim']:.3f}  {metrics['patches_per_second']:.0f} patches/s"
+    )
+
+
 def check_resources(workers: int, gpus_per_worker: float) -> None:
     """Raise UserError if the cluster has fewer CPUs or GPUs than asked, for Ray would wait for ever."""
     there = ray.cluster_resources()

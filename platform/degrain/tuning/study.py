@@ -31,7 +31,7 @@ from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import spread
 from degrain.training.session import Metrics
-from degrain.training.trainer import Trained, check_resources, train_distributed, trained_card
+from degrain.training.trainer import Trained, check_resources, report_line, train_distributed, trained_card
 from degrain.tuning.search import Observer, Trial, search
 from degrain.tuning.space import SCALES, Scale, draw_trials, search_space
 
@@ -254,11 +254,7 @@ class _TrialRuns(Observer):
 def _reporter(run: Run, training: TrainingConfig, say: Say) -> Callable[[Metrics], None]:
     def report(metrics: Metrics) -> None:
         run.metrics(metrics, step=int(metrics["step"]))
-        say(
-            f"  step {metrics['step']:.0f}/{training.steps}  loss {metrics['train_loss']:.5f}  val PSNR "
-            f"{metrics['val_psnr']:.2f} dB, SSIM {metrics['val_ssim']:.3f}  "
-            f"{metrics['patches_per_second']:.0f} patches/s"
-        )
+        say(report_line(metrics, training.steps))
 
     return report
 
