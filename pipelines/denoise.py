@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from degrain import cli
-from degrain.errors import JobFailedError
+from degrain.errors import JobFailedError, UserError
 from degrain.serving.files import DenoisedFile, denoise_files, find_photos, targets
 from degrain.storage import Storage
 from degrain.tracking.config import load_tracking_config
@@ -26,19 +26,28 @@ def arguments() -> argparse.ArgumentParser:
     return made
 
 
+def model_folder(text: str) -> Path:
+    """The folder that `--model` names. Raises UserError for another kind of place."""
+    if ":/" in text:
+        raise UserError(
+            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION or a local folder"
+        )
+    return Path(text).expanduser()
+
+
 def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
     """Denoise the photos and print a line for each."""
     storage = Storage.from_environment()
     photos = find_photos(options.photos, storage)
     out = storage.locate(options.out)
-    out.check_answers()
+    out.check_writable()
     targets(photos, out)
-    tracking = load_tracking_config(options.mlflow)
-    uri = options.model or f"models:/{tracking.model}@champion"
-    if uri.startswith("models:/"):
-        denoiser, card = load_registered(connect(tracking, storage), uri, device=options.device)
+    if options.model and not options.model.startswith("models:"):
+        denoiser, card = read_model(model_folder(options.model), device=options.device)
     else:
-        denoiser, card = read_model(Path(uri), device=options.device)
+        tracking = load_tracking_config(options.mlflow)
+        uri = options.model or f"models:/{tracking.model}@champion"
+        denoiser, card = load_registered(connect(tracking, storage, make=False), uri, device=options.device)
     console.say(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
 
     def show(file: DenoisedFile) -> None:

@@ -18,7 +18,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
     """Ingest and print what was found."""
-    config = cli.checked(lambda: ingest_config(options))
+    config = cli.checked(lambda: ingest_config(options), options)
     storage = Storage.from_environment()
     cli.start_ray(verbose=options.verbose)
     done = ingest(config, storage, console.progress("ingest", "pairs"))

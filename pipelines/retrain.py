@@ -6,10 +6,12 @@ Does nothing and ends with status 0 where nothing is new. With --schedule it sta
 import argparse
 import sys
 
+import ray
+
 from degrain import cli
 from degrain.data.options import add_ingest_options, ingest_config
 from degrain.locking import only_one
-from degrain.retraining import check_schedule, retrain, wait_for
+from degrain.retraining import Retrained, check_schedule, retrain, wait_for
 from degrain.storage import Storage
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.runs import Tracker
@@ -28,37 +30,39 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
-    """Retrain once, or on schedule; gives the last outcome."""
-    config, study = cli.checked(lambda: (ingest_config(options), study_config(options)))
+    """Retrain once and give the outcome, or on schedule until interrupted."""
+    config, study = cli.checked(lambda: (ingest_config(options), study_config(options)), options)
     storage = Storage.from_environment()
     tracking = load_tracking_config(options.mlflow)
     out, studies = storage.locate(options.out), storage.locate(options.studies)
     for place in (out, studies):
-        place.check_answers()
+        place.check_writable()
     if options.schedule:
         check_schedule(options.schedule)
     tracker = Tracker.open(tracking, storage)
-    cli.start_ray(verbose=options.verbose)
-    study = cli.checked(lambda: fitted_to_cluster(study, options))
-    while True:
-        if options.schedule:
-            console.say(f"waiting for '{options.schedule}'")
-            console.say(f"{wait_for(options.schedule):%Y-%m-%d %H:%M}: looking for new photos")
+
+    def once() -> Retrained:
+        cli.start_ray(verbose=options.verbose)
+        fitted = cli.checked(lambda: fitted_to_cluster(study, options), options)
         with only_one(out / "retrain.lock", "retraining"):
-            result = retrain(
-                config,
-                study,
-                storage,
-                tracker,
-                folder=studies,
-                say=console.say,
-                progress=console.progress("ingest", "pairs"),
-            )
+            result = retrain(config, fitted, storage, tracker, folder=studies, say=console.say, progress=console.progress)
         if result.study is not None:
             console.say(f"\n{result.study.comparison.to_markdown()}\n")
         console.say(f"{result.decision}: {result.reason}; the champion is version {result.champion}")
-        if not options.schedule:
-            return result.to_summary()
+        return result
+
+    if not options.schedule:
+        return once().to_summary()
+    while True:
+        console.say(f"waiting for '{options.schedule}'")
+        console.say(f"{wait_for(options.schedule):%Y-%m-%d %H:%M}: looking for new photos")
+        try:
+            once()
+        except Exception as error:  # noqa: BLE001 - the next time may go well: the disk freed, the server back
+            cli.complain(error)
+        finally:
+            # A cluster of this machine would hold its memory until the next time.
+            ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Train one network on a patch set, by distributed data-parallel training over Ray Train workers."""
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from degrain.tracking.registry import log_model, write_model
 from degrain.tracking.runs import Tracker
 from degrain.training.config import LOSSES, OPTIMIZERS, TrainingConfig
 from degrain.training.session import Metrics
-from degrain.training.trainer import report_line, train_distributed, trained_card
+from degrain.training.trainer import check_resources, check_workers, report_line, train_distributed, trained_card
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -28,7 +27,7 @@ def arguments() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--data", required=True, metavar="URI", help="patch set")
     add("--model", default=default.model, help="network to train")
-    add("--arguments", type=json.loads, default="{}", metavar="JSON", help="its arguments, e.g. '{\"width\": 32}'")
+    add("--arguments", type=cli.json_object, default="{}", metavar="JSON", help="its arguments, e.g. '{\"width\": 32}'")
     add("--steps", type=int, default=default.steps, help="optimizer steps")
     add("--batch-size", type=int, default=default.batch_size, help="patches per step over all workers")
     add("--crop", type=int, default=0, help="side of the random crop from each patch, pixels; 0: all of it")
@@ -49,6 +48,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def configured(options: argparse.Namespace) -> TrainingConfig:
     """The training that the options describe. Raises ValueError for what cannot be."""
+    check_workers(options.workers, options.gpus, options.batch_size)
     return TrainingConfig(
         model=options.model,
         arguments=options.arguments,
@@ -67,18 +67,19 @@ def configured(options: argparse.Namespace) -> TrainingConfig:
 
 def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
     """Train and print a line for each validation."""
-    config = cli.checked(lambda: configured(options))
+    config = cli.checked(lambda: configured(options), options)
     storage = Storage.from_environment()
     tracking = load_tracking_config(options.mlflow)
     patch_set = PatchSet.open(options.data, storage)
-    cli.checked(lambda: config.crop_of(patch_set.manifest.geometry.patch_size))
+    cli.checked(lambda: config.crop_of(patch_set.manifest.geometry.patch_size), options)
     folder = storage.locate(options.out)
-    folder.check_answers()
+    folder.check_writable()
     name = options.resume or time.strftime(f"{options.model}-%Y%m%d-%H%M%S")
     if options.resume and not (folder / name).exists():
         raise UserError(f"there is no run '{name}' in '{folder}'; check --resume and --out")
     tracker = Tracker.open(tracking, storage)
     cli.start_ray(verbose=options.verbose)
+    check_resources(options.workers, options.gpus)
     began = time.monotonic()
     tags = {"patch_set": patch_set.manifest.version, "patch_set.uri": patch_set.uri, "val_protocol": PATCH_PROTOCOL}
     with tracker.run(name, "training", tags=tags) as run:

@@ -29,11 +29,11 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
     """Run the study and print what came out."""
-    config = cli.checked(lambda: study_config(options))
+    config = cli.checked(lambda: study_config(options), options)
     storage = Storage.from_environment()
     tracking = load_tracking_config(options.mlflow)
     out = storage.locate(options.out)
-    out.check_answers()
+    out.check_writable()
     patch_set = PatchSet.open(options.data, storage) if options.data else None
     tracker = Tracker.open(tracking, storage)
     cli.start_ray(verbose=options.verbose)
@@ -43,8 +43,10 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
         patch_set = ingest(embedded, storage, console.progress("ingest", "pairs")).patch_set
     counts = ", ".join(f"{patch_set.manifest.patches(s)} {s}" for s in ("train", "val", "test"))
     console.say(f"patch set: {patch_set.uri} ({counts} patches of {patch_set.manifest.geometry.patch_size} pixels)")
-    config = cli.checked(lambda: fitted_to_cluster(config, options))
-    result = run_study(config, patch_set, storage, tracker, folder=out / "studies", say=console.say)
+    config = cli.checked(lambda: fitted_to_cluster(config, options), options)
+    result = run_study(
+        config, patch_set, storage, tracker, folder=out / "studies", say=console.say, progress=console.progress
+    )
 
     photo = patch_set.photos("test")[-1].noisy
     console.say(f"\n{result.comparison.to_markdown()}\n")

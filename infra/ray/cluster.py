@@ -6,6 +6,7 @@ machine). Ray's token authentication stays on, so that nobody else on the machin
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -16,13 +17,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "runs" / "cluster"
 STATE_FILE = "cluster.json"
+RAY_STARTED = b"Ray runtime started"
 START_SECONDS = 180
 STOP_SECONDS = 15
 
@@ -66,7 +70,10 @@ def up(folder: Path, *, dashboard_port: int, mlflow_port: int, store: Path, cpus
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 raise ClusterError(f"port {port} is taken; end what listens there, or name another with {option}")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ClusterError(f"cannot write to '{folder}': {error.strerror}; name a folder with --folder") from None
     servers: list[Server] = []
     try:
         mlflow = start_mlflow(folder, mlflow_port, store)
@@ -74,7 +81,9 @@ def up(folder: Path, *, dashboard_port: int, mlflow_port: int, store: Path, cpus
         servers.append(start_ray(folder, dashboard_port, mlflow.url, cpus))
         write_state(folder, servers)
         for server, path in zip(servers, ("/health", "/api/version"), strict=True):
-            wait_for(server, path, folder)
+            wait_for(server, functools.partial(answers, server.url + path), folder)
+        # The job server answers before the node is there that would run the jobs.
+        wait_for(servers[1], lambda: RAY_STARTED in (folder / "ray.log").read_bytes(), folder)
     except BaseException:
         stop(servers)
         write_state(folder, [])
@@ -133,20 +142,23 @@ def launch(
     return Server(name, process.pid, psutil.Process(process.pid).create_time(), url, scratch)
 
 
-def wait_for(server: Server, path: str, folder: Path) -> None:
-    """Wait until the server answers, be it with a refusal. Raises ClusterError if it ends or stays silent."""
+def answers(url: str) -> bool:
+    """Whether a server answers there, be it with a refusal."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as refusal:
+        return refusal.code in (401, 403)
+    except OSError:
+        return False
+
+
+def wait_for(server: Server, ready: Callable[[], bool], folder: Path) -> None:
+    """Wait until the server is ready. Raises ClusterError if it ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.process() is None:
-            break
-        try:
-            with urllib.request.urlopen(server.url + path, timeout=5):
-                return
-        except urllib.error.HTTPError as refusal:
-            if refusal.code in (401, 403):
-                return
-        except OSError:
-            pass
+    while server.process() is not None and time.monotonic() < deadline:
+        if ready():
+            return
         time.sleep(0.5)
     raise ClusterError(f"the {server.name} server did not start; its log is '{folder / (server.name + '.log')}'")
 
@@ -172,12 +184,13 @@ def stop(servers: list[Server]) -> None:
             shutil.rmtree(server.scratch, ignore_errors=True)
 
 
-def down(folder: Path) -> list[Server]:
-    """End what `up` started; gives the servers that were running."""
-    running = [server for server in read_state(folder) if server.process()]
-    stop(running)
+def down(folder: Path) -> tuple[list[Server], list[Server]]:
+    """End what `up` started, and remove what a server left that ended by itself; gives those ended now and before."""
+    servers = read_state(folder)
+    running = [server for server in servers if server.process()]
+    stop(servers)
     write_state(folder, [])
-    return running
+    return running, [server for server in servers if server not in running]
 
 
 def read_state(folder: Path) -> list[Server]:
@@ -195,16 +208,25 @@ def write_state(folder: Path, servers: list[Server]) -> None:
         file.unlink(missing_ok=True)
 
 
+def port(text: str) -> int:
+    """An option that is a TCP port."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port; name a number from 1 to 65535")
+    return int(text)
+
+
 def main() -> int:
     """Start or end the cluster and say what to type next."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("action", choices=["up", "down"])
-    made.add_argument("--folder", type=Path, default=ROOT / "runs" / "cluster", help="logs, and what was started")
-    made.add_argument("--dashboard-port", type=int, default=8265, help="port of Ray's dashboard and job server")
-    made.add_argument("--mlflow-port", type=int, default=5000, help="port of the MLflow server")
+    made.add_argument("--folder", type=Path, default=FOLDER, help="logs, and what was started")
+    made.add_argument("--dashboard-port", type=port, default=8265, help="port of Ray's dashboard and job server")
+    made.add_argument("--mlflow-port", type=port, default=5000, help="port of the MLflow server")
     options = made.parse_args()
     if options.action == "down":
-        ended = down(options.folder)
+        ended, gone = down(options.folder)
+        for server in gone:
+            print(f"{server.name} had ended by itself; its log is '{options.folder / (server.name + '.log')}'")
         print(f"ended {', '.join(s.name for s in ended)}" if ended else "nothing to end")
         return 0
     try:
@@ -217,7 +239,8 @@ def main() -> int:
     print(f"Ray:        {servers[1].url}  (the browser asks for the token: ray get-auth-token)")
     print("submit:     . .venv/bin/activate; export RAY_AUTH_MODE=token")
     print(f"            ray job submit{address} -- python pipelines/tune.py")
-    print("end both:   make down")
+    elsewhere = f"{sys.executable} {Path(__file__)} down --folder {options.folder}"
+    print(f"end both:   {'make down' if options.folder == FOLDER else elsewhere}")
     return 0
 
 

@@ -4,23 +4,36 @@ A pipeline is `parse -> job -> lines`. Exit status 0 means done, 1 failed, 2 bad
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
+import re
+import signal
+import socket
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console as RichConsole
 from rich.status import Status
 
 from degrain.errors import JobFailedError, UserError, find_cause
+from degrain.storage import json_bytes
 
 _PROGRESS_SECONDS = 15
+_CONNECT_SECONDS = 5
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run it again",
+    errno.EDQUOT: "free some of your quota and run it again",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: "check the permissions, or name another folder",
+}
 T = TypeVar("T")
 
 
@@ -37,9 +50,16 @@ class _Help(argparse.HelpFormatter):
         return f"{text} (default: {default})"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, as all of ours are."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_fail(f"{message}; see {self.prog} --help", 2))
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the options that every pipeline has."""
-    made = argparse.ArgumentParser(description=description, formatter_class=_Help, allow_abbrev=False)
+    made = _Parser(description=description, formatter_class=_Help, allow_abbrev=False)
     made.add_argument("--summary", type=Path, metavar="FILE", help="write the result there as JSON")
     made.add_argument("-v", "--verbose", action="store_true", help="show the messages of Ray and MLflow too")
     return made
@@ -50,17 +70,33 @@ def add_tracking(made: argparse.ArgumentParser) -> None:
     made.add_argument("--mlflow", type=Path, default=Path("mlflow.yaml"), metavar="FILE", help="where runs and models go")
 
 
-def checked(build: Callable[[], T]) -> T:
-    """What `build` gives, its ValueError turned into a UserError: for configurations made of options."""
+def checked(build: Callable[[], T], options: argparse.Namespace) -> T:
+    """What `build` gives, its ValueError turned into a UserError: for configurations made of options.
+
+    A message that begins with the name of an option's field is told with the option: `batch_size` becomes `--batch-size`.
+    """
     try:
         return build()
     except ValueError as error:
-        raise UserError(str(error)) from None
+        first, _, rest = str(error).partition(" ")
+        option = f"--{first.replace('_', '-')}" if first in vars(options) else first
+        raise UserError(f"{option} {rest}") from None
 
 
 def names(text: str) -> list[str]:
     """An option that is a comma-separated list."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """An option that is a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not JSON ({error}); write e.g. '{{\"width\": 32}}'") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object; write e.g. '{{\"width\": 32}}'")
+    return value
 
 
 class Console:
@@ -109,24 +145,41 @@ def run(
     """Parse, run `main`, write its summary; gives the exit status. `main` returns the summary."""
     options = arguments.parse_args(argv)
     try:
+        _end_as_interrupted()
         _check_summary(options.summary)
         result = main(options, Console())
         if options.summary is not None:
-            options.summary.write_text(json.dumps(result, indent=1) + "\n")
+            options.summary.write_bytes(json_bytes(result))
     except KeyboardInterrupt:
         return _fail("interrupted; what was finished is kept", 130)
     except Exception as error:  # noqa: BLE001 - the outermost frame: everything becomes a line and a status
-        known = find_cause(error)
-        if isinstance(known, UserError):
-            return _fail(str(known), 2)
-        if isinstance(known, JobFailedError):
-            return _fail(str(known), 1)
-        if isinstance(error, OSError) and error.errno is not None:
-            where = f" ('{error.filename}')" if error.filename else ""
-            return _fail(f"{error.strerror}{where}", 1)
-        traceback.print_exc()
-        return _fail(f"unexpected {type(error).__name__}; this is a bug in degrain, please report it", 1)
+        return complain(error)
     return 0
+
+
+def complain(error: Exception) -> int:
+    """Print the one line that an error comes to; gives the exit status."""
+    known = find_cause(error)
+    if isinstance(known, UserError):
+        return _fail(str(known), 2)
+    if isinstance(known, JobFailedError):
+        return _fail(str(known), 1)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" ('{error.filename}')" if error.filename else ""
+        remedy = _REMEDIES.get(error.errno)
+        return _fail(f"{error.strerror}{where}" + (f"; {remedy}" if remedy else ""), 1)
+    traceback.print_exc()
+    return _fail(f"unexpected {type(error).__name__}; this is a bug in degrain, please report it", 1)
+
+
+def _end_as_interrupted() -> None:
+    """Let SIGTERM (`kill`, Kubernetes, a time limit) end a pipeline as Ctrl-C does, so that its runs are marked."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _fail(text: str, status: int) -> int:
@@ -136,8 +189,12 @@ def _fail(text: str, status: int) -> int:
 
 def _check_summary(path: Path | None) -> None:
     """Find out before the work, not after it, that the summary cannot be written."""
-    if path is not None and not path.absolute().parent.is_dir():
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
         raise UserError(f"cannot write '{path}': there is no folder '{path.absolute().parent}'; make it first")
+    if path.is_dir():
+        raise UserError(f"cannot write '{path}': it is a folder; name a file with --summary")
 
 
 def hush() -> None:
@@ -161,6 +218,7 @@ def start_ray(*, verbose: bool) -> None:
     import ray.data
 
     address = os.environ.get("RAY_ADDRESS") or "local"
+    _check_address(address)
     if not verbose:
         # Ray sets its loggers up when it is imported, so only now can they be turned down.
         hush()
@@ -177,3 +235,22 @@ def start_ray(*, verbose: bool) -> None:
         if address == "local":
             raise JobFailedError(f"Ray did not start on this machine: {short} Is it overloaded? Run it again") from error
         raise UserError(f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS") from None
+    # Ray has put a handler of its own in place.
+    _end_as_interrupted()
+
+
+def _check_address(address: str) -> None:
+    """Raise UserError, within seconds, unless something listens there: Ray itself would wait for minutes."""
+    if address in ("local", "auto"):
+        return
+    found = re.fullmatch(r"(?:ray://)?(?P<host>[^/:]+|\[[^\]]+\]):(?P<port>\d+)", address)
+    if found is None:
+        raise UserError(
+            f"cannot read RAY_ADDRESS '{address}': write HOST:PORT (of the cluster, e.g. 10.0.0.1:6379), auto or local"
+        )
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address}: {error}; check RAY_ADDRESS, or unset it to run on this machine"
+        ) from None

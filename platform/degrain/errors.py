@@ -21,9 +21,11 @@ def find_cause(error: BaseException) -> UserError | JobFailedError | None:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, UserError | JobFailedError):
+        # What Ray makes of a task's error has the error's class too, but a traceback for its text: look inside first.
+        inside = getattr(current, "cause", None)
+        if isinstance(current, UserError | JobFailedError) and not isinstance(inside, BaseException):
             return current
-        nested = [current.__cause__, current.__context__, getattr(current, "cause", None)]
+        nested = [current.__cause__, current.__context__, inside]
         nested.extend(getattr(current, "worker_failures", {}).values())
         nested.extend(getattr(current, name, None) for name in ("training_failed_error", "controller_failure"))
         pending.extend(e for e in nested if isinstance(e, BaseException))

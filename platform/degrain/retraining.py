@@ -17,7 +17,7 @@ from degrain.errors import UserError
 from degrain.storage import Location, Storage
 from degrain.tracking.registry import holders
 from degrain.tracking.runs import Tracker
-from degrain.tuning.study import Say, StudyConfig, StudyResult, run_study
+from degrain.tuning.study import Progress, Say, StudyConfig, StudyResult, run_study
 
 STUDIED_TAG = "studied_patch_set"
 """Marks a retraining that ended well; one that was interrupted is done again."""
@@ -55,10 +55,10 @@ def retrain(
     *,
     folder: Location,
     say: Say,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Retrained:
     """Ingest what is new and, if there is something, run a study on it. Needs a running Ray."""
-    patch_set = ingest(ingest_config, storage, progress).patch_set
+    patch_set = ingest(ingest_config, storage, progress("ingest", "pairs")).patch_set
     version = patch_set.manifest.version
     say(f"patch set: {patch_set.uri} ({patch_set.manifest.pairs} pairs)")
     name = tracker.config.model
@@ -67,7 +67,7 @@ def retrain(
         reason = f"patch set {version} has been studied before"
         return Retrained("unchanged", reason, champion.version if champion else None, None)
     with tracker.run(f"retraining-{version}", "retraining", tags={"patch_set": version}) as run:
-        study = run_study(study_config, patch_set, storage, tracker, folder=folder, say=say, parent=run)
+        study = run_study(study_config, patch_set, storage, tracker, folder=folder, say=say, progress=progress, parent=run)
         decision = next(d for d in study.decisions if d.alias == "champion")
         run.tags({"decision": "promoted" if decision.moved else "kept", "reason": decision.reason, STUDIED_TAG: version})
     challenger = study.registered[0].version if study.registered else None

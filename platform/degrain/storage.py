@@ -4,8 +4,11 @@ One `Storage` value holds the S3 settings and feeds pyarrow (patch sets, checkpo
 bucket answers) and MLflow (artifacts), because each of the three reads other environment variables.
 """
 
+import json
+import math
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +22,19 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
+
+
+def json_bytes(content: object) -> bytes:
+    """Content as an indented JSON file; numbers that JSON cannot say, like the PSNR of equal photos, become null."""
+    return json.dumps(_sayable(content), indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _sayable(content: object) -> object:
+    if isinstance(content, Mapping):
+        return {key: _sayable(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_sayable(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +174,18 @@ class Location:
             raise UserError(
                 f"cannot reach '{self.uri}': {short}; check AWS_ENDPOINT_URL ({where}) and the credentials"
             ) from None
+
+    def check_writable(self) -> None:
+        """Raise UserError unless this can be a folder of results: the bucket answers, or the path can be written."""
+        self.check_answers()
+        if self.remote:
+            return
+        path = Path(self.path)
+        there = next(p for p in (path, *path.parents) if p.exists())
+        if not there.is_dir():
+            raise UserError(f"cannot write to '{self}': '{there}' is a file; name a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"cannot write to '{self}': no permission to write in '{there}'; name another folder")
 
     def exists(self) -> bool:
         """Whether there is a file or folder here."""

@@ -91,7 +91,11 @@ def run_here(name: str, argv: Sequence[object], capsys: pytest.CaptureFixture[st
     summary = tmp_path / f"{name}-summary.json"
     summary.unlink(missing_ok=True)
     capsys.readouterr()
-    status = cli.run(module.main, module.arguments(), [*map(str, argv), "--summary", str(summary)])
+    try:
+        # An argument given twice has its last value: what a test gives comes last.
+        status = cli.run(module.main, module.arguments(), ["--summary", str(summary), *map(str, argv)])
+    except SystemExit as left:
+        status = int(left.code or 0)
     said = capsys.readouterr()
     found = json.loads(summary.read_text()) if summary.exists() else {}
     return Outcome(status, said.out, said.err, found)
@@ -162,7 +166,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         _wait_for_s3(server, folder)
         yield server
     finally:
-        process.terminate()
+        # Asked politely it takes half a minute; its folder is thrown away.
+        process.kill()
         process.wait(timeout=30)
 
 

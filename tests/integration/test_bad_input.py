@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from integration.support import SCENES, TEMPLATES, run_here, start_pipeline, write_pairs, write_tracking
+from integration.support import SCENES, TEMPLATES, free_ports, run_here, start_pipeline, write_pairs, write_tracking
 
 from degrain import cli
+from degrain.errors import UserError
 
 
 @pytest.fixture
@@ -19,8 +20,13 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 BEFORE_RAY = [
     ("tune", ["--models", "red1O"], r"unknown model 'red1O'; did you mean 'red10'? Known models:"),
     ("tune", ["--trials", "1"], "2 models need at least as many trials, got 1"),
-    ("tune", ["--steps", "0"], "steps must be at least 1, got 0"),
-    ("tune", ["--batch-size", "3"], "batch_size 3 is not a multiple of 2 workers"),
+    ("tune", ["--steps", "0"], "--steps must be at least 1, got 0"),
+    ("tune", ["--steps", "many"], "argument --steps: invalid int value: 'many'; see"),
+    ("tune", ["--batch-size", "3"], "--batch-size 3 is not a multiple of 2 workers"),
+    ("tune", ["--out", "{tmp}/typo.yaml"], "'{tmp}/typo.yaml' is a file; name a folder"),
+    ("tune", ["--mlflow", "{tmp}"], "cannot read '{tmp}': Is a directory; name a file with --mlflow"),
+    ("tune", ["--summary", "{tmp}"], "cannot write '{tmp}': it is a folder"),
+    ("tune", ["--tpyo"], "unrecognized arguments: --tpyo; see"),
     ("tune", ["--data", "{tmp}/nowhere"], "is not a patch set: it has no manifest.json"),
     ("tune", ["--mlflow", "{tmp}/none.yaml"], "there is no '{tmp}/none.yaml'"),
     ("tune", ["--mlflow", "{tmp}/typo.yaml"], "unknown key 'experimnt'; did you mean 'experiment'?"),
@@ -29,7 +35,12 @@ BEFORE_RAY = [
     ("train", ["--data", "{tmp}/nowhere"], "is not a patch set"),
     ("train", ["--data", "ftp://host/x"], "only local paths and s3:// are supported"),
     ("train", ["--data", "{tmp}/nowhere", "--arguments", '{{"widht": 3}}'], "takes no argument 'widht'"),
-    ("train", ["--data", "{tmp}/nowhere", "--learning-rate", "-1"], "learning_rate must be positive"),
+    ("train", ["--data", "{tmp}/nowhere", "--learning-rate", "-1"], "--learning-rate must be a positive number"),
+    ("train", ["--data", "{tmp}/nowhere", "--workers", "0"], "--workers must be at least 1, got 0"),
+    ("train", ["--data", "{tmp}/nowhere", "--gpus", "-1"], "--gpus must be a number that is not negative, got -1"),
+    ("train", ["--data", "{tmp}/nowhere", "--batch-size", "9", "--workers", "2"], "--batch-size 9 is not a multiple of 2"),
+    ("train", ["--data", "{tmp}/nowhere", "--arguments", "width"], "argument --arguments: 'width' is not JSON"),
+    ("train", ["--data", "{tmp}/nowhere", "--arguments", "3"], "argument --arguments: '3' is not a JSON object"),
     ("ingest", ["--corpus", "sid={tmp}", "--out", "{tmp}/o"], "unknown corpus 'sid'; did you mean 'sidd'?"),
     ("ingest", ["--corpus", "{tmp}", "--out", "{tmp}/o"], "write NAME=URI"),
     ("ingest", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--stride", "0"], "--stride must be between 1 and"),
@@ -38,6 +49,10 @@ BEFORE_RAY = [
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}"], "would be written over"),
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "{tmp}"], "is not a model of degrain"),
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o"], "there is no model 'models:/degrain-denoiser@champion'"),
+    ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "models:/x"], "write models:/NAME@ALIAS or"),
+    ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "runs:/1/model"], "cannot load a model from 'runs:/1/"),
+    ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "{tmp}/list"], "its card has format None"),
+    ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/typo.yaml"], "is a file; name a folder"),
     ("retrain", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--schedule", "daily"], "'daily' is not a cron schedule"),
     ("retrain", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--schedule", "0 0 30 2 *"], "is not a cron schedule that"),
 ]
@@ -48,12 +63,14 @@ def test_bad_options(
     no_ray: None, name: str, argv: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "typo.yaml").write_text("experimnt: x\n")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "card.json").write_text("[]")
     (tmp_path / "photo.png").write_bytes(write_photo(tmp_path))
     argv = [a.format(tmp=tmp_path) for a in argv]
     if "--mlflow" not in argv and name != "ingest":
         argv += ["--mlflow", str(write_tracking(tmp_path))]
     before = sorted(tmp_path.rglob("*"))
-    done = run_here(name, argv, capsys, tmp_path) if "--summary" not in argv else run_plain(name, argv, capsys)
+    done = run_here(name, argv, capsys, tmp_path)
     assert done.status == 2, done.err
     assert done.out == ""
     assert len(done.err.splitlines()) == 1
@@ -66,14 +83,33 @@ def write_photo(folder: Path) -> bytes:
     return next((write_pairs(folder / "corpus", ["one"]) / "noisy").iterdir()).read_bytes()
 
 
-def run_plain(name: str, argv: list[str], capsys: pytest.CaptureFixture[str]):  # noqa: ANN201
-    from integration.support import Outcome, pipeline
+def test_no_store_is_made_where_a_model_was_to_be_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photo.png").write_bytes(write_photo(tmp_path))
+    (tmp_path / "mlflow.yaml").write_text("")
+    argv = [tmp_path / "photo.png", "--out", tmp_path / "o", "--mlflow", tmp_path / "mlflow.yaml"]
+    done = run_here("denoise", argv, capsys, tmp_path)
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "there are no models yet" in done.err
+    assert not (tmp_path / "mlflow.db").exists()
 
-    module = pipeline(name)
-    capsys.readouterr()
-    status = cli.run(module.main, module.arguments(), argv)
-    said = capsys.readouterr()
-    return Outcome(status, said.out, said.err, {})
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:{free}", "no Ray cluster answers at 127.0.0.1:{free}: .*refused; check RAY_ADDRESS"),
+        ("ray://127.0.0.1:{free}", "no Ray cluster answers at ray://127.0.0.1:{free}: "),
+        ("foo", "cannot read RAY_ADDRESS 'foo': write HOST:PORT"),
+        ("http://127.0.0.1:8265", "cannot read RAY_ADDRESS 'http://127.0.0.1:8265': write HOST:PORT"),
+        ("127.0.0.1:123456", "no Ray cluster answers at 127.0.0.1:123456: "),
+    ],
+)
+def test_a_cluster_that_does_not_answer(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = str(free_ports(1)[0])
+    monkeypatch.setenv("RAY_ADDRESS", address.format(free=free))
+    began = time.monotonic()
+    with pytest.raises(UserError, match=said.replace("{free}", free)):
+        cli.start_ray(verbose=False)
+    assert time.monotonic() - began < 20
 
 
 def unequal(folder: Path) -> None:
@@ -126,6 +162,22 @@ def test_a_corpus_that_cannot_be_used(
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
+@pytest.mark.ray
+def test_a_test_photo_that_changed_is_told_before_the_search(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
+    corpus = write_pairs(tmp_path / "photos", SCENES)
+    ingest = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "out", "--patch-size", 32, *TEMPLATES]
+    run_here("ingest", [*ingest, "--test-scenes", "cliff"], capsys, tmp_path)
+    (corpus / "noisy" / "cliff_0.png").write_bytes((corpus / "noisy" / "delta_0.png").read_bytes())
+    options = ["--data", tmp_path / "out", "--mlflow", write_tracking(tmp_path), "--crop", 24]
+    done = run_here("tune", options, capsys, tmp_path)
+    assert done.status == 2, done.err
+    assert done.err == f"error: '{corpus}/noisy/cliff_0.png' has changed since it was ingested; ingest the corpus again\n"
+    assert "search" not in done.out
+
+
 def kinds_of_runs(client) -> set[str]:  # noqa: ANN001
     experiment = client.get_experiment_by_name("degrain")
     runs = client.search_runs([experiment.experiment_id]) if experiment else []
@@ -133,7 +185,12 @@ def kinds_of_runs(client) -> set[str]:  # noqa: ANN001
 
 
 @pytest.mark.ray
-def test_as_a_command_and_interrupted_by_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "name", "kind"),
+    [(signal.SIGINT, "tune", "trial"), (signal.SIGTERM, "train", "training")],
+    ids=["Ctrl-C of a study", "kill of a training"],
+)
+def test_as_a_command_and_interrupted(how: signal.Signals, name: str, kind: str, tmp_path: Path) -> None:
     """A real process: it ends with 130 and one line, its runs are marked, none of its processes stays."""
     import psutil
     from mlflow import MlflowClient
@@ -149,19 +206,19 @@ def test_as_a_command_and_interrupted_by_ctrl_c(tmp_path: Path) -> None:
     assert "patch set" in out
 
     options = ["--data", tmp_path / "patches", "--mlflow", tracking, "--out", tmp_path / "runs", "--steps", 100_000]
-    running = start_pipeline("tune", [*options, "--batch-size", 2, "--crop", 24], env)
+    running = start_pipeline(name, [*options, "--batch-size", 2, "--crop", 24], env)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     deadline = time.monotonic() + 120
-    while "trial" not in kinds_of_runs(client) and time.monotonic() < deadline:
+    while kind not in kinds_of_runs(client) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert running.poll() is None, running.communicate()
     family = psutil.Process(running.pid).children(recursive=True)
-    os.kill(running.pid, signal.SIGINT)
+    os.kill(running.pid, how)
     out, err = running.communicate(timeout=90)
     assert running.returncode == 130, err[-2000:]
     assert err.splitlines()[-1] == "error: interrupted; what was finished is kept"
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
-    assert kinds_of_runs(client) >= {"study", "trial"}
+    assert kind in kinds_of_runs(client)
     runs = client.search_runs([client.get_experiment_by_name("degrain").experiment_id])
     assert {r.info.status for r in runs} == {"KILLED"}

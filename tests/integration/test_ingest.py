@@ -70,6 +70,26 @@ def test_ingesting_again_finds_the_set_and_new_photos_cut_only_themselves(
     assert old.manifest.version == first.summary["version"]
 
 
+def test_ingesting_again_repairs_what_was_damaged_or_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus, out = write_pairs(tmp_path / "photos", SCENES), tmp_path / "out"
+    first = run_here("ingest", arguments(corpus, out), capsys, tmp_path)
+    lost, torn, spoilt = sorted((out / "shards").glob("*.parquet"))[:3]
+    whole = {p: p.read_bytes() for p in (lost, torn, spoilt)}
+    lost.unlink()
+    torn.write_bytes(whole[torn][:-100])
+    spoilt.write_bytes(whole[spoilt][:-100] + bytes(100))
+    Path(first.summary["uri"], "manifest.json").write_text("{")
+    again = run_here("ingest", arguments(corpus, out), capsys, tmp_path)
+    assert again.status == 0, again.err
+    assert (again.summary["version"], again.summary["reused"]) == (first.summary["version"], False)
+    assert {p: p.read_bytes() for p in whole} == whole
+
+    corpus.rename(tmp_path / "elsewhere")
+    moved = run_here("ingest", arguments(tmp_path / "elsewhere", out), capsys, tmp_path)
+    assert moved.summary["version"] == first.summary["version"]
+    assert all(Path(row.noisy).exists() for row in PatchSet.open(str(out), Storage()).catalog)
+
+
 def test_a_bad_pair_is_refused_with_its_reason_and_the_job_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from integration.support import ROOT, SCENES, TEMPLATES, free_ports, write_pairs, write_tracking
+from integration.support import ROOT, SCENES, TEMPLATES, free_ports, run_here, write_pairs, write_tracking
 from mlflow import MlflowClient
+
+from degrain import cli
 
 pytestmark = pytest.mark.ray
 
@@ -57,7 +59,7 @@ def script(python: Path, folder: Path, ports: list[int], store: Path) -> list[st
         "                   store=Path(sys.argv[6]), cpus=2)\n"
         "    print(*[x.pid for x in s])\n"
         "else:\n"
-        "    print(len(cluster.down(Path(sys.argv[3]))))\n"
+        "    print(len(cluster.down(Path(sys.argv[3]))[0]))\n"
     )
     return [str(python), "-c", code, str(ROOT / "infra" / "ray"), "ACTION", str(folder), *map(str, ports), str(store)]
 
@@ -71,14 +73,22 @@ def act(command: list[str], action: str, env: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("installed", [True, False], ids=["installed", "uploaded"])
-def test_a_submitted_study_succeeds_and_its_model_is_in_the_registry(
-    installed: bool, tmp_path: Path, environment: dict[str, str], request: pytest.FixtureRequest
+def test_a_submitted_job_succeeds_and_its_model_is_in_mlflow(
+    installed: bool,
+    tmp_path: Path,
+    environment: dict[str, str],
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    ray_cluster: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A study where degrain is installed; training from the uploaded checkout where it is not."""
     python = Path(sys.executable) if installed else request.getfixturevalue("bare_python")
     corpus = write_pairs(tmp_path / "photos", SCENES)
     write_tracking(tmp_path)
-    ingest = [sys.executable, "pipelines/ingest.py", "--corpus", f"pairs={corpus}", "--out", str(tmp_path / "patches")]
-    subprocess.run([*ingest, "--patch-size", "32", *TEMPLATES], check=True, cwd=ROOT, env=environment, capture_output=True)
+    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
+    ingest = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "patches", "--patch-size", 32, *TEMPLATES]
+    assert run_here("ingest", ingest, capsys, tmp_path).status == 0
 
     dashboard, mlflow = free_ports(2)
     command = script(python, tmp_path / "cluster", [dashboard, mlflow], tmp_path)
@@ -87,7 +97,10 @@ def test_a_submitted_study_succeeds_and_its_model_is_in_the_registry(
         submit = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{dashboard}"]
         if not installed:
             submit += ["--working-dir", ".", "--runtime-env", "infra/ray/runtime_env.yaml"]
-        study = [
+        job = ["pipelines/tune.py", "--models", "red10", "--trials", "1", "--refit-steps", "4"]
+        if not installed:
+            job = ["pipelines/train.py", "--model", "red10", "--workers", "2"]
+        job += [
             "--data",
             str(tmp_path / "patches"),
             "--out",
@@ -95,10 +108,8 @@ def test_a_submitted_study_succeeds_and_its_model_is_in_the_registry(
             "--mlflow",
             str(tmp_path / "mlflow.yaml"),
         ]
-        study += ["--models", "red10", "--trials", "1", "--steps", "4", "--refit-steps", "4", "--batch-size", "2"]
-        study += ["--crop", "24"]
         done = subprocess.run(
-            [*submit, "--", "python", "pipelines/tune.py", *study],
+            [*submit, "--", "python", *job, "--steps", "4", "--batch-size", "2", "--crop", "24"],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -108,8 +119,15 @@ def test_a_submitted_study_succeeds_and_its_model_is_in_the_registry(
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
         assert "succeeded" in done.stdout + done.stderr
         client = MlflowClient(f"http://127.0.0.1:{mlflow}")
-        held = client.get_model_version_by_alias("degrain-denoiser", "champion")
-        assert held.tags["model"] == "red10"
+        if installed:
+            held = client.get_model_version_by_alias("degrain-denoiser", "champion")
+            assert held.tags["model"] == "red10"
+        else:
+            (run,) = client.search_runs([client.get_experiment_by_name("degrain").experiment_id])
+            assert {a.path for a in client.list_artifacts(run.info.run_id, "model")} == {
+                "model/card.json",
+                "model/weights.safetensors",
+            }
         refused = subprocess.run(
             [*submit, "--", "true"],
             cwd=ROOT,
@@ -141,10 +159,14 @@ def test_down_leaves_a_process_alone_that_got_the_number_of_ours(tmp_path: Path)
     cluster = cluster_module()
     other = subprocess.Popen(["sleep", "60"])
     try:
-        (tmp_path / "c").mkdir()
-        cluster.write_state(tmp_path / "c", [cluster.Server("ray", other.pid, 1.0, "http://127.0.0.1:1")])
-        assert cluster.down(tmp_path / "c") == []
+        scratch = tmp_path / "scratch"
+        for folder in (tmp_path / "c", scratch):
+            folder.mkdir()
+        ended_by_itself = cluster.Server("ray", other.pid, 1.0, "http://127.0.0.1:1", str(scratch))
+        cluster.write_state(tmp_path / "c", [ended_by_itself])
+        assert cluster.down(tmp_path / "c") == ([], [ended_by_itself])
         assert other.poll() is None
+        assert not scratch.exists()
     finally:
         other.kill()
         other.wait()

@@ -182,18 +182,20 @@ def test_the_average_takes_buffers_as_they_are() -> None:
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"validate_every": 0}, "validate_every must be at least 1, got 0"),
         ({"validation_patches": -1}, "validation_patches must be at least 1, got -1"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
-        ({"learning_rate": math.nan}, "learning_rate must be positive, got nan"),
-        ({"gradient_clip": -1.0}, "gradient_clip must be positive, got -1"),
-        ({"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
-        ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number, got 0"),
+        ({"learning_rate": math.inf}, "learning_rate must be a positive number, got inf"),
+        ({"weight_decay": math.nan}, "weight_decay must be a number that is not negative, got nan"),
+        ({"learning_rate": math.nan}, "learning_rate must be a positive number, got nan"),
+        ({"gradient_clip": -1.0}, "gradient_clip must be a positive number, got -1"),
+        ({"weight_decay": -0.1}, "weight_decay must be a number that is not negative, got -0.1"),
+        ({"warmup_steps": -1}, "warmup_steps must be a number that is not negative, got -1"),
         ({"ema_decay": 1.0}, "ema_decay must be at least 0 and below 1, got 1.0"),
         ({"ema_decay": -0.1}, "ema_decay must be at least 0 and below 1, got -0.1"),
         ({"loss": "l2"}, "unknown loss 'l2'; known: mse, l1, charbonnier"),
         ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: adam, adamw"),
         ({"precision": "float16"}, "unknown precision 'float16'; known: auto, float32, bfloat16"),
         ({"crop": 15}, "crop must be at least 16 pixels, got 15"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"seed": -1}, "seed must be a number that is not negative, got -1"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
@@ -210,9 +212,9 @@ def test_without_a_crop_the_whole_patch_is_seen() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"crop": 32}, r"crop 32 is larger than the patches of the set \(20\); lower --crop"),
-        ({"model": "mwcnn", "crop": 17}, "mwcnn takes sides that are multiples of 8, got a crop of 17"),
-        ({"model": "mwcnn", "crop": None}, "mwcnn takes sides that are multiples of 8, got a crop of 20"),
+        ({"crop": 32}, r"crop 32 is larger than the patches of the set \(20\)"),
+        ({"model": "mwcnn", "crop": 17}, "crop 17 does not suit mwcnn, which takes multiples of 8"),
+        ({"model": "mwcnn", "crop": None}, "crop 20 does not suit mwcnn, which takes multiples of 8"),
     ],
 )
 def test_a_crop_that_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from unit.support import natural_photo, random_photo, smooth_photo, with_noise
 
 from degrain.imaging.codecs import Photo
-from degrain.imaging.metrics import Score, finite, mean_score, psnr, score_photo, ssim, to_eight_bits, to_float
+from degrain.imaging.metrics import Score, mean_score, psnr, score_photo, ssim, to_eight_bits, to_float
 
 
 def reference(output: Photo, clean: Photo) -> Score:
@@ -110,10 +110,6 @@ def test_the_mean_counts_each_photo_once() -> None:
 def test_the_mean_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no photos to average over"):
         mean_score([])
-
-
-def test_finite_drops_what_json_cannot_say() -> None:
-    assert [finite(x) for x in (1.5, math.inf, -math.inf, math.nan)] == [1.5, None, None, None]
 
 
 def test_eight_bits_clip_and_round() -> None:

@@ -236,8 +236,25 @@ def test_a_published_set_is_found_by_its_root_and_by_its_version(tmp_path: Path)
         assert found.photos("val") == []
 
 
+def test_publishing_again_repairs_and_tells_whether_it_had_to(tmp_path: Path) -> None:
+    root = STORAGE.locate(tmp_path)
+    assert publish(root, MANIFEST, [ROW])[1] is False
+    assert publish(root, MANIFEST, [ROW])[1] is True
+    for name in ("manifest.json", "catalog.parquet"):
+        (tmp_path / "v1" / name).write_bytes(b"torn")
+        assert publish(root, MANIFEST, [ROW])[1] is False
+        assert PatchSet.open(str(root), STORAGE).catalog == [ROW]
+
+
+def test_a_broken_catalog_is_named(tmp_path: Path) -> None:
+    publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
+    (tmp_path / "v1/catalog.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"cannot read '.+catalog.parquet': .+; remove '.+/current.json' and ingest"):
+        _ = PatchSet.open(str(tmp_path), STORAGE).catalog
+
+
 def test_a_split_without_patches_is_an_error(tmp_path: Path) -> None:
-    patch_set = publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
+    patch_set, _ = publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
     assert [s.key for s in patch_set.shards("train")] == ["a", "c"]
     with pytest.raises(UserError, match="has no patches in its test split; ingest more scenes"):
         patch_set.shards("test")
@@ -266,9 +283,7 @@ def test_a_folder_without_manifest_is_no_patch_set(tmp_path: Path) -> None:
 def test_a_broken_manifest_is_named(tmp_path: Path, content: bytes) -> None:
     publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
     (tmp_path / "v1/manifest.json").write_bytes(content)
-    with pytest.raises(
-        UserError, match=f"cannot read '{tmp_path}/v1/manifest.json': .+; remove it and ingest the corpus again"
-    ):
+    with pytest.raises(UserError, match=f"cannot read '{tmp_path}/v1/manifest.json': .+; ingest the corpus again"):
         PatchSet.open(str(tmp_path), STORAGE)
 
 

@@ -1,5 +1,7 @@
 """Where bytes live: names mean themselves, writing is all or nothing, secrets stay unsaid; and the lock on a folder."""
 
+import json
+import math
 import os
 import re
 import signal
@@ -11,10 +13,15 @@ import pytest
 
 from degrain.errors import JobFailedError, UserError
 from degrain.locking import only_one
-from degrain.storage import Storage
+from degrain.storage import Storage, json_bytes
 
 STORAGE = Storage()
 PACKAGES = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
+
+
+def test_json_says_null_for_numbers_it_has_no_word_for() -> None:
+    content = {"rows": [{"psnr": math.inf, "ssim": 1.0}], "pair": (math.nan, -math.inf, 1.5)}
+    assert json.loads(json_bytes(content)) == {"rows": [{"psnr": None, "ssim": 1.0}], "pair": [None, None, 1.5]}
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "100%", "%20", "ü–日本", "a#b?c", "a=b", "a+b", "'quoted'"])
@@ -204,3 +211,19 @@ def test_a_lock_is_free_after_its_block_also_after_an_error(tmp_path: Path) -> N
         raise AssertionError("two hold the lock")
     with only_one(lock, "retraining"):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(UserError, match=r"no permission to write in '.+closed'; name another folder"):
+        STORAGE.locate(tmp_path / "closed" / "out").check_writable()
+
+
+def test_a_folder_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        with pytest.raises(UserError, match=f"'{tmp_path}/file' is a file; name a folder"):
+            STORAGE.locate(tmp_path / name).check_writable()
+    STORAGE.locate(tmp_path / "new" / "folder").check_writable()
+    assert not (tmp_path / "new").exists()

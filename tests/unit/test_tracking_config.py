@@ -88,7 +88,7 @@ def test_a_part_of_the_keys_leaves_the_others_at_their_defaults(tmp_path: Path) 
         ("promotion: {must_beat: [bm3d]}", "must_beat: unknown row 'bm3d'; known: untouched, nlm"),
         ("promotion: {min_psnr_improvement_db: '1'}", "promotion.min_psnr_improvement_db must be a number, got '1'"),
         ("promotion: {min_psnr_improvement_db: true}", "promotion.min_psnr_improvement_db must be a number, got True"),
-        ("promotion: {min_ssim_improvement: -0.1}", "an improvement must not be negative"),
+        ("promotion: {min_ssim_improvement: -0.1}", "promotion.min_ssim_improvement must be a number that is not"),
         ("- a\n- b", "the file must be a mapping of keys to values"),
         ("text", "the file must be a mapping of keys to values"),
     ],

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from degrain.data.catalog import CatalogRow, assign_splits, read_catalog
+from degrain.data.catalog import CatalogRow, assign_splits
 from degrain.data.corpora import Corpus, CorpusOptions, Pair, split_name
 from degrain.data.patches import (
     CUTTER_VERSION,
@@ -25,8 +26,8 @@ from degrain.data.patches import (
     Shard,
     covered_pixels,
     digest,
+    open_catalog,
     pair_table,
-    point_to,
     publish,
     read_pointer,
     set_version,
@@ -98,12 +99,12 @@ def ingest(
 ) -> Ingested:
     """Make the patch set of the corpora, or find it. Needs a running Ray; `progress` gets (pairs done, pairs in all).
 
-    Raises UserError for a missing folder, a corpus without pairs, or too many refused pairs; a set that exists is never
-    touched.
+    Raises UserError for a missing folder, a corpus without pairs, or too many refused pairs. A set that exists stays as
+    it is, but for what is damaged or says where photos were before they moved.
     """
     began = time.monotonic()
     root = storage.locate(config.out)
-    root.check_answers()
+    root.check_writable()
     pairs, unplaced = _list_all(config, storage)
     splits = assign_splits(
         pairs,
@@ -121,12 +122,7 @@ def ingest(
         progress(len(rows), len(pairs))
     _check_refused(rows, config.max_refused)
     version = set_version(rows, config.geometry)
-    reused = (root / version / "manifest.json").exists()
-    if reused:
-        point_to(root, version)
-        patch_set = PatchSet.open(str(root / version), storage)
-    else:
-        patch_set = publish(root, _manifest(version, config, rows, shards), rows)
+    patch_set, reused = publish(root, _manifest(version, config, rows, shards), rows)
     return Ingested(patch_set, unplaced, reused, time.monotonic() - began)
 
 
@@ -146,10 +142,9 @@ def _list_all(config: IngestConfig, storage: Storage) -> tuple[list[Pair], list[
 
 def _previous_splits(root: Location) -> dict[str, str]:
     pointer = root / "current.json"
-    catalog = root / read_pointer(pointer) / "catalog.parquet" if pointer.exists() else None
-    if catalog is None or not catalog.exists():
+    if not pointer.exists():
         return {}
-    return {row.scene: row.split for row in read_catalog(catalog.read_bytes())}
+    return {row.scene: row.split for row in open_catalog(root, read_pointer(pointer))}
 
 
 def _chunks(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -198,14 +193,10 @@ def cut_chunk(chunk: Sequence[Pair], root: Location, geometry: PatchGeometry) ->
     files = [(_read(p.noisy, root.storage), _read(p.clean, root.storage)) for p in chunk]
     hashes = [(_hash(noisy), _hash(clean)) for noisy, clean in files]
     key = digest([CUTTER_VERSION, asdict(geometry), [[p.id, *h] for p, h in zip(chunk, hashes, strict=True)]])
-    note = root / "shards" / f"{key}.json"
-    if note.exists():
-        # A note that a failing disk has damaged is no note: the shard is cut again.
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            kept = json.loads(note.read_bytes())
-            return [Found(**f) for f in kept["found"]], kept["shard"]
+    note, target = (root / "shards" / f"{key}.{kind}" for kind in ("json", "parquet"))
+    if (kept := _kept(note, target)) is not None:
+        return kept
 
-    target = root / "shards" / f"{key}.parquet"
     found: list[Found] = []
     with target.replacing() as path, target.filesystem.open_output_stream(path) as stream:
         with pq.ParquetWriter(
@@ -230,6 +221,19 @@ def cut_chunk(chunk: Sequence[Pair], root: Location, geometry: PatchGeometry) ->
     shard = {"key": key, "patches": patches, "bytes": size} if patches else None
     note.write_bytes(json.dumps({"found": [asdict(f) for f in found], "shard": shard}).encode())
     return found, shard
+
+
+def _kept(note: Location, target: Location) -> tuple[list[Found], dict[str, Any] | None] | None:
+    """What was found when the shard `target` was cut; None if it never was, or if a failing disk damaged either file."""
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, pa.ArrowException):
+        said = json.loads(note.read_bytes())
+        found, shard = [Found(**f) for f in said["found"]], said["shard"]
+        if shard is not None:
+            with target.filesystem.open_input_file(target.path) as file:
+                if file.size() != shard["bytes"] or pq.read_metadata(file).num_rows != shard["patches"]:
+                    return None
+        return found, shard
+    return None
 
 
 def _read(uri: str, storage: Storage) -> bytes | None:

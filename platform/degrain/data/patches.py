@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from degrain.data.catalog import CatalogRow, read_catalog, write_catalog
 from degrain.errors import UserError
 from degrain.imaging.codecs import Photo
-from degrain.storage import Location, Storage
+from degrain.storage import Location, Storage, json_bytes
 
 CUTTER_VERSION = 1
 """Raise it when the same photos and geometry would give other bytes."""
@@ -169,7 +169,7 @@ class Manifest:
             "patches": {s: self.patches(s) for s in sorted({shard.split for shard in self.shards})},
             **asdict(self),
         }
-        return json.dumps(content, indent=1).encode()
+        return json_bytes(content)
 
     @classmethod
     def from_json(cls, content: bytes) -> "Manifest":
@@ -229,7 +229,7 @@ class PatchSet:
         try:
             manifest = Manifest.from_json(file.read_bytes())
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read '{file}': {error}; remove it and ingest the corpus again") from None
+            raise UserError(f"cannot read '{file}': {error}; ingest the corpus again") from None
         root = folder.uri.rpartition("/")[0]
         return cls(Location(root, storage), manifest)
 
@@ -240,8 +240,8 @@ class PatchSet:
 
     @cached_property
     def catalog(self) -> list[CatalogRow]:
-        """All pairs of the set, refused ones included."""
-        return read_catalog((self.root / self.manifest.version / "catalog.parquet").read_bytes())
+        """All pairs of the set, refused ones included. Raises UserError if the file is gone or damaged."""
+        return open_catalog(self.root, self.manifest.version)
 
     def photos(self, split: str) -> list[CatalogRow]:
         """The pairs of a split that were not refused, by id."""
@@ -261,8 +261,7 @@ class PatchSet:
             table = pq.read_table(place.path, filesystem=place.filesystem, columns=["noisy", "clean"])
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"cannot read shard '{place}': {str(error).splitlines()[0]}; remove it and its .json, remove "
-                f"'{self.uri}' and ingest the corpus again"
+                f"cannot read shard '{place}': {str(error).splitlines()[0]}; remove it and ingest the corpus again"
             ) from None
         side = self.manifest.geometry.patch_size
         return column_patches(table["noisy"], side), column_patches(table["clean"], side)
@@ -276,13 +275,38 @@ def read_pointer(pointer: Location) -> str:
         raise UserError(f"'{pointer}' is damaged; remove it and ingest the corpus again, which cuts nothing anew") from None
 
 
-def publish(root: Location, manifest: Manifest, rows: Sequence[CatalogRow]) -> PatchSet:
-    """Make a set exist: catalog, then manifest, then the pointer to the newest version."""
+def open_catalog(root: Location, version: str) -> list[CatalogRow]:
+    """The catalog of a version below `root`. Raises UserError if it is gone or damaged."""
+    file = root / version / "catalog.parquet"
+    try:
+        return read_catalog(file.read_bytes())
+    except (OSError, pa.ArrowException, TypeError) as error:
+        raise UserError(
+            f"cannot read '{file}': {str(error).splitlines()[0]}; remove '{root}/current.json' and ingest the corpus "
+            "again, which cuts nothing anew"
+        ) from None
+
+
+def publish(root: Location, manifest: Manifest, rows: Sequence[CatalogRow]) -> tuple[PatchSet, bool]:
+    """Make a set exist: catalog, then manifest, then the pointer to the newest version.
+
+    Gives the set and whether it was there already, just so. What was there otherwise, because it was damaged or because the
+    photos have moved since, is written over.
+    """
     folder = root / manifest.version
-    (folder / "catalog.parquet").write_bytes(write_catalog(rows))
-    (folder / "manifest.json").write_bytes(manifest.to_json())
+    contents = {"catalog.parquet": write_catalog(rows), "manifest.json": manifest.to_json()}
+    stale = [name for name, content in contents.items() if not _holds(folder / name, content)]
+    for name in stale:
+        (folder / name).write_bytes(contents[name])
     point_to(root, manifest.version)
-    return PatchSet(root, manifest)
+    return PatchSet(root, manifest), not stale
+
+
+def _holds(file: Location, content: bytes) -> bool:
+    try:
+        return file.read_bytes() == content
+    except FileNotFoundError:
+        return False
 
 
 def point_to(root: Location, version: str) -> None:

@@ -6,18 +6,20 @@ Each photo is one Ray task on one core, so that seconds per megapixel are of one
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import ray
 
 from degrain.data.catalog import CatalogRow
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo, UnreadablePhotoError, decode
+from degrain.imaging.codecs import Photo, decode
 from degrain.imaging.denoiser import Denoiser
 from degrain.imaging.metrics import Score, mean_score, score_photo
 from degrain.storage import Storage
 
 _WARM_UP_SIDE = 64
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,29 @@ def load_pair(row: CatalogRow, storage: Storage) -> tuple[Photo, Photo]:
 
     Raises UserError if a file is gone or has other content.
     """
-    photos: list[Photo] = []
+    noisy, clean = (decode(content) for content in _read_pair(row, storage))
+    return noisy, clean
+
+
+def check_photos(rows: Sequence[CatalogRow], storage: Storage) -> None:
+    """Raise UserError if a photo of the rows is gone or has other content: better before a search than after it."""
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        for _ in pool.map(lambda row: len(_read_pair(row, storage)), rows):
+            pass
+
+
+def _read_pair(row: CatalogRow, storage: Storage) -> list[bytes]:
+    contents: list[bytes] = []
     for uri, expected in ((row.noisy, row.noisy_hash), (row.clean, row.clean_hash)):
         try:
             content = storage.locate(uri).read_bytes()
-            if hashlib.blake2b(content, digest_size=16).hexdigest() != expected:
-                raise UserError(f"'{uri}' has changed since it was ingested; ingest the corpus again")
-            photos.append(decode(content))
-        except (OSError, UnreadablePhotoError) as error:
-            raise UserError(f"cannot read '{uri}' of the patch set's catalog: {error}; ingest the corpus again") from None
-    return photos[0], photos[1]
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"cannot read '{uri}' of the patch set's catalog: {reason}; ingest the corpus again") from None
+        if hashlib.blake2b(content, digest_size=16).hexdigest() != expected:
+            raise UserError(f"'{uri}' has changed since it was ingested; ingest the corpus again")
+        contents.append(content)
+    return contents
 
 
 def run_one(denoiser: Denoiser, row: CatalogRow, storage: Storage, *, keep: bool) -> PhotoResult:

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
+from degrain.errors import UserError
+
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
 
@@ -36,8 +38,11 @@ class Execution:
 def choose_execution(device: torch.device, precision: Precision = "auto") -> Execution:
     """bfloat16 autocast with channels_last where the device computes bfloat16 in hardware, else float32.
 
-    Measured in docs/performance.md. CPUs without bfloat16 instructions emulate it slower than float32.
+    Measured in docs/performance.md. CPUs without bfloat16 instructions emulate it slower than float32. Raises UserError for
+    a CUDA device where there is none.
     """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here; use --device cpu, or check the driver and the torch build")
     if precision == "auto":
         precision = "bfloat16" if _computes_bfloat16(device) else "float32"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32

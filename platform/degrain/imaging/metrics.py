@@ -8,7 +8,6 @@ sigma 1.5, population covariance, per channel, averaged. Taken per whole photo, 
 comparable with `rgb8`, because patches have more border.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -96,8 +95,3 @@ def score_photo(output: Photo, clean: Photo) -> Score:
     """Score one whole 8-bit photo against its clean one by `rgb8`."""
     a, b = (torch.tensor(x).permute(2, 0, 1)[None] for x in (output, clean))
     return Score(psnr(a, b).item(), ssim(a, b).item())
-
-
-def finite(value: float) -> float | None:
-    """The value, or None where it is infinite or NaN, which JSON cannot say."""
-    return value if math.isfinite(value) else None

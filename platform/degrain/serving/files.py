@@ -24,7 +24,7 @@ class DenoisedFile:
 
 
 def find_photos(named: Sequence[str], storage: Storage) -> list[Location]:
-    """The photos that the arguments name: files, and all photo files directly in folders.
+    """The photos that the arguments name, each once: files, and all photo files directly in folders.
 
     Raises UserError for a path that does not exist or a folder without photos.
     """
@@ -41,7 +41,7 @@ def find_photos(named: Sequence[str], storage: Storage) -> list[Location]:
             found.append(place)
         else:
             raise UserError(f"there is no photo '{text}'; check the path")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def targets(photos: Sequence[Location], out: Location) -> list[Location]:

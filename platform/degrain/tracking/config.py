@@ -28,8 +28,9 @@ class PromotionRules:
     def __post_init__(self) -> None:
         if unknown := set(self.must_beat) - set(BASELINES):
             raise ValueError(f"must_beat: unknown row '{min(unknown)}'; known: {', '.join(BASELINES)}")
-        if min(self.min_psnr_improvement_db, self.min_ssim_improvement) < 0:
-            raise ValueError("an improvement must not be negative")
+        for name in ("min_psnr_improvement_db", "min_ssim_improvement"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"promotion.{name} must be a number that is not negative, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class TrackingConfig:
         for name in ("tracking_uri", "artifacts", "experiment", "model"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
+        if set(self.model) & set("/:@"):
+            raise ValueError(f"model must not contain '/', ':' or '@', got '{self.model}'")
 
     @property
     def embedded(self) -> bool:
@@ -71,6 +74,8 @@ def load_tracking_config(path: Path) -> TrackingConfig:
         raw = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
         raise UserError(f"there is no '{path}'; run from the folder that has it, or name it with --mlflow") from None
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror}; name a file with --mlflow") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read '{path}': {' '.join(str(error).split())}") from None
     try:

@@ -6,6 +6,7 @@ runs no code but ours.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from degrain.errors import UserError
 from degrain.imaging.denoiser import NetworkDenoiser
+from degrain.storage import json_bytes
 from degrain.tracking.runs import Run, Tracker
 
 CARD_FORMAT = 1
@@ -76,20 +78,22 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None
     # safetensors wants plain, contiguous memory; channels_last weights are strided.
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     safetensors.torch.save_file(plain, folder / WEIGHTS_FILE)
-    (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=1))
+    (folder / CARD_FILE).write_bytes(json_bytes(asdict(card)))
 
 
 def read_model(folder: Path, *, name: str | None = None, device: str = "cpu") -> tuple[NetworkDenoiser, Card]:
     """Read a network's two files as a denoiser. Raises UserError if they are missing or not of this format."""
     try:
         raw = json.loads((folder / CARD_FILE).read_text())
-        if raw.get("format") != CARD_FORMAT:
-            raise ValueError(f"its card has format {raw.get('format')}, this version of degrain reads {CARD_FORMAT}")
+        kind = raw.get("format") if isinstance(raw, dict) else None
+        if kind != CARD_FORMAT:
+            raise ValueError(f"its card has format {kind}, this version of degrain reads {CARD_FORMAT}")
         card = Card(**raw)
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         return NetworkDenoiser(card.model, card.arguments, weights, name=name, device=device), card
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(f"'{folder}' is not a model of degrain: {str(error).splitlines()[0]}") from None
+        short = " ".join(str(error).split())[:200]
+        raise UserError(f"'{folder}' is not a model of degrain: {short}; name a folder that train.py wrote") from None
 
 
 def log_model(run: Run, weights: Mapping[str, Tensor], card: Card) -> None:
@@ -141,13 +145,14 @@ def load_registered(client: MlflowClient, uri: str, *, device: str = "cpu") -> t
 
 
 def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion
-    rest = uri.removeprefix("models:/")
-    name, by_alias, alias = rest.partition("@")
+    parts = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
+    if parts is None:
+        raise UserError(f"cannot read model '{uri}': write models:/NAME@ALIAS or models:/NAME/VERSION")
+    name = parts["name"]
     try:
-        if by_alias:
-            return client.get_model_version_by_alias(name, alias)
-        name, _, number = rest.partition("/")
-        return client.get_model_version(name, number)
+        if parts["alias"]:
+            return client.get_model_version_by_alias(name, parts["alias"])
+        return client.get_model_version(name, parts["version"])
     except MlflowException:
         known = holders(client, name)
         there = ", ".join(f"models:/{name}@{a}" for a in sorted(known)) or "none; run pipelines/tune.py first"

@@ -86,11 +86,13 @@ class Run:
         return str(self._client.get_run(self.id).info.artifact_uri)
 
 
-def connect(config: TrackingConfig, storage: Storage) -> MlflowClient:
-    """A client of the tracking store and registry.
+def connect(config: TrackingConfig, storage: Storage, *, make: bool = True) -> MlflowClient:
+    """A client of the tracking store and registry; makes an embedded store that is not there, unless told not to.
 
     Raises UserError if the server does not answer or the store cannot be used.
     """
+    if not make and config.embedded and not Path(config.tracking_uri.removeprefix("sqlite:///")).exists():
+        raise UserError(f"there are no models yet: no store at {config.tracking_uri}; run pipelines/tune.py first")
     os.environ.update(storage.mlflow_environment())
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # MLflow reports its use to its makers unless told not to, and has made its client when it was imported.
@@ -131,6 +133,11 @@ class Tracker:
             if experiment is None:
                 location = str(storage.locate(config.artifacts)) if config.embedded else None
                 experiment_id = client.create_experiment(config.experiment, artifact_location=location)
+            elif experiment.lifecycle_stage != "active":
+                raise UserError(
+                    f"the MLflow experiment '{config.experiment}' was deleted; restore it with 'mlflow experiments restore "
+                    f"--experiment-id {experiment.experiment_id}', or name another in mlflow.yaml"
+                )
             else:
                 experiment_id = experiment.experiment_id
         return cls(config, client, str(experiment_id))

@@ -57,11 +57,11 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "gradient_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)}")
         for name in ("weight_decay", "warmup_steps", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a number that is not negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
         for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
@@ -78,10 +78,10 @@ class TrainingConfig:
         """
         crop = self.crop or patch_side
         if crop > patch_side:
-            raise ValueError(f"crop {crop} is larger than the patches of the set ({patch_side}); lower --crop")
+            raise ValueError(f"crop {crop} is larger than the patches of the set ({patch_side})")
         size = size_contract(self.model, **self.arguments)
         if size.padded(crop) != crop:
-            raise ValueError(f"{self.model} takes sides that are multiples of {size.multiple}, got a crop of {crop}")
+            raise ValueError(f"crop {crop} does not suit {self.model}, which takes multiples of {size.multiple}")
         return crop
 
     def to_dict(self) -> dict[str, Any]:

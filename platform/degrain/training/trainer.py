@@ -61,6 +61,16 @@ def report_line(metrics: Metrics, steps: int) -> str:
     )
 
 
+def check_workers(workers: int, gpus_per_worker: float, batch_size: int) -> None:
+    """Raise ValueError unless so many workers can be, and share a batch evenly."""
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if not 0 <= gpus_per_worker < float("inf"):
+        raise ValueError(f"gpus must be a number that is not negative, got {gpus_per_worker}")
+    if batch_size % workers:
+        raise ValueError(f"batch_size {batch_size} is not a multiple of {workers} workers")
+
+
 def check_resources(workers: int, gpus_per_worker: float) -> None:
     """Raise UserError if the cluster has fewer CPUs or GPUs than asked, for Ray would wait for ever."""
     there = ray.cluster_resources()

@@ -8,7 +8,6 @@
 In MLflow the study is a parent run and each trial and refit its child.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,12 @@ from pathlib import Path
 from degrain.data.patches import PatchSet
 from degrain.data.resident import ResidentSplit, make_resident
 from degrain.errors import JobFailedError, UserError
-from degrain.evaluation.comparison import Comparison, compare
+from degrain.evaluation.comparison import Comparison, check_photos, compare
 from degrain.evaluation.figures import save_crops
 from degrain.imaging.denoiser import Denoiser, NetworkDenoiser, Untouched
 from degrain.imaging.filters import NonLocalMeans
 from degrain.imaging.metrics import PATCH_PROTOCOL, PROTOCOL
-from degrain.storage import Location, Storage
+from degrain.storage import Location, Storage, json_bytes
 from degrain.tracking.config import BASELINES
 from degrain.tracking.promotion import ALIASES, Decision, Scored, decide
 from degrain.tracking.registry import ModelVersion, holders, load_registered, register
@@ -31,12 +30,14 @@ from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import spread
 from degrain.training.session import Metrics
-from degrain.training.trainer import Trained, check_resources, report_line, train_distributed, trained_card
+from degrain.training.trainer import Trained, check_resources, check_workers, report_line, train_distributed, trained_card
 from degrain.tuning.search import Observer, Trial, search
 from degrain.tuning.space import SCALES, Scale, draw_trials, search_space
 
 Say = Callable[[str], None]
 """Prints a line for the user."""
+Progress = Callable[[str, str], Callable[[int, int], None]]
+"""Begins a progress display of a label and a unit; gives what is told (done, in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +80,12 @@ class StudyConfig:
             search_space(model, self.scale)
         if self.trials < len(self.models):
             raise ValueError(f"{len(self.models)} models need at least as many trials, got {self.trials}")
-        for name in ("steps", "refit_steps", "batch_size", "workers", "validation_patches", "test_photos"):
+        for name in ("steps", "refit_steps", "batch_size", "validation_patches", "test_photos"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
-        if not 0 <= self.gpus < float("inf"):
-            raise ValueError(f"gpus must be a number that is not negative, got {self.gpus}")
-        if self.batch_size % self.workers:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of {self.workers} workers")
+        check_workers(self.workers, self.gpus, self.batch_size)
 
     def training(self, **changes: object) -> TrainingConfig:
         """The configuration that trials and refits share, with `changes`."""
@@ -159,15 +157,19 @@ def run_study(
     *,
     folder: Location,
     say: Say,
+    progress: Progress,
     parent: Run | None = None,
 ) -> StudyResult:
     """Run a whole study on a patch set. Needs a running Ray.
 
-    Checkpoints, table and picture go to `folder`/<name of the study>. Raises JobFailedError if no trial succeeds.
+    Checkpoints, table and picture go to `folder`/<name of the study>. Raises JobFailedError if no trial succeeds, UserError,
+    before the search, for patches or photos that the study cannot use.
     """
     for model in config.models:
         _check_crop(config, model, patch_set)
     check_resources(config.workers, config.gpus)
+    test_photos = patch_set.photos("test")
+    check_photos([test_photos[i] for i in spread(len(test_photos), config.test_photos)], storage)
     name = time.strftime("study-%Y%m%d-%H%M%S")
     tags = {
         "patch_set": patch_set.manifest.version,
@@ -177,7 +179,7 @@ def run_study(
     with tracker.run(name, "study", parent=parent, tags={**tags, "test_protocol": PROTOCOL}) as run:
         run.params(asdict(config))
         splits = {"train_split": make_resident(patch_set, "train"), "val_split": make_resident(patch_set, "val")}
-        study = _Study(config, patch_set, storage, tracker, run, tags, folder / name, splits, say)
+        study = _Study(config, patch_set, storage, tracker, run, tags, folder / name, splits, say, progress)
         trials = study.search()
         refits = study.refit(trials)
         comparison, present = study.compare(refits)
@@ -274,6 +276,7 @@ class _Study:
     splits: Mapping[str, ResidentSplit]
     """`train_split` and `val_split`."""
     say: Say
+    progress: Progress
 
     def search(self) -> list[Trial]:
         """Run the trials. Raises JobFailedError if none succeeds."""
@@ -339,7 +342,7 @@ class _Study:
         of_all = f" of {len(rows)}" if len(photos) < len(rows) else ""
         count = f"{len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)"
         self.say(f"compare: {len(denoisers)} denoisers on {count}")
-        return compare(denoisers, photos, self.storage), present
+        return compare(denoisers, photos, self.storage, progress=self.progress("compare", "photos")), present
 
     def register(
         self, refits: Sequence[Refit], comparison: Comparison, present: Mapping[str, ModelVersion]
@@ -371,7 +374,7 @@ class _Study:
         table, summary = result.folder / "comparison.md", result.folder / "summary.json"
         table.write_text(result.comparison.to_markdown() + "\n")
         save_crops(result.comparison, ["nlm", best.name], result.picture)
-        summary.write_text(json.dumps(result.to_summary(), indent=1))
+        summary.write_bytes(json_bytes(result.to_summary()))
         for path in (table, result.picture, summary):
             self.run.file(path)
             if self.folder.remote:
