@@ -28,7 +28,7 @@ FOLDER = ROOT / "runs" / "cluster"
 STATE_FILE = "cluster.json"
 RAY_STARTED = b"Ray runtime started"
 START_SECONDS = 180
-STOP_SECONDS = 15
+STOP_SECONDS = 5
 
 
 @dataclass(frozen=True)

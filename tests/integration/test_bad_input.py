@@ -184,28 +184,34 @@ def kinds_of_runs(client) -> set[str]:  # noqa: ANN001
     return {run.data.tags["degrain.kind"] for run in runs}
 
 
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A patch set, made by the command."""
+    folder = tmp_path_factory.mktemp("ingested")
+    corpus = write_pairs(folder / "photos", SCENES)
+    ingest = ["--corpus", f"pairs={corpus}", "--out", folder / "patches", "--patch-size", 32, *TEMPLATES]
+    made = start_pipeline("ingest", ingest, {"RAY_ADDRESS": ""})
+    out, err = made.communicate(timeout=120)
+    assert made.returncode == 0, err
+    assert err == ""
+    assert "patch set" in out
+    return folder / "patches"
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("how", "name", "kind"),
     [(signal.SIGINT, "tune", "trial"), (signal.SIGTERM, "train", "training")],
     ids=["Ctrl-C of a study", "kill of a training"],
 )
-def test_as_a_command_and_interrupted(how: signal.Signals, name: str, kind: str, tmp_path: Path) -> None:
+def test_as_a_command_and_interrupted(how: signal.Signals, name: str, kind: str, ingested: Path, tmp_path: Path) -> None:
     """A real process: it ends with 130 and one line, its runs are marked, none of its processes stays."""
     import psutil
     from mlflow import MlflowClient
 
-    corpus = write_pairs(tmp_path / "photos", SCENES)
     tracking = write_tracking(tmp_path)
     env = {"RAY_ADDRESS": ""}
-    ingest = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "patches", "--patch-size", 32, *TEMPLATES]
-    made = start_pipeline("ingest", ingest, env)
-    out, err = made.communicate(timeout=120)
-    assert made.returncode == 0, err
-    assert err == ""
-    assert "patch set" in out
-
-    options = ["--data", tmp_path / "patches", "--mlflow", tracking, "--out", tmp_path / "runs", "--steps", 100_000]
+    options = ["--data", ingested, "--mlflow", tracking, "--out", tmp_path / "runs", "--steps", 100_000]
     running = start_pipeline(name, [*options, "--batch-size", 2, "--crop", 24], env)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     deadline = time.monotonic() + 120
@@ -214,7 +220,7 @@ def test_as_a_command_and_interrupted(how: signal.Signals, name: str, kind: str,
     assert running.poll() is None, running.communicate()
     family = psutil.Process(running.pid).children(recursive=True)
     os.kill(running.pid, how)
-    out, err = running.communicate(timeout=90)
+    _, err = running.communicate(timeout=90)
     assert running.returncode == 130, err[-2000:]
     assert err.splitlines()[-1] == "error: interrupted; what was finished is kept"
     _, alive = psutil.wait_procs(family, timeout=30)

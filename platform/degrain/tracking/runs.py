@@ -8,7 +8,9 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -38,6 +40,23 @@ def store_errors() -> Iterator[None]:
     except MlflowException as error:
         short = " ".join(str(error).split())[:200]
         raise JobFailedError(f"the MLflow store failed: {short}; make sure it can be written, and run again") from error
+
+
+@contextlib.contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of a block: a run that is made but not yet known would stay RUNNING for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {s: signal.signal(s, lambda number, _: arrived.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 class Run:
@@ -147,14 +166,14 @@ class Tracker:
         self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None
     ) -> Iterator[Run]:
         """A run for the length of a block: FINISHED at its end, FAILED on an error, KILLED on Ctrl-C."""
-        run = self.start(name, kind, parent=parent, tags=tags)
+        run: Run | None = None
         try:
+            with interrupts_deferred():
+                run = self.start(name, kind, parent=parent, tags=tags)
             yield run
-        except (KeyboardInterrupt, SystemExit):
-            run.finish("KILLED")
-            raise
-        except BaseException:
-            run.finish("FAILED")
+        except BaseException as error:
+            if run is not None:
+                run.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
             raise
         run.finish()
 

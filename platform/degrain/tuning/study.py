@@ -26,7 +26,7 @@ from degrain.storage import Location, Storage, json_bytes
 from degrain.tracking.config import BASELINES
 from degrain.tracking.promotion import ALIASES, Decision, Scored, decide
 from degrain.tracking.registry import ModelVersion, holders, load_registered, register
-from degrain.tracking.runs import Run, Tracker
+from degrain.tracking.runs import Run, Tracker, interrupts_deferred
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import spread
 from degrain.training.session import Metrics
@@ -224,9 +224,10 @@ class _TrialRuns(Observer):
 
     def started(self, trial: Trial) -> None:
         if trial.number not in self._runs:
-            run = self._tracker.start(trial.name, "trial", parent=self._parent, tags=self._tags)
+            with interrupts_deferred():
+                run = self._tracker.start(trial.name, "trial", parent=self._parent, tags=self._tags)
+                self._runs[trial.number] = run
             run.params({**trial.config.to_dict(), "parameters": trial.parameters})
-            self._runs[trial.number] = run
 
     def reported(self, trial: Trial, metrics: Metrics) -> None:
         self._runs[trial.number].metrics(metrics, step=int(metrics["step"]))
