@@ -44,7 +44,7 @@ def store_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of a block: a run that is made but not yet known would stay RUNNING for ever."""
+    """Let Ctrl-C and SIGTERM wait for the end of a block: a run that is made but not known yet would stay RUNNING."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
