@@ -48,6 +48,7 @@ format: $(VENV)/.installed-dev  ## format the code
 
 bench: $(VENV)/.installed-dev  ## measure speed, as ratios
 	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tests/benchmarks/ingest.py
 
 up: $(VENV)/.installed  ## a Ray head and an MLflow server on 127.0.0.1
 	@$(BIN)/python infra/ray/cluster.py up

@@ -20,8 +20,12 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     """Ingest and print what was found."""
     config = cli.checked(lambda: ingest_config(options), options)
     storage = Storage.from_environment()
-    cli.start_ray(verbose=options.verbose)
-    done = ingest(config, storage, console.progress("ingest", "pairs"))
+    done = ingest(
+        config,
+        storage,
+        start_ray=lambda: cli.start_ray(verbose=options.verbose),
+        progress=console.progress("ingest", "pairs"),
+    )
     manifest = done.patch_set.manifest
     for row in done.patch_set.catalog:
         if row.refused:

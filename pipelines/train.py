@@ -15,7 +15,7 @@ from degrain.storage import Storage
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.registry import log_model, write_model
 from degrain.tracking.runs import Tracker
-from degrain.training.config import LOSSES, OPTIMIZERS, TrainingConfig
+from degrain.training.config import LOSSES, MIXES, OPTIMIZERS, TrainingConfig
 from degrain.training.session import Metrics
 from degrain.training.trainer import check_resources, check_workers, report_line, train_distributed, trained_card
 
@@ -31,6 +31,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--steps", type=int, default=default.steps, help="optimizer steps")
     add("--batch-size", type=int, default=default.batch_size, help="patches per step over all workers")
     add("--crop", type=int, default=0, help="side of the random crop from each patch, pixels; 0: all of it")
+    add("--mix", choices=MIXES, default=default.mix, help="show patches as they come, or all cameras and ISOs evenly")
     add("--loss", choices=LOSSES, default=default.loss, help="loss between output and clean patch")
     add("--optimizer", choices=OPTIMIZERS, default=default.optimizer, help="optimizer")
     add("--learning-rate", type=float, default=default.learning_rate, help="highest learning rate")
@@ -55,6 +56,7 @@ def configured(options: argparse.Namespace) -> TrainingConfig:
         steps=options.steps,
         batch_size=options.batch_size,
         crop=options.crop or None,
+        mix=options.mix,
         loss=options.loss,
         optimizer=options.optimizer,
         learning_rate=options.learning_rate,

@@ -40,7 +40,8 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
     if patch_set is None:
         console.say("data: the embedded corpus, 21 pairs of 7 photographs with camera-like noise")
         embedded = IngestConfig(corpora=[f"embedded={out}/embedded/photos"], out=f"{out}/embedded/patches")
-        patch_set = ingest(embedded, storage, console.progress("ingest", "pairs")).patch_set
+        progress = console.progress("ingest", "pairs")
+        patch_set = ingest(embedded, storage, start_ray=lambda: None, progress=progress).patch_set
     counts = ", ".join(f"{patch_set.manifest.patches(s)} {s}" for s in ("train", "val", "test"))
     console.say(f"patch set: {patch_set.uri} ({counts} patches of {patch_set.manifest.geometry.patch_size} pixels)")
     config = cli.checked(lambda: fitted_to_cluster(config, options), options)

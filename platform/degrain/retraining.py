@@ -58,7 +58,7 @@ def retrain(
     progress: Progress,
 ) -> Retrained:
     """Ingest what is new and, if there is something, run a study on it. Needs a running Ray."""
-    patch_set = ingest(ingest_config, storage, progress("ingest", "pairs")).patch_set
+    patch_set = ingest(ingest_config, storage, start_ray=lambda: None, progress=progress("ingest", "pairs")).patch_set
     version = patch_set.manifest.version
     say(f"patch set: {patch_set.uri} ({patch_set.manifest.pairs} pairs)")
     name = tracker.config.model

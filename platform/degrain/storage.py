@@ -4,14 +4,17 @@ One `Storage` value holds the S3 settings and feeds pyarrow (patch sets, checkpo
 bucket answers) and MLflow (artifacts), because each of the three reads other environment variables.
 """
 
+import contextlib
 import json
 import math
 import os
+import stat
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow.fs as pafs
 
@@ -20,8 +23,11 @@ from degrain.errors import UserError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+T = TypeVar("T")
+
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
+_PAUSES_SECONDS = (1, 2, 4, 8, 15)
 
 
 def json_bytes(content: object) -> bytes:
@@ -111,6 +117,17 @@ class Storage:
         }
         return {name: value for name, value in named.items() if value is not None}
 
+    def stamps(self, uris: Iterable[str]) -> dict[str, "FileStamp"]:
+        """Size and time of those of the files that exist, by URI."""
+        found: dict[str, FileStamp] = {}
+        places = {uri: self.locate(uri) for uri in uris}
+        for remote in (False, True):
+            ours = {uri: place for uri, place in places.items() if place.remote == remote}
+            files = next(iter(ours.values())).filesystem if ours else None
+            infos = files.get_file_info([place.path for place in ours.values()]) if files else []
+            found |= {u: FileStamp.of(i) for u, i in zip(ours, infos, strict=True) if i.type == pafs.FileType.File}
+        return found
+
     def locate(self, uri: str | Path) -> "Location":
         """The place that `uri` names: `s3://bucket/key`, `file:///path` or a local path.
 
@@ -122,6 +139,42 @@ class Storage:
         if "://" in text:
             raise UserError(f"cannot read '{text}': only local paths and s3:// are supported; copy it to either")
         return Location(str(Path(text).expanduser().absolute()), self)
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Do `work` again, for half a minute, while a server is away; what a local file system says is final.
+
+    Raises the last OSError.
+    """
+    for pause in _PAUSES_SECONDS:
+        try:
+            return work()
+        except OSError as error:
+            # Pyarrow's errors from a bucket have no number; those of the operating system do.
+            if error.errno is not None:
+                raise
+            time.sleep(pause)
+    return work()
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Size and time of a file: while they stay the same, its content is taken to be the same."""
+
+    size: int
+    """Bytes."""
+    changed: int
+    """Time of last change, nanoseconds since 1970."""
+
+    @classmethod
+    def of(cls, info: pafs.FileInfo) -> "FileStamp":
+        """What pyarrow says of a file."""
+        return cls(info.size, info.mtime_ns)
+
+    @property
+    def stamp(self) -> str:
+        """Size and time as a text to compare."""
+        return f"{self.size}@{self.changed}"
 
 
 @dataclass(frozen=True)
@@ -195,14 +248,15 @@ class Location:
         """Whether there is a folder here (in a bucket: any key below)."""
         return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
 
-    def files(self) -> dict[str, int]:
-        """All files below this folder, by name relative to it, with their sizes in bytes; sorted by name."""
+    def files(self) -> dict[str, FileStamp]:
+        """All files below this folder, by name relative to it; sorted by name. Links to folders are not followed."""
+        if not self.remote:
+            return dict(sorted(_local_files(Path(self.path))))
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))
-        return {
-            info.path[len(self.path) :].lstrip("/"): info.size
-            for info in sorted(infos, key=lambda info: str(info.path))
-            if info.type == pafs.FileType.File
+        found = {
+            info.path[len(self.path) :].lstrip("/"): FileStamp.of(info) for info in infos if info.type == pafs.FileType.File
         }
+        return dict(sorted(found.items()))
 
     def read_bytes(self) -> bytes:
         """The whole content of the file."""
@@ -222,6 +276,22 @@ class Location:
     def replacing(self) -> "Replacing":
         """Context manager that gives a path to write to and moves it here when the block ends well."""
         return Replacing(self)
+
+
+def _local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
+    """Files below a folder by relative name; pyarrow would follow a link to a folder above itself for ever."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for where, _folders, names in os.walk(folder, onerror=fail):
+        below = os.path.relpath(where, folder)
+        for name in names:
+            # A link that leads nowhere is no file, nor is one that went away meanwhile.
+            with contextlib.suppress(OSError):
+                status = os.stat(os.path.join(where, name))  # noqa: PTH116, PTH118 - a Path for each is slow
+                if stat.S_ISREG(status.st_mode):
+                    yield name if below == "." else f"{below}/{name}", FileStamp(status.st_size, status.st_mtime_ns)
 
 
 class Replacing:

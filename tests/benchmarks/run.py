@@ -52,7 +52,8 @@ def seconds(work: Callable[[], object], repeats: int = 7) -> float:
 def random_patches(count: int, side: int) -> Patches:
     """Patches of a photograph, twice: for speed their content does not matter."""
     photo = skimage_data.retina()
-    patches = cut(photo, PatchGeometry(patch_size=side, stride=side))[:count]
+    geometry = PatchGeometry(patch_size=side, stride=side)
+    patches = cut(photo, geometry.starts(photo.shape[0]), geometry)[:count]
     return Patches([(patches, patches.copy())])
 
 
@@ -93,7 +94,8 @@ def bench_steps() -> None:
 def bench_reading() -> None:
     """Reading patches back: raw bytes in a binary column against PNG files of the same patches."""
     side = 128
-    patches = cut(skimage_data.retina(), PatchGeometry(patch_size=side, stride=64))
+    photo, geometry = skimage_data.retina(), PatchGeometry(patch_size=side, stride=64)
+    patches = cut(photo, geometry.starts(photo.shape[0]), geometry)
     megapixels = len(patches) * side * side / 1e6
     with tempfile.TemporaryDirectory() as folder:
         raw, nested = Path(folder) / "raw.parquet", Path(folder) / "list.parquet"
@@ -106,7 +108,7 @@ def bench_reading() -> None:
             buffer = io.BytesIO()
             Image.fromarray(patch).save(buffer, format="PNG")
             files.append(buffer.getvalue())
-        ours = seconds(lambda: column_patches(pq.read_table(raw)["x"], side).sum())
+        ours = seconds(lambda: column_patches(pq.read_table(raw)["x"], side, 8).sum())
         summing = seconds(lambda: patches.sum())
         png = seconds(lambda: [np.asarray(Image.open(io.BytesIO(f))) for f in files], 3)
         lists_time = seconds(lambda: pq.read_table(nested)["x"].combine_chunks(), 3)

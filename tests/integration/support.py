@@ -127,12 +127,39 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
     """A SeaweedFS server and what is needed to use it."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    command: list[str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    kills: int = 0
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.folder / "weed.log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, (self.folder / "weed.log").read_text()[-2000:]
+            try:
+                urllib.request.urlopen(self.url, timeout=2).close()
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.3)
+            else:
+                return
+        raise AssertionError("the S3 server did not answer within 60 s")
+
+    def kill(self) -> None:
+        """Kill -9: asked politely it takes half a minute."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(timeout=30)
+        self.kills += 1
 
     @property
     def environment(self) -> dict[str, str]:
@@ -159,28 +186,9 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     command += [f"-master.port={master}", f"-master.port.grpc={grpc[1]}", "-master.volumeSizeLimitMB=64"]
     command += [f"-volume.port={volume}", f"-volume.port.grpc={grpc[2]}"]
     command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}"]
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    server = S3Server(f"http://127.0.0.1:{s3}", command, folder)
     try:
-        server = S3Server(f"http://127.0.0.1:{s3}", process)
-        _wait_for_s3(server, folder)
+        server.start()
         yield server
     finally:
-        # Asked politely it takes half a minute; its folder is thrown away.
-        process.kill()
-        process.wait(timeout=30)
-
-
-def _wait_for_s3(server: S3Server, folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.process.poll() is None, (folder / "weed.log").read_text()[-2000:]
-        try:
-            urllib.request.urlopen(server.url, timeout=2).close()
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.3)
-        else:
-            return
-    raise AssertionError("the S3 server did not answer within 60 s")
+        server.kill()

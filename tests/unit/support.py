@@ -1,11 +1,14 @@
 """Small photos and patches for the unit tests."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage import data as skimage_data
 
+from degrain.data.catalog import CatalogRow
 from degrain.data.loader import Patches
 from degrain.imaging.codecs import Photo, encode_png
 
@@ -46,3 +49,24 @@ def write_png(path: Path, photo: Photo) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_png(photo))
     return str(path)
+
+
+def catalog_row(**known: Any) -> CatalogRow:  # noqa: ANN401 - a field of any type
+    """A row of a pair that was accepted, with the fields that are `known`."""
+    usual: dict[str, Any] = {
+        "id": "pairs/a",
+        "corpus": "pairs",
+        "scene": "pairs/a",
+        "split": "train",
+        "noisy": "/a/noisy.png",
+        "clean": "/a/clean.png",
+        "stamp": "",
+        "noisy_hash": "1",
+        "clean_hash": "2",
+        "height": 16,
+        "width": 16,
+        "bit_depth": 8,
+        "patches": 1,
+    }
+    unknown = dict.fromkeys(field.name for field in fields(CatalogRow))
+    return CatalogRow(**{**unknown, **usual, **known})

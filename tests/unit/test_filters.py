@@ -5,6 +5,7 @@ import pytest
 from skimage.restoration import denoise_nl_means, estimate_sigma
 from unit.support import natural_photo, with_noise
 
+from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.imaging.filters import NonLocalMeans
 from degrain.imaging.metrics import score_photo
 
@@ -27,9 +28,25 @@ def test_denoises() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 77, 255])
-def test_a_flat_photo_comes_back(value: int) -> None:
-    photo = np.full((17, 20, 3), value, dtype=np.uint8)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_flat_photo_comes_back(value: int, kind: type[np.unsignedinteger]) -> None:
+    photo: Photo = np.full((17, 20, 3), value, dtype=kind)
     assert np.array_equal(NonLocalMeans()(photo), photo)
+
+
+def test_sixteen_bits_stay_sixteen() -> None:
+    noisy = with_noise(natural_photo(24, 30))
+    deep = NonLocalMeans()(sixteen_bits(noisy))
+    assert deep.dtype == np.uint16
+    assert np.abs(deep / 257 - NonLocalMeans()(noisy)).max() <= 0.51
+    assert np.unique(deep % 257).size > 100
+
+
+@pytest.mark.parametrize("value", [0, 65535], ids=["black", "white"])
+def test_sixteen_bits_do_not_wrap(value: int) -> None:
+    noisy: Photo = np.full((16, 16, 3), value, dtype=np.uint16)
+    noisy[::3, ::3] = 40_000
+    assert np.abs(NonLocalMeans()(noisy).astype(int) - noisy).max() <= 40_000
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (2, 2), (3, 17), (13, 11)])

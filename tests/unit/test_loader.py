@@ -11,6 +11,7 @@ from torch import Tensor
 from unit.support import random_photo
 
 from degrain.data.loader import BatchLoader, BatchPlan, Patches, epoch_order, oriented
+from degrain.imaging.codecs import sixteen_bits
 
 CPU = torch.device("cpu")
 
@@ -144,3 +145,36 @@ def test_orientations_are_the_eight_symmetries_of_the_square() -> None:
     assert len(seen) == 8
     assert seen == {x.tobytes() for x in turned} | {x[:, ::-1].tobytes() for x in turned}
     assert np.array_equal(oriented(patch, 0), patch)
+
+
+def test_patches_of_eight_and_of_sixteen_bits_make_a_split_of_sixteen() -> None:
+    blocks = [np.stack([random_photo(20, 20, i) for i in part]) for part in ((0, 1, 2), (3, 4), (5, 6))]
+    mixed = Patches([(b, b) if i != 1 else (sixteen_bits(b), sixteen_bits(b)) for i, b in enumerate(blocks)])
+    assert mixed.dtype == np.uint16
+    for i in range(7):
+        for patch in mixed[i]:
+            assert patch.dtype == np.uint16
+            assert np.array_equal(patch, sixteen_bits(random_photo(20, 20, i)))
+    batch = BatchLoader(mixed, plan(), device=CPU).batch(0)
+    expected, _ = batches(0)
+    for x in (batch.noisy, batch.clean):
+        assert x.dtype == torch.float32
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(x, expected, rtol=0, atol=1e-7)
+
+
+def test_sixteen_bits_reach_the_batch() -> None:
+    block = np.random.default_rng(0).integers(0, 2**16, (2, 16, 16, 3)).astype(np.uint16)
+    block.setflags(write=False)
+    made = plan(patches=2, side=16, crop=16, batch_size=2)
+    batch = BatchLoader(Patches([(block, block)]), made, device=CPU).batch(0)
+    for got, index, (_, _, orientation) in zip(batch.noisy, made.indices(0), made.views(0), strict=True):
+        expected = oriented(block[int(index)], int(orientation)).astype(np.float64) / 65535
+        assert np.allclose(got.permute(1, 2, 0).numpy(), expected, rtol=0, atol=1e-7)
+
+
+def test_patches_of_eight_bits_stay_views() -> None:
+    block = np.stack([random_photo(20, 20, i) for i in range(3)])
+    patches = Patches([(block, block)])
+    assert patches.dtype == np.uint8
+    assert all(np.shares_memory(patch, block) for patch in patches[2])

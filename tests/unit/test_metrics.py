@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from unit.support import natural_photo, random_photo, smooth_photo, with_noise
 
-from degrain.imaging.codecs import Photo
-from degrain.imaging.metrics import Score, mean_score, psnr, score_photo, ssim, to_eight_bits, to_float
+from degrain.imaging.codecs import Photo, sixteen_bits
+from degrain.imaging.metrics import Score, mean_score, psnr, score_photo, ssim, to_eight_bits, to_float, to_pixels
 
 
 def reference(output: Photo, clean: Photo) -> Score:
@@ -133,3 +133,31 @@ def test_eight_bits_of_bfloat16_are_rounded_after_widening() -> None:
     narrow = torch.linspace(-0.2, 1.2, 4001).to(torch.bfloat16)
     expected = np.clip(np.round(narrow.double().numpy() * 255), 0, 255)
     assert to_eight_bits(narrow).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("kind", [torch.uint16, torch.int32])
+def test_all_sixteen_bits_survive_the_way_to_float_and_back(kind: torch.dtype) -> None:
+    every = torch.from_numpy(np.arange(65536, dtype=np.uint16)).to(kind)
+    floats = to_float(every)
+    assert floats.dtype == torch.float32
+    assert (floats.min(), floats.max()) == (0, 1)
+    assert to_pixels(floats, torch.int32).tolist() == list(range(65536))
+
+
+def test_sixteen_bits_clip_and_round() -> None:
+    values = torch.tensor([-3.0, -0.001, 0.0, 0.4 / 65535, 0.6 / 65535, 65534.6 / 65535, 1.0, 1.001, 7.0])
+    pixels = to_pixels(values, torch.int32)
+    assert pixels.tolist() == [0, 0, 0, 0, 1, 65535, 65535, 65535, 65535]
+    assert pixels.dtype == torch.int32
+
+
+def test_photos_of_sixteen_bits_score_as_those_of_eight_that_they_are_rounded_to() -> None:
+    clean = natural_photo(40, 50)
+    noisy = with_noise(clean)
+    expected = score_photo(noisy, clean)
+    random = np.random.default_rng(0)
+    # Up to half of an eight-bit step away.
+    deep = [(sixteen_bits(x) + random.integers(-128, 129, x.shape)).clip(0, 65535).astype(np.uint16) for x in (noisy, clean)]
+    assert score_photo(*deep) == expected
+    assert score_photo(deep[0], clean) == expected
+    assert score_photo(noisy, deep[1]) == expected

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from skimage import data as skimage_data
 from unit.support import natural_photo
 
+from degrain.imaging.codecs import sixteen_bits
 from degrain.imaging.noise import (
     ISO_LEVELS,
     CameraNoise,
@@ -132,3 +133,19 @@ def test_gamma_there_and_back_is_the_identity() -> None:
 
 def test_what_is_out_of_range_is_clipped() -> None:
     assert to_srgb(np.array([-1.0, -1e-9, 1 + 1e-9, 5.0])).tolist() == [0, 0, 255, 255]
+
+
+def test_gamma_there_and_back_is_the_identity_in_sixteen_bits() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    linear = to_linear(every)
+    assert np.array_equal(to_srgb(linear, 65535), every)
+    assert (linear[0], linear[-1]) == (0, 1)
+    assert np.allclose(linear[::257], to_linear(np.arange(256, dtype=np.uint8)), rtol=0, atol=1e-12)
+
+
+@levels
+def test_a_photo_of_sixteen_bits_gets_the_same_noise_in_more_detail(iso: int) -> None:
+    clean = natural_photo(33, 48)
+    eight, deep = (photograph(x, ISO_LEVELS[iso], np.random.default_rng(5)) for x in (clean, sixteen_bits(clean)))
+    assert deep.dtype == np.uint16
+    assert np.abs(deep / 257 - eight).max() <= 0.51

@@ -13,7 +13,7 @@ import pytest
 
 from degrain.errors import JobFailedError, UserError
 from degrain.locking import only_one
-from degrain.storage import Storage, json_bytes
+from degrain.storage import FileStamp, Storage, json_bytes
 
 STORAGE = Storage()
 PACKAGES = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
@@ -36,7 +36,7 @@ def test_names_are_taken_literally(tmp_path: Path, name: str) -> None:
     assert STORAGE.locate(str(place)) == place
     folder = STORAGE.locate(tmp_path / name)
     assert folder.is_folder()
-    assert folder.files() == {"file 1%.bin": 7}
+    assert {name: file.size for name, file in folder.files().items()} == {"file 1%.bin": 7}
 
 
 def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,7 +83,49 @@ def test_files_are_relative_sorted_and_without_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     files = STORAGE.locate(tmp_path).files()
     assert list(files) == sorted(["b.txt", "a/z.txt", "a b/%.txt", "a/sub/ü.txt", ".hidden"])
-    assert files == {name: len(name.encode()) for name in files}
+    assert {name: file.size for name, file in files.items()} == {name: len(name.encode()) for name in files}
+    with pytest.raises(FileNotFoundError):
+        STORAGE.locate(tmp_path / "none").files()
+
+
+def test_a_stamp_changes_with_size_and_time(tmp_path: Path) -> None:
+    file = tmp_path / "a 1%.png"
+    file.write_bytes(b"content")
+    os.utime(file, ns=(5, 5))
+    assert STORAGE.locate(tmp_path).files()[file.name] == FileStamp(7, 5)
+    first = FileStamp(7, 5).stamp
+    assert first not in (FileStamp(8, 5).stamp, FileStamp(7, 6).stamp)
+
+
+def test_stamps_are_those_of_the_listing_by_the_uri_that_was_given(tmp_path: Path) -> None:
+    for name in ("a.png", "b 1%.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "folder").mkdir()
+    uris = [
+        f"{tmp_path}/a.png",
+        f"file://{tmp_path}/b 1%.png",
+        f"{tmp_path}/a.png",
+        f"{tmp_path}/gone",
+        f"{tmp_path}/folder",
+    ]
+    listed = STORAGE.locate(tmp_path).files()
+    assert STORAGE.stamps(uris) == {uris[0]: listed["a.png"], uris[1]: listed["b 1%.png"]}
+    assert STORAGE.stamps([]) == {}
+
+
+def test_links_that_loop_or_lead_nowhere_do_no_harm(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "a/b").mkdir(parents=True)
+    (photos / "a/x.png").write_bytes(b"x")
+    (photos / "link.png").symlink_to(photos / "a/x.png")
+    (photos / "gone.png").symlink_to(tmp_path / "none")
+    (photos / "self.png").symlink_to("self.png")
+    for loop in (photos / "a/b/up", photos / "a/b/top", photos / "again"):
+        loop.symlink_to(photos)
+    (tmp_path / "linked").symlink_to(photos)
+    for folder in (photos, tmp_path / "linked"):
+        files = STORAGE.locate(folder).files()
+        assert {name: file.size for name, file in files.items()} == {"a/x.png": 1, "link.png": 1}
 
 
 @pytest.mark.parametrize("before", [None, b"old"])

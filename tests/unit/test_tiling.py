@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from unit.support import natural_photo, random_photo
 
+from degrain.imaging.codecs import sixteen_bits
 from degrain.imaging.denoiser import NetworkDenoiser, Untouched
 from degrain.imaging.metrics import to_eight_bits, to_float
 from degrain.imaging.tiling import apply_tiled, pad_to_contract, tiles_along
@@ -141,3 +142,33 @@ def test_a_denoiser_knows_its_name_and_size() -> None:
 def test_untouched_gives_the_photo_back() -> None:
     photo = random_photo(5, 6)
     assert np.array_equal(Untouched()(photo), photo)
+
+
+@networks
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (17, 31), (50, 49)])
+def test_sixteen_bits_stay_sixteen(name: str, height: int, width: int) -> None:
+    """And say more than eight: the network's output is rounded to one part in 65535."""
+    photo = random_photo(height, width)
+    before = sixteen_bits(photo)
+    deep = denoiser(name)(before)
+    assert deep.dtype == np.uint16
+    assert deep.shape == photo.shape
+    assert np.array_equal(before, sixteen_bits(photo))
+    assert np.abs(deep / 257 - denoiser(name)(photo)).max() <= 0.51
+    x = to_float(torch.from_numpy(photo).permute(2, 0, 1)[None])
+    whole = run_whole(name, x)[0].permute(1, 2, 0).clamp(0, 1).numpy() * 65535
+    assert np.abs(deep - whole).max() <= 1.5
+
+
+@networks
+def test_lower_bits_reach_the_network(name: str) -> None:
+    photo = sixteen_bits(random_photo(20, 24))
+    low = np.random.default_rng(0).integers(0, 100, photo.shape).astype(np.uint16)
+    assert not np.array_equal(denoiser(name)(photo // 2 + low), denoiser(name)(photo // 2))
+
+
+def test_read_only_photos_of_sixteen_bits_are_taken() -> None:
+    photo = sixteen_bits(natural_photo(40, 60))
+    expected = denoiser("red10")(photo)
+    photo.setflags(write=False)
+    assert np.array_equal(denoiser("red10")(photo), expected)

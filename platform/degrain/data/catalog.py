@@ -1,23 +1,15 @@
 """The catalog: a table with one row per pair that says what is there, in which split, and what was refused and why."""
 
-import hashlib
 import io
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from degrain.data.corpora import Pair
-from degrain.errors import UserError
 
-SPLITS = ("train", "val", "test")
-HELD_OUT_SHARE = 0.1
-"""Share of the scenes that the hash sends to `val`, and again to `test`."""
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogRow:
     """One pair after it was looked at."""
 
@@ -28,24 +20,46 @@ class CatalogRow:
     noisy: str
     """URI of the noisy photo."""
     clean: str
+    noise: str | None
+    """The noise that makes the noisy photo of the clean one; None for a real pair."""
+    stamp: str
+    """Sizes and times of both files when they were read."""
     noisy_hash: str
-    """BLAKE2b of the file's bytes, 128 bits in hexadecimal; empty if it could not be read."""
+    """SHA-256 of the file's bytes, 128 bits in hexadecimal; empty if it could not be read."""
     clean_hash: str
     height: int | None
-    """Pixels; None if refused before decoding."""
+    """Pixels, after alignment; None if refused before decoding."""
     width: int | None
     bit_depth: int | None
+    """8 or 16: the larger of both photos'."""
     camera: str | None
     iso: int | None
     shutter: str | None
     brightness: str | None
+    shift_y: float | None
+    """Pixels by which the noisy photo must be moved down to lie on the clean one; None if not measured."""
+    shift_x: float | None
+    """The same to the right."""
+    shift_gain: float | None
+    """What moving it would gain, see `checks.WORTH_MOVING`."""
+    move_y: int | None
+    """Whole pixels by which it was moved."""
+    move_x: int | None
+    exposure: float | None
+    """Mean brightness of the clean photo over that of the noisy one."""
+    clipped: float | None
+    """Share of the clean photo's values that are black or white."""
     refused: str | None
     """Why the pair is not in the patch set; None if it is."""
     patches: int
     """Patch pairs that were cut from it."""
+    shard: str | None
+    """Key of the shard that holds them."""
 
 
-_TYPES = {"str": pa.string(), "int": pa.int64()}
+_ROW_GROUP = 16_384
+"""Rows that are turned into columns, and back, at once."""
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 SCHEMA = pa.schema(
     [
         pa.field(
@@ -59,82 +73,30 @@ SCHEMA = pa.schema(
 
 def write_catalog(rows: Iterable[CatalogRow]) -> bytes:
     """The catalog as a Parquet file; rows sorted by id, so that equal catalogs are equal files."""
-    table = pa.Table.from_pylist([asdict(r) for r in sorted(rows, key=lambda r: r.id)], schema=SCHEMA)
+    ordered = sorted(rows, key=lambda r: r.id)
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
+    with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
+        for first in range(0, len(ordered), _ROW_GROUP):
+            some = ordered[first : first + _ROW_GROUP]
+            columns = [pa.array([getattr(row, f.name) for row in some], f.type) for f in SCHEMA]
+            writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
     return buffer.getvalue()
 
 
 def read_catalog(content: bytes) -> list[CatalogRow]:
     """The rows of a catalog file."""
-    return [CatalogRow(**row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+    rows: list[CatalogRow] = []
+    with pq.ParquetFile(io.BytesIO(content)) as file:
+        for batch in file.iter_batches(_ROW_GROUP):
+            columns = [_values(column) for column in batch.columns]
+            rows.extend(CatalogRow(**dict(zip(batch.schema.names, row, strict=True))) for row in zip(*columns, strict=True))
+    return rows
 
 
-def scene_fraction(scene: str) -> float:
-    """A number in [0, 1) that depends on the scene's name alone."""
-    return int.from_bytes(hashlib.blake2b(scene.encode(), digest_size=6).digest()) / 2**48
-
-
-def assign_splits(
-    pairs: Sequence[Pair],
-    *,
-    previous: Mapping[str, str] | None = None,
-    val_scenes: Iterable[str] = (),
-    test_scenes: Iterable[str] = (),
-) -> dict[str, str]:
-    """The split of each scene: as named by the user, else as prescribed by the corpus, else as before, else by hash.
-
-    A split for which the user named scenes has these and no others.
-    The hash sends a scene to the same split whatever else is there. Where it leaves a split empty, as it does with a
-    handful of scenes, a scene moves there; `previous`, the splits of the patch set that this one follows, keeps it there
-    when photos are added.
-    Raises UserError for a named scene that is not there, or fewer than three scenes.
-    """
-    named = dict.fromkeys(val_scenes, "val") | dict.fromkeys(test_scenes, "test")
-    scenes = sorted({p.scene for p in pairs})
-    if both := set(val_scenes) & set(test_scenes):
-        raise UserError(f"scene '{min(both)}' is named for both val and test; name it once")
-    short = {s.split("/", 1)[1]: s for s in scenes}
-    named = {short.get(s, s): split for s, split in named.items()}
-    if missing := sorted(set(named) - set(scenes)):
-        raise UserError(f"there is no scene '{missing[0]}'; scenes are {_some([s.split('/', 1)[1] for s in scenes])}")
-    prescribed = {p.scene: p.split for p in pairs if p.split}
-    splits: dict[str, str] = {}
-    free: list[str] = []
-    for scene in scenes:
-        settled = prescribed.get(scene) or (previous or {}).get(scene)
-        split = settled or _split_of(scene_fraction(scene))
-        # A split for which the user named scenes has these and no others.
-        splits[scene] = named.get(scene) or ("train" if split in named.values() else split)
-        if settled is None and scene not in named:
-            free.append(scene)
-    _fill_empty(splits, free)
-    if absent := [s for s in SPLITS if s not in splits.values()]:
-        raise UserError(
-            f"no scene is left for the {absent[0]} split: the corpus has {len(scenes)} scenes "
-            f"({_some([s.split('/', 1)[1] for s in scenes])}); at least 3 are needed, "
-            "or name others with --val-scenes and --test-scenes"
-        )
-    return splits
-
-
-def _fill_empty(splits: dict[str, str], free: Sequence[str]) -> None:
-    """Give each empty split one of the `free` scenes, from the split that has most: the one whose hash is nearest."""
-    for split in ("train", "test", "val"):
-        counts = Counter(splits.values())
-        givers = [s for s in free if counts[splits[s]] > 1]
-        if not counts[split] and givers:
-            most = max(counts[splits[s]] for s in givers)
-            rank = scene_fraction if split != "train" else lambda s: -scene_fraction(s)
-            splits[min((s for s in givers if counts[splits[s]] == most), key=rank)] = split
-
-
-def _split_of(fraction: float) -> str:
-    if fraction < HELD_OUT_SHARE:
-        return "test"
-    return "val" if fraction < 2 * HELD_OUT_SHARE else "train"
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+def _values(column: pa.Array) -> list[Any]:
+    """A column as Python values; equal texts are one object, because a long catalog repeats them."""
+    if not pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    words = column.dictionary_encode()
+    known = words.dictionary.to_pylist()
+    return [None if i is None else known[i] for i in words.indices.to_pylist()]

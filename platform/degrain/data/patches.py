@@ -14,6 +14,7 @@ Pixels are stored as raw bytes in a binary column because Arrow's list and tenso
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,18 +23,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from degrain.data.catalog import CatalogRow, read_catalog, write_catalog
+from degrain.data.checks import CheckRules
+from degrain.data.photos import PhotoSource
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo
+from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.storage import Location, Storage, json_bytes
 
-CUTTER_VERSION = 1
+CUTTER_VERSION = 2
 """Raise it when the same photos and geometry would give other bytes."""
 FORMAT_VERSION = 1
 _CHANNELS = 3
+_TABLE_BYTES = 32 * 2**20
+"""Bytes of a photo's patches that are cut and written at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +57,9 @@ class PatchGeometry:
                 f"covered, got {self.stride}"
             )
 
-    @property
-    def patch_bytes(self) -> int:
-        """Bytes of one patch: RGB, 8 bits."""
-        return self.patch_size**2 * _CHANNELS
+    def patch_bytes(self, bits: int) -> int:
+        """Bytes of one RGB patch of 8 or 16 bits."""
+        return self.patch_size**2 * _CHANNELS * bits // 8
 
     def starts(self, side: int) -> list[int]:
         """Where patches start along a side of `side` pixels.
@@ -71,21 +73,22 @@ class PatchGeometry:
         return starts
 
 
-def cut(photo: Photo, geometry: PatchGeometry) -> NDArray[np.uint8]:
-    """All patches of a photo, row by row: (H, W, 3) -> (N, P, P, 3), contiguous."""
-    windows = sliding_window_view(photo, (geometry.patch_size, geometry.patch_size), axis=(0, 1))
-    height, width = photo.shape[:2]
-    chosen = windows[np.ix_(geometry.starts(height), geometry.starts(width))]  # (rows, columns, 3, P, P)
-    patches = chosen.transpose(0, 1, 3, 4, 2).reshape(-1, geometry.patch_size, geometry.patch_size, _CHANNELS)
-    return np.ascontiguousarray(patches)
+def cut(photo: Photo, rows: Sequence[int], geometry: PatchGeometry) -> Photo:
+    """The patches of a photo that start at `rows`, row by row: (H, W, 3) -> (N, P, P, 3), contiguous."""
+    size, columns = geometry.patch_size, geometry.starts(photo.shape[1])
+    patches: Photo = np.empty((len(rows), len(columns), size, size, _CHANNELS), dtype=photo.dtype)
+    for i, y in enumerate(rows):
+        for j, x in enumerate(columns):
+            patches[i, j] = photo[y : y + size, x : x + size]
+    return patches.reshape(-1, size, size, _CHANNELS)
 
 
-def shard_schema(geometry: PatchGeometry) -> pa.Schema:
-    """The columns of a shard."""
+def shard_schema(geometry: PatchGeometry, bits: int) -> pa.Schema:
+    """The columns of a shard of 8 or 16 bits."""
     return pa.schema(
         [
-            ("noisy", pa.binary(geometry.patch_bytes)),
-            ("clean", pa.binary(geometry.patch_bytes)),
+            ("noisy", pa.binary(geometry.patch_bytes(bits))),
+            ("clean", pa.binary(geometry.patch_bytes(bits))),
             ("pair", pa.dictionary(pa.int32(), pa.string())),
             ("y", pa.int32()),
             ("x", pa.int32()),
@@ -93,39 +96,50 @@ def shard_schema(geometry: PatchGeometry) -> pa.Schema:
     )
 
 
-def binary_column(patches: NDArray[np.uint8]) -> pa.Array:
-    """(N, P, P, 3) uint8 as an Arrow column of raw bytes, without copying."""
+def binary_column(patches: Photo) -> pa.Array:
+    """(N, P, P, 3) as an Arrow column of raw bytes, little-endian, without copying."""
     count = len(patches)
     width = int(patches[0].nbytes)
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(patches)])
 
 
-def column_patches(column: pa.ChunkedArray, side: int) -> NDArray[np.uint8]:
+def column_patches(column: pa.ChunkedArray, side: int, bits: int) -> Photo:
     """The inverse of `binary_column`, read-only: without copying where the column is one chunk."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
-    flat = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    flat = np.frombuffer(array.buffers()[1], dtype=np.uint16 if bits == 16 else np.uint8)
     flat.flags.writeable = False
     size = side * side * _CHANNELS
     start = array.offset * size
     return flat[start : start + len(array) * size].reshape(len(array), side, side, _CHANNELS)
 
 
-def pair_table(pair_id: str, noisy: Photo, clean: Photo, geometry: PatchGeometry) -> pa.Table:
-    """All patches of one pair as rows of a shard; noisy and clean ones come from the same places."""
+def pair_tables(pair_id: str, noisy: Photo, clean: Photo, geometry: PatchGeometry, bits: int) -> Iterator[pa.Table]:
+    """The patches of one pair as rows of a shard of `bits`; noisy and clean ones come from the same places.
+
+    They come a few rows of patches at a time, so that a large photo is not held twice.
+    """
     rows, columns = geometry.starts(noisy.shape[0]), geometry.starts(noisy.shape[1])
-    places = np.array([(y, x) for y in rows for x in columns], dtype=np.int32)
-    return pa.table(
-        [
-            binary_column(cut(noisy, geometry)),
-            binary_column(cut(clean, geometry)),
-            pa.array([pair_id] * len(places)).dictionary_encode(),
-            pa.array(places[:, 0]),
-            pa.array(places[:, 1]),
-        ],
-        schema=shard_schema(geometry),
-    )
+    at_once = max(1, _TABLE_BYTES // (len(columns) * geometry.patch_bytes(bits)))
+    for first in range(0, len(rows), at_once):
+        some = rows[first : first + at_once]
+        places = np.array([(y, x) for y in some for x in columns], dtype=np.int32)
+        yield pa.table(
+            [
+                binary_column(_in_bits(cut(noisy, some, geometry), bits)),
+                binary_column(_in_bits(cut(clean, some, geometry), bits)),
+                pa.array([pair_id] * len(places)).dictionary_encode(),
+                pa.array(places[:, 0]),
+                pa.array(places[:, 1]),
+            ],
+            schema=shard_schema(geometry, bits),
+        )
+
+
+def _in_bits(patches: Photo, bits: int) -> Photo:
+    assert bits >= 8 * patches.dtype.itemsize, "a shard has the bits of its deepest photo"
+    return sixteen_bits(patches) if bits == 16 else patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +149,50 @@ class Shard:
     key: str
     split: str
     patches: int
+    bits: int
+    """8 or 16 per channel; a shard with a 16-bit photo is 16-bit throughout."""
     bytes: int
     """Size of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The pairs of a split that one camera of one corpus took at one ISO."""
+
+    split: str
+    corpus: str
+    camera: str | None
+    iso: int | None
+    pairs: int
+    patches: int
+    weight: float
+    """How often to draw each of its patches so that all groups of the split count the same; 1 on average over patches."""
+
+
+def groups_of(rows: Iterable[CatalogRow]) -> list[Group]:
+    """The groups of a catalog, with the weights that balance them."""
+    counts: dict[tuple[str, str, str | None, int | None], list[int]] = defaultdict(lambda: [0, 0])
+    for row in rows:
+        if row.refused is None:
+            count = counts[row.split, row.corpus, row.camera, row.iso]
+            count[0] += 1
+            count[1] += row.patches
+    patches, groups = Counter[str](), Counter[str]()
+    for (split, *_), (_, number) in counts.items():
+        patches[split] += number
+        groups[split] += 1
+    return [
+        Group(
+            split=split,
+            corpus=corpus,
+            camera=camera,
+            iso=iso,
+            pairs=pairs,
+            patches=number,
+            weight=patches[split] / groups[split] / number,
+        )
+        for (split, corpus, camera, iso), (pairs, number) in sorted(counts.items(), key=lambda kv: str(kv[0]))
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +201,8 @@ class Manifest:
 
     version: str
     geometry: PatchGeometry
+    rules: CheckRules
+    """What made a pair be refused."""
     corpora: Sequence[Sequence[str]]
     """Adapter and folder of each corpus, as the user named them."""
     shards: Sequence[Shard]
@@ -153,6 +211,14 @@ class Manifest:
     refused: int
     covered: float
     """Share of the photos' pixels that lies in at least one patch."""
+    overlap: float
+    """Patches' pixels over those of the photos: 1 where every pixel lies in one patch."""
+    groups: Sequence[Group] = ()
+
+    @property
+    def border(self) -> str:
+        """How photos end whose sides are no multiple of the stride."""
+        return "the last row and column of patches lie flush with the photo's far border"
 
     def patches(self, split: str | None = None) -> int:
         """Number of patch pairs, in one split or in all."""
@@ -164,8 +230,7 @@ class Manifest:
             "format": FORMAT_VERSION,
             "cutter": CUTTER_VERSION,
             "channels": _CHANNELS,
-            "dtype": "uint8",
-            "border": "the last row and column of patches are flush with the photo's far border",
+            "border": self.border,
             "patches": {s: self.patches(s) for s in sorted({shard.split for shard in self.shards})},
             **asdict(self),
         }
@@ -182,11 +247,14 @@ class Manifest:
         return cls(
             version=raw["version"],
             geometry=PatchGeometry(**raw["geometry"]),
+            rules=CheckRules(**raw["rules"]),
             corpora=raw["corpora"],
             shards=[Shard(**s) for s in raw["shards"]],
             pairs=raw["pairs"],
             refused=raw["refused"],
             covered=raw["covered"],
+            overlap=raw["overlap"],
+            groups=[Group(**g) for g in raw["groups"]],
         )
 
 
@@ -195,10 +263,10 @@ def digest(content: object) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def set_version(rows: Iterable[CatalogRow], geometry: PatchGeometry) -> str:
-    """The version of a patch set: a hash of its pairs' contents and splits, the geometry and the cutter."""
+def set_version(rows: Iterable[CatalogRow], geometry: PatchGeometry, rules: CheckRules) -> str:
+    """The version of a patch set: a hash of its pairs' contents and splits, the geometry, the checks and the cutter."""
     pairs = sorted([r.id, r.scene, r.split, r.noisy_hash, r.clean_hash, r.refused is None] for r in rows)
-    return digest([pairs, asdict(geometry), CUTTER_VERSION])[:12]
+    return digest([pairs, asdict(geometry), asdict(rules), CUTTER_VERSION])[:12]
 
 
 @dataclass(frozen=True)
@@ -254,8 +322,16 @@ class PatchSet:
             raise UserError(f"patch set {self.uri} has no patches in its {split} split; ingest more scenes")
         return found
 
-    def read_shard(self, shard: Shard) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Noisy and clean patches of one shard, each (N, P, P, 3) uint8. Raises UserError if it is gone or damaged."""
+    @property
+    def source(self) -> PhotoSource:
+        """Reads the whole photos of the catalog's rows."""
+        return PhotoSource(self.root.storage, self.manifest.rules)
+
+    def read_shard(self, shard: Shard) -> tuple[Photo, Photo]:
+        """Noisy and clean patches of one shard, each (N, P, P, 3) uint8 or uint16.
+
+        Raises UserError if it is gone or damaged.
+        """
         place = self.root / "shards" / f"{shard.key}.parquet"
         try:
             table = pq.read_table(place.path, filesystem=place.filesystem, columns=["noisy", "clean"])
@@ -264,7 +340,7 @@ class PatchSet:
                 f"cannot read shard '{place}': {str(error).splitlines()[0]}; remove it and ingest the corpus again"
             ) from None
         side = self.manifest.geometry.patch_size
-        return column_patches(table["noisy"], side), column_patches(table["clean"], side)
+        return column_patches(table["noisy"], side, shard.bits), column_patches(table["clean"], side, shard.bits)
 
 
 def read_pointer(pointer: Location) -> str:
@@ -317,6 +393,11 @@ def point_to(root: Location, version: str) -> None:
 def covered_pixels(height: int, width: int, geometry: PatchGeometry) -> int:
     """Pixels of a photo that lie in at least one patch."""
     return _covered(height, geometry) * _covered(width, geometry)
+
+
+def patched_pixels(height: int, width: int, geometry: PatchGeometry) -> int:
+    """Pixels of all patches of a photo; those in several patches count several times."""
+    return len(geometry.starts(height)) * len(geometry.starts(width)) * geometry.patch_size**2
 
 
 def _covered(side: int, geometry: PatchGeometry) -> int:

@@ -3,23 +3,20 @@
 Each photo is one Ray task on one core, so that seconds per megapixel are of one core and comparable between rows.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import ray
 
 from degrain.data.catalog import CatalogRow
-from degrain.errors import UserError
-from degrain.imaging.codecs import Photo, decode
+from degrain.data.photos import PhotoSource
+from degrain.data.tasks import collect
+from degrain.imaging.codecs import Photo
 from degrain.imaging.denoiser import Denoiser
 from degrain.imaging.metrics import Score, mean_score, score_photo
-from degrain.storage import Storage
 
 _WARM_UP_SIDE = 64
-_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -94,39 +91,9 @@ class Comparison:
         return "\n".join(lines)
 
 
-def load_pair(row: CatalogRow, storage: Storage) -> tuple[Photo, Photo]:
-    """Noisy and clean photo of a catalog row, as they were when it was ingested.
-
-    Raises UserError if a file is gone or has other content.
-    """
-    noisy, clean = (decode(content) for content in _read_pair(row, storage))
-    return noisy, clean
-
-
-def check_photos(rows: Sequence[CatalogRow], storage: Storage) -> None:
-    """Raise UserError if a photo of the rows is gone or has other content: better before a search than after it."""
-    with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        for _ in pool.map(lambda row: len(_read_pair(row, storage)), rows):
-            pass
-
-
-def _read_pair(row: CatalogRow, storage: Storage) -> list[bytes]:
-    contents: list[bytes] = []
-    for uri, expected in ((row.noisy, row.noisy_hash), (row.clean, row.clean_hash)):
-        try:
-            content = storage.locate(uri).read_bytes()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UserError(f"cannot read '{uri}' of the patch set's catalog: {reason}; ingest the corpus again") from None
-        if hashlib.blake2b(content, digest_size=16).hexdigest() != expected:
-            raise UserError(f"'{uri}' has changed since it was ingested; ingest the corpus again")
-        contents.append(content)
-    return contents
-
-
-def run_one(denoiser: Denoiser, row: CatalogRow, storage: Storage, *, keep: bool) -> PhotoResult:
+def run_one(denoiser: Denoiser, row: CatalogRow, source: PhotoSource, *, keep: bool) -> PhotoResult:
     """Denoise and score one photo; the time is of the denoiser alone, after a warm-up on a corner of the photo."""
-    noisy, clean = load_pair(row, storage)
+    noisy, clean = source.load(row)
     denoiser(noisy[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
     began = time.perf_counter()
     output = denoiser(noisy)
@@ -138,7 +105,7 @@ def run_one(denoiser: Denoiser, row: CatalogRow, storage: Storage, *, keep: bool
 def compare(
     denoisers: Sequence[Denoiser],
     photos: Sequence[CatalogRow],
-    storage: Storage,
+    source: PhotoSource,
     *,
     examples: int = 3,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
@@ -151,19 +118,13 @@ def compare(
     task = ray.remote(num_cpus=1)(run_one)
     handles = [ray.put(d) for d in denoisers]
     pending = {
-        task.remote(handle, row, storage, keep=row.id in kept): (d.name, row.id)
+        task.remote(handle, row, source, keep=row.id in kept): (d.name, row.id)
         for d, handle in zip(denoisers, handles, strict=True)
         for row in photos
     }
-    total, results = len(pending), dict[tuple[str, str], PhotoResult]()
-    waiting = list(pending)
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        for reference in done:
-            results[pending[reference]] = ray.get(reference)
-        progress(len(results), total)
+    results: dict[tuple[str, str], PhotoResult] = dict(collect(pending, progress))
     rows = _rows(denoisers, photos, results)
-    return Comparison(rows, [p.id for p in photos], _examples(denoisers, photos, kept, results, storage))
+    return Comparison(rows, [p.id for p in photos], _examples(denoisers, photos, kept, results, source))
 
 
 def _rows(
@@ -191,13 +152,13 @@ def _examples(
     photos: Sequence[CatalogRow],
     kept: set[str],
     results: dict[tuple[str, str], PhotoResult],
-    storage: Storage,
+    source: PhotoSource,
 ) -> list[Example]:
     examples: list[Example] = []
     for photo in photos:
         if photo.id not in kept:
             continue
-        noisy, clean = load_pair(photo, storage)
+        noisy, clean = source.load(photo)
         outputs = {d.name: results[d.name, photo.id].output for d in denoisers}
         examples.append(Example(photo, noisy, clean, {k: v for k, v in outputs.items() if v is not None}))
     return examples

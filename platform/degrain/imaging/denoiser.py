@@ -3,18 +3,19 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from degrain.imaging.codecs import Photo
 from degrain.imaging.execution import Precision, choose_execution
-from degrain.imaging.metrics import to_eight_bits, to_float
+from degrain.imaging.metrics import to_float, to_pixels
 from degrain.imaging.tiling import DEFAULT_TILE, apply_tiled
 from denoisenets import create_model, receptive_radius, size_contract
 
 
 class Denoiser(Protocol):
-    """Takes and gives (H, W, 3) uint8 of any size."""
+    """Takes (H, W, 3) uint8 or uint16 of any size and gives the same."""
 
     name: str
     """What a table calls it."""
@@ -66,13 +67,15 @@ class NetworkDenoiser:
 
     @torch.inference_mode()
     def __call__(self, photo: Photo) -> Photo:
-        """Denoise one (H, W, 3) uint8 photo of any size."""
-        x = torch.tensor(photo, device=self.execution.device).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
+        """Denoise one (H, W, 3) photo of any size."""
+        # Padding is not made for uint16, so 16 bits travel in 32.
+        x = torch.tensor(photo if photo.dtype == np.uint8 else photo.astype(np.int32), device=self.execution.device)
+        x = x.permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
         output = apply_tiled(self._forward, x, size=self.size, halo=self.halo, tile=self.tile)
-        return output[0].permute(1, 2, 0).cpu().numpy()
+        return output[0].permute(1, 2, 0).cpu().numpy().astype(photo.dtype)
 
     def _forward(self, tile: Tensor) -> Tensor:
-        """uint8 (1, 3, H, W) -> the same; float values exist for one tile at a time."""
+        """(1, 3, H, W) pixels -> the same; float values exist for one tile at a time."""
         x = to_float(tile).contiguous(memory_format=self.execution.memory_format)
         with self.execution.autocast():
-            return to_eight_bits(self.network(x))
+            return to_pixels(self.network(x), tile.dtype)

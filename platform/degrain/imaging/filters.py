@@ -5,7 +5,7 @@ import pywt
 from numpy.typing import NDArray
 from skimage.restoration import denoise_nl_means
 
-from degrain.imaging.codecs import Photo
+from degrain.imaging.codecs import Photo, peak
 
 _PATCH = 5
 _NORMAL_QUARTILE = 0.6744897501960817
@@ -37,10 +37,10 @@ class NonLocalMeans:
     parameters = 0
 
     def __call__(self, photo: Photo) -> Photo:
-        """Denoise one (H, W, 3) uint8 photo; one without measurable noise, or smaller than a patch, comes back as it is."""
-        x = (photo / 255).astype(np.float32)
+        """Denoise one (H, W, 3) photo; one without measurable noise, or smaller than a patch, comes back as it is."""
+        x = (photo / peak(photo)).astype(np.float32)
         sigma = noise_level(x)
         if sigma == 0 or min(photo.shape[:2]) < _PATCH:
             return photo
         clean = denoise_nl_means(x, patch_size=_PATCH, patch_distance=6, h=1.15 * sigma, fast_mode=False, channel_axis=-1)
-        return np.asarray(np.round(np.clip(clean, 0, 1) * 255), dtype=np.uint8)
+        return np.asarray(np.round(np.clip(clean, 0, 1) * peak(photo)), dtype=photo.dtype)

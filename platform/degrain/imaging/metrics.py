@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from degrain.imaging.codecs import Photo
+from degrain.imaging.codecs import Photo, eight_bits
 
 PROTOCOL = "rgb8"
 PATCH_PROTOCOL = "rgb8-patches"
@@ -45,14 +45,23 @@ def mean_score(scores: Iterable[Score]) -> Score:
     )
 
 
+_PEAKS = {torch.uint8: 255, torch.uint16: 65535, torch.int32: 65535}
+
+
 def to_float(photos: Tensor) -> Tensor:
-    """uint8 in 0..255 -> float32 in [0, 1]."""
-    return photos.to(torch.float32).div_(255)
+    """uint8 in 0..255, or uint16 or int32 in 0..65535 -> float32 in [0, 1]."""
+    return photos.to(torch.float32).div_(_PEAKS[photos.dtype])
+
+
+def to_pixels(output: Tensor, dtype: torch.dtype) -> Tensor:
+    """Float in [0, 1], of any precision -> clipped, rounded values of uint8, or of 16 bits in int32."""
+    peak = _PEAKS[dtype]
+    return output.to(torch.float32).mul(peak).round().clamp(0, peak).to(dtype)
 
 
 def to_eight_bits(output: Tensor) -> Tensor:
     """Float in [0, 1], of any precision -> clipped, rounded uint8."""
-    return output.to(torch.float32).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return to_pixels(output, torch.uint8)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -92,6 +101,6 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def score_photo(output: Photo, clean: Photo) -> Score:
-    """Score one whole 8-bit photo against its clean one by `rgb8`."""
-    a, b = (torch.tensor(x).permute(2, 0, 1)[None] for x in (output, clean))
+    """Score one whole photo against its clean one by `rgb8`; photos of 16 bits are rounded to 8 first."""
+    a, b = (torch.tensor(eight_bits(x)).permute(2, 0, 1)[None] for x in (output, clean))
     return Score(psnr(a, b).item(), ssim(a, b).item())

@@ -8,12 +8,13 @@ Bayer-patterned color images", ICASSP 2004.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve
 
-from degrain.imaging.codecs import Photo
+from degrain.imaging.codecs import Photo, peak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +44,22 @@ ISO_LEVELS: dict[int, CameraNoise] = {
 
 
 def to_linear(photo: Photo) -> NDArray[np.float64]:
-    """SRGB bytes -> linear light in [0, 1] (IEC 61966-2-1)."""
-    x = photo / 255.0
+    """SRGB pixels -> linear light in [0, 1] (IEC 61966-2-1)."""
+    return _linear_table(peak(photo))[photo]
+
+
+@lru_cache(maxsize=2)
+def _linear_table(white: int) -> NDArray[np.float64]:
+    """Linear light of each pixel value: a table is much faster than powers."""
+    x = np.arange(white + 1) / white
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 
 
-def to_srgb(linear: NDArray[np.float64]) -> Photo:
-    """Linear light -> clipped, rounded sRGB bytes."""
+def to_srgb(linear: NDArray[np.float64], white: int = 255) -> Photo:
+    """Linear light -> clipped, rounded sRGB pixels with white at 255 or 65535."""
     x = np.clip(linear, 0, 1)
     encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    return np.round(encoded * 255).astype(np.uint8)
+    return np.round(encoded * white).astype(np.uint16 if white > 255 else np.uint8)
 
 
 def bayer_masks(height: int, width: int) -> NDArray[np.float64]:
@@ -116,4 +123,4 @@ def photograph(clean: Photo, noise: CameraNoise, random: np.random.Generator) ->
     """
     linear = to_linear(clean)
     mosaic = (bayer_masks(*linear.shape[:2]) * linear).sum(axis=2)
-    return to_srgb(linear + demosaic(noisy_mosaic(mosaic, noise, random) - mosaic))
+    return to_srgb(linear + demosaic(noisy_mosaic(mosaic, noise, random) - mosaic), peak(clean))

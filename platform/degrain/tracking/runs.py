@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -93,6 +94,13 @@ class Run:
         """Log all files of a folder as artifacts below `name`."""
         with store_errors():
             self._client.log_artifacts(self.id, str(path), name)
+
+    def files(self, contents: Mapping[str, bytes], folder: str) -> None:
+        """Log contents as artifacts of these names below `folder`."""
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, content in contents.items():
+                Path(temporary, name).write_bytes(content)
+            self.folder(Path(temporary), folder)
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run as FINISHED, FAILED or KILLED."""
@@ -178,7 +186,10 @@ class Tracker:
         run.finish()
 
     def start(self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None) -> Run:
-        """Start a run that the caller finishes; `kind` is `study`, `trial`, `refit`, `training` or `retraining`."""
+        """Start a run that the caller finishes.
+
+        `kind` is `study`, `trial`, `refit`, `training`, `retraining` or `exploration`.
+        """
         all_tags: dict[str, object] = {
             "mlflow.runName": name,
             "degrain.kind": kind,

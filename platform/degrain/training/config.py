@@ -11,6 +11,8 @@ from denoisenets import create_model, size_contract
 
 Loss: TypeAlias = Literal["mse", "l1", "charbonnier"]
 LOSSES: tuple[Loss, ...] = ("mse", "l1", "charbonnier")
+Mix: TypeAlias = Literal["natural", "even"]
+MIXES: tuple[Mix, ...] = ("natural", "even")
 Optimizer: TypeAlias = Literal["adam", "adamw"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "adamw")
 
@@ -29,6 +31,8 @@ class TrainingConfig:
     """Patches per step over all workers; a multiple of their number."""
     crop: int | None = None
     """Side in pixels of the random crop that is taken from each stored patch; None takes the whole patch."""
+    mix: Mix = "natural"
+    """`natural` shows each patch once an epoch; `even` shows all cameras and ISOs of the corpora equally often."""
     loss: Loss = "mse"
     """`mse` (the seed article's), `l1`, or `charbonnier`."""
     optimizer: Optimizer = "adamw"
@@ -64,7 +68,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be a number that is not negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-        for name, known in (("loss", LOSSES), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+        for name, known in (("mix", MIXES), ("loss", LOSSES), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
         _check_buildable(self.model, self.arguments)

@@ -57,6 +57,7 @@ def make_loader(config: TrainingConfig, session: Session) -> BatchLoader:
         side=session.train.side,
         batch_size=config.batch_size,
         crop=crop,
+        weights=session.train.weights if config.mix == "even" else None,
     )
     return BatchLoader(session.train, plan, rank=session.rank, world_size=session.world_size, device=session.device)
 
@@ -91,6 +92,7 @@ def validate(state: TrainingState, session: Session) -> Score:
         with state.execution.autocast():
             output = state.ema.network(pad_to_contract(to_float(noisy), size))
         rounded = to_eight_bits(output[..., :height, :width])
+        clean = to_eight_bits(to_float(clean))
         totals += torch.stack(
             [
                 psnr(rounded, clean).sum(),
@@ -108,7 +110,7 @@ def spread(count: int, wanted: int) -> list[int]:
 
 
 def stack(patches: Patches, indices: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noisy and clean patches, each (B, 3, P, P) uint8 on the device."""
+    """Noisy and clean patches, each (B, 3, P, P) uint8 or uint16 on the device."""
     pairs = [patches[i] for i in indices]
     noisy, clean = (torch.from_numpy(np.stack([p[k] for p in pairs])).to(device).permute(0, 3, 1, 2) for k in (0, 1))
     return noisy, clean

@@ -6,6 +6,7 @@ from dataclasses import replace
 import ray
 
 from degrain import cli
+from degrain.training.config import MIXES
 from degrain.tuning.space import SCALES
 from degrain.tuning.study import StudyConfig
 
@@ -30,6 +31,7 @@ def add_study_options(made: argparse.ArgumentParser) -> None:
         default=default.crop,
         help="side of the random crop from each patch, pixels; 0: all of it",
     )
+    add("--mix", choices=MIXES, default=default.mix, help="show patches as they come, or all cameras and ISOs evenly")
     add("--workers", type=int, help="Ray Train workers of a refit (default: 2, or 1 on a single CPU)")
     add("--gpus", type=float, help="GPUs per trial and worker (default: 1 where the cluster has any)")
     add("--scale", choices=SCALES, help="size of the networks searched (default: paper with GPUs, else small)")
@@ -47,6 +49,7 @@ def study_config(options: argparse.Namespace) -> StudyConfig:
         refit_steps=options.refit_steps,
         batch_size=options.batch_size,
         crop=options.crop or None,
+        mix=options.mix,
         workers=default.workers if options.workers is None else options.workers,
         gpus=options.gpus or 0,
         scale=options.scale or default.scale,

@@ -17,7 +17,7 @@ from pathlib import Path
 from degrain.data.patches import PatchSet
 from degrain.data.resident import ResidentSplit, make_resident
 from degrain.errors import JobFailedError, UserError
-from degrain.evaluation.comparison import Comparison, check_photos, compare
+from degrain.evaluation.comparison import Comparison, compare
 from degrain.evaluation.figures import save_crops
 from degrain.imaging.denoiser import Denoiser, NetworkDenoiser, Untouched
 from degrain.imaging.filters import NonLocalMeans
@@ -27,7 +27,7 @@ from degrain.tracking.config import BASELINES
 from degrain.tracking.promotion import ALIASES, Decision, Scored, decide
 from degrain.tracking.registry import ModelVersion, holders, load_registered, register
 from degrain.tracking.runs import Run, Tracker, interrupts_deferred
-from degrain.training.config import TrainingConfig
+from degrain.training.config import Mix, TrainingConfig
 from degrain.training.loop import spread
 from degrain.training.session import Metrics
 from degrain.training.trainer import Trained, check_resources, check_workers, report_line, train_distributed, trained_card
@@ -56,6 +56,8 @@ class StudyConfig:
     """Patches per step over all workers."""
     crop: int | None = 64
     """Side of the random crop from each patch, pixels; None takes whole patches."""
+    mix: Mix = "natural"
+    """Whether cameras and ISOs are shown as often as they are there, or equally often."""
     workers: int = 2
     """Ray Train workers of a refit."""
     gpus: float = 0
@@ -92,6 +94,7 @@ class StudyConfig:
         base = TrainingConfig(
             batch_size=self.batch_size,
             crop=self.crop,
+            mix=self.mix,
             validation_patches=self.validation_patches,
             seed=self.seed,
         )
@@ -169,7 +172,7 @@ def run_study(
         _check_crop(config, model, patch_set)
     check_resources(config.workers, config.gpus)
     test_photos = patch_set.photos("test")
-    check_photos([test_photos[i] for i in spread(len(test_photos), config.test_photos)], storage)
+    patch_set.source.check([test_photos[i] for i in spread(len(test_photos), config.test_photos)])
     name = time.strftime("study-%Y%m%d-%H%M%S")
     tags = {
         "patch_set": patch_set.manifest.version,
@@ -343,7 +346,7 @@ class _Study:
         of_all = f" of {len(rows)}" if len(photos) < len(rows) else ""
         count = f"{len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)"
         self.say(f"compare: {len(denoisers)} denoisers on {count}")
-        return compare(denoisers, photos, self.storage, progress=self.progress("compare", "photos")), present
+        return compare(denoisers, photos, self.patch_set.source, progress=self.progress("compare", "photos")), present
 
     def register(
         self, refits: Sequence[Refit], comparison: Comparison, present: Mapping[str, ModelVersion]
