@@ -31,6 +31,7 @@ from degrain.storage import Storage
 PAIRS = 16
 SHAPE = (3000, 4000)
 PATCH = 128
+GRAIN = 2.0
 STORAGE = Storage()
 
 
@@ -42,6 +43,9 @@ def write_photos(folder: Path, pairs: int, shape: tuple[int, int]) -> None:
         (folder / kind).mkdir(parents=True)
     for number in range(pairs):
         shot = np.roll(clean, 97 * number, axis=1)
+        # Clean photos of real pairs still have some grain: SIDD's take 1.8 bytes a pixel as PNG.
+        grain = np.random.default_rng([number, 1]).normal(0, GRAIN, shot.shape)
+        shot = np.clip(np.round(shot + grain), 0, 255).astype(np.uint8)
         noisy = photograph(shot, ISO_LEVELS[3200], np.random.default_rng(number))
         for kind, photo in (("noisy", noisy), ("clean", shot)):
             (folder / kind / f"{number:04}.png").write_bytes(encode_png(photo))

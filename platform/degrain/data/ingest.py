@@ -8,6 +8,7 @@ there twice, names the version and publishes it.
 """
 
 import contextlib
+import ctypes
 import itertools
 import json
 import time
@@ -46,9 +47,13 @@ from degrain.imaging.codecs import Photo, UnreadablePhotoError, is_deep
 from degrain.imaging.statistics import fit_noise
 from degrain.storage import Location, Storage, patiently
 
-_TASK_BYTES = 64 * 2**20
-"""Encoded photos that one task takes; a single larger pair is a task of its own."""
-_MOST_BLOCKS = 2000
+_SHARD_BYTES = 64 * 2**20
+"""Encoded photos that go into one shard; a single larger pair has a shard of its own."""
+_TASK_BYTES = 256 * 2**20
+"""Encoded photos that one task takes."""
+_TASKS_PER_CPU = 4
+# M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h; the last has this upper bound.
+_MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 256 * 2**20, -3: 32 * 2**20}
 _SAME = "it has the content of"
 """Begins the reason of a pair that is there twice."""
 LIKE = "like:"
@@ -273,13 +278,13 @@ def _found(row: CatalogRow) -> Found:
 
 
 def _chunks(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Pairs of one scene, in order, in runs of at most `_TASK_BYTES`."""
+    """Pairs of one scene, in order, in runs of at most `_SHARD_BYTES`: each becomes a shard."""
     chunks: dict[str, list[list[Pair]]] = {}
     sizes: dict[str, int] = {}
     for pair in pairs:
         runs = chunks.setdefault(pair.scene, [[]])
         size = sizes.get(pair.scene, 0)
-        if runs[-1] and size + pair.encoded_bytes > _TASK_BYTES:
+        if runs[-1] and size + pair.encoded_bytes > _SHARD_BYTES:
             runs.append([])
             size = 0
         runs[-1].append(pair)
@@ -295,9 +300,12 @@ def _run(
         return
     import ray.data
 
+    # Else it waits for the first task's end to see how much its results weigh; they weigh nothing.
+    ray.data.DataContext.get_current().op_resource_reservation_enabled = False
     geometry, rules = config.geometry, config.rules
 
     def task(row: Mapping[str, object]) -> dict[str, object]:
+        _keep_freed_memory()
         chunk = [Pair(**p) for p in json.loads(str(row["pairs"]))]
         try:
             found, shard = patiently(lambda: cut_chunk(chunk, root, geometry, rules))
@@ -308,7 +316,7 @@ def _run(
         return {"number": row["number"], "error": "", "found": result, "shard": json.dumps(shard)}
 
     items = [{"number": n, "pairs": json.dumps([asdict(p) for p in c])} for n, c in enumerate(chunks)]
-    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map(task)
+    dataset = ray.data.from_items(items, override_num_blocks=_blocks(chunks)).map(task)
     for row in dataset.iter_rows():
         if row["error"]:
             raise JobFailedError(
@@ -321,6 +329,25 @@ def _run(
         key = said["key"] if said else None
         rows = [_row(pair, split, what, key) for pair, what in zip(chunk, found, strict=True)]
         yield Outcome(rows, Shard(split=split, **said) if said else None)
+
+
+def _keep_freed_memory() -> None:
+    """Let this worker's allocator keep what is freed: photos come and go, and fresh pages from the system cost more than the
+    copying into them. Without glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in _MALLOC_OPTIONS.items():
+            mallopt(parameter, value)
+
+
+def _blocks(chunks: Sequence[Sequence[Pair]]) -> int:
+    """How many tasks: each of some seconds, because between two of them a CPU waits a tenth; a few for each CPU."""
+    import ray
+
+    by_size = sum(p.encoded_bytes for chunk in chunks for p in chunk) // _TASK_BYTES
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    return min(len(chunks), max(by_size, _TASKS_PER_CPU * cpus))
 
 
 def cut_chunk(

@@ -35,8 +35,8 @@ CUTTER_VERSION = 2
 """Raise it when the same photos and geometry would give other bytes."""
 FORMAT_VERSION = 1
 _CHANNELS = 3
-_TABLE_BYTES = 32 * 2**20
-"""Bytes of a photo's patches that are cut and written at once."""
+_TABLE_BYTES = 8 * 2**20
+"""Bytes of a photo's patches that are cut and written at once; larger pieces cost more in fresh memory than they save."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +334,9 @@ class PatchSet:
         """
         place = self.root / "shards" / f"{shard.key}.parquet"
         try:
-            table = pq.read_table(place.path, filesystem=place.filesystem, columns=["noisy", "clean"])
+            # Mapped, a local file is copied once, from the system's cache into Arrow's buffers.
+            how = {"filesystem": place.filesystem} if place.remote else {"memory_map": True, "pre_buffer": False}
+            table = pq.read_table(place.path, columns=["noisy", "clean"], **how)
         except (OSError, pa.ArrowException) as error:
             raise UserError(
                 f"cannot read shard '{place}': {str(error).splitlines()[0]}; remove it and ingest the corpus again"

@@ -85,7 +85,8 @@ def estimate_shift(noisy: Photo, clean: Photo) -> Shift:
 
 
 def _blurred(window: Photo) -> NDArray[np.float32]:
-    grey: NDArray[np.float32] = window.mean(axis=2, dtype=np.float32) / np.float32(peak(window))
+    # A sum of three planes is many times faster than a mean over the last axis.
+    grey = sum(window[:, :, channel].astype(np.float32) for channel in range(3)) / np.float32(3 * peak(window))
     blurred = gaussian_filter(grey, _BLUR, truncate=3)
     return np.asarray(blurred - blurred.mean())
 

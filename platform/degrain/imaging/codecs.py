@@ -108,13 +108,23 @@ def _decode_opened(image: Image.Image, content: bytes, largest_megapixels: float
 def _orientation(image: Image.Image, content: bytes) -> int:
     """The EXIF orientation of an opened image; 1 where EXIF is damaged, as viewers show it."""
     # To look for EXIF after the pixels, Pillow would decode the whole PNG.
-    only_before = image.format == "PNG" and b"eXIf" not in content
+    only_before = image.format == "PNG" and not _has_png_chunk(content, b"eXIf")
     try:
         exif = Image.Image.getexif(image) if only_before else image.getexif()
     except SyntaxError:
         return 1
     value = exif.get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) else 1
+
+
+def _has_png_chunk(content: bytes, name: bytes) -> bool:
+    """Whether a PNG file has a chunk of that name; looks at the chunks' headers alone."""
+    place = 8
+    while place + 8 <= len(content):
+        if content[place + 4 : place + 8] == name:
+            return True
+        place += 12 + int.from_bytes(content[place : place + 4])
+    return False
 
 
 def _decode_with_pillow(image: Image.Image) -> Photo:
