@@ -113,6 +113,8 @@ def bench_speed() -> None:
 
 def bench_reading(patch_set: PatchSet, png: Path) -> None:
     """Reading the patch set back, one process, against decoding its patches from PNG."""
+    # What was written before is still on its way to the disk.
+    os.sync()
     shards = [s for split in ("train", "val", "test") for s in patch_set.shards(split)]
     times = []
     for _ in range(3):
@@ -168,7 +170,7 @@ def _measured_ingest(pairs: int, shape: tuple[int, int], results: "multiprocessi
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_photos(folder / "corpus", pairs, shape)
-        # Nine scenes beside it, because a set needs some for each split.
+        # Small ones beside it, because a set needs a scene for each split.
         if pairs < 3:
             write_photos(folder / "more", 3, (300, 400))
             for path in (folder / "more").rglob("*.png"):

@@ -8,7 +8,7 @@ of workers changes nothing, and resuming needs no more than the step's number.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -78,6 +78,8 @@ class BatchPlan:
     """Side of the crop that a step sees, at most `side`."""
     weights: NDArray[np.float64] | None = field(default=None, repr=False)
     """(patches,): how often an epoch shows each patch, on average 1; None: each once."""
+    _drawn: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The patches of the last epochs, in their order."""
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """The patches of step `step` (from 0): (batch_size,) indices; without weights an epoch shows each patch once."""
@@ -91,14 +93,22 @@ class BatchPlan:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         order = epoch_order(self.seed, epoch, self.patches)
-        return order if self.weights is None else self._drawn[order]
+        if self.weights is None:
+            return order
+        if epoch not in self._drawn:
+            if len(self._drawn) > 1:
+                self._drawn.clear()
+            self._drawn[epoch] = self._draw(epoch)[order]
+        return self._drawn[epoch]
 
-    @cached_property
-    def _drawn(self) -> NDArray[np.int64]:
-        """Each patch as often as its weight says, rounded so that the epoch keeps its length (systematic sampling)."""
+    def _draw(self, epoch: int) -> NDArray[np.int64]:
+        """Each patch as often as its weight says, rounded up or down so that the epoch keeps its length.
+
+        Systematic sampling from a start that differs between epochs, so that a patch of small weight gets its turn.
+        """
         assert self.weights is not None
         ends = np.cumsum(self.weights) * (self.patches / self.weights.sum())
-        start = np.random.default_rng([self.seed, 2]).random()
+        start = np.random.default_rng([self.seed, 2, epoch]).random()
         return np.minimum(np.searchsorted(ends, np.arange(self.patches) + start, side="right"), self.patches - 1)
 
     def views(self, step: int) -> NDArray[np.int64]:
