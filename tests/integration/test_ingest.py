@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import ray
 from integration.support import SCENES, TEMPLATES, run_here, write_pairs
+from unit.test_broken_photos import DECODED, REFUSED
 
 from degrain import cli
+from degrain.data.catalog import CatalogRow
 from degrain.data.patches import PatchSet
 from degrain.data.resident import make_resident
-from degrain.imaging.codecs import decode
+from degrain.imaging.codecs import decode, encode_png
 from degrain.storage import Storage
 
 pytestmark = pytest.mark.ray
@@ -137,3 +139,45 @@ def test_real_sidd_pairs(shared_data: Path, tmp_path: Path, capsys: pytest.Captu
     rows = PatchSet.open(str(tmp_path / "out"), Storage()).catalog
     assert {r.camera for r in rows} == {"GP", "IP", "S6", "N6", "G4"}
     assert {r.scene for r in rows} == {f"sidd/{n:03}" for n in range(1, 8)}
+
+
+def test_of_a_hundred_broken_photos_none_ends_the_job_and_none_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every kind of file that the unit tests of decoding know, as the noisy photo of a pair, under odd names."""
+    corpus = tmp_path / "photos"
+    for kind in ("noisy", "clean"):
+        (corpus / kind).mkdir(parents=True)
+    kinds = {**{k: v[0] for k, v in REFUSED.items()}, **{k: v[0] for k, v in DECODED.items()}}
+    names = {kind: f"{kind.replace('/', '-')} ü 100%_{n}" for n, kind in enumerate(sorted(kinds))}
+    for kind, name in names.items():
+        suffix = "PNG" if len(name) % 2 else "png"
+        (corpus / "noisy" / f"{name}.{suffix}").write_bytes(kinds[kind])
+        shape = DECODED[kind][1].shape[:2] if kind in DECODED else (40, 56)
+        clean = np.random.default_rng(sorted(kinds).index(kind)).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        (corpus / "clean" / f"{name}.png").write_bytes(encode_png(clean))
+    (corpus / "noisy" / "alone.png").write_bytes(encode_png(clean))
+    (corpus / "loop").symlink_to(corpus)
+    (corpus / "noisy" / "nowhere.png").symlink_to(corpus / "missing")
+    argv = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "out", "--patch-size", 16, "--max-refused", 1]
+    argv += ["--max-exposure", 1000, "--max-clipped", 1, "--noisy-name", r"regex:noisy/(?P<name>.+)\.\w+"]
+    done = run_here("ingest", [*argv, "--clean-name", r"regex:clean/(?P<name>.+)\.\w+"], capsys, tmp_path)
+    assert done.status == 0, done.err
+    assert (done.summary["pairs"], done.summary["unplaced"]) == (len(kinds), 1)
+    rows = {row.scene.removeprefix("pairs/clean/").removesuffix(".png"): row for row in patch_set_rows(tmp_path / "out")}
+    for kind, name in names.items():
+        row = rows[name]
+        small = kind in DECODED and min(DECODED[kind][1].shape[:2]) < 16
+        if kind in REFUSED:
+            assert row.refused, kind
+        elif small:
+            assert "smaller than a patch" in str(row.refused)
+        else:
+            assert row.refused is None or "it has the content of" in row.refused, (kind, row.refused)
+            assert row.patches == (0 if row.refused else 3 * 4)
+    assert sum(row.refused is None for row in rows.values()) >= 10
+    assert len(kinds) >= 40
+
+
+def patch_set_rows(out: Path) -> list[CatalogRow]:
+    return PatchSet.open(str(out), Storage()).catalog
