@@ -65,6 +65,11 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     assert local.summary["version"] == remote.summary["version"], "the version depends on content, not on place"
 
     tracking = write_tracking(tmp_path, artifacts=f"s3://{bucket}/artifacts")
+    argv = ["--data", f"s3://{bucket}/patches", "--out", f"s3://{bucket}/a report", "--mlflow", tracking]
+    explored = run_here("explore", argv, capsys, tmp_path)
+    assert explored.status == 0, explored.err
+    page = Storage.from_environment().locate(f"s3://{bucket}/a report/report.html").read_bytes()
+    assert page.startswith(b"<!DOCTYPE html>")
     options = ["--data", f"s3://{bucket}/patches", "--mlflow", tracking, "--out", f"s3://{bucket}/runs"]
     smoke = ["--models", "red10", "--trials", 1, "--steps", 4, "--refit-steps", 4, "--batch-size", 2, "--crop", 24]
     done = run_here("tune", [*options, *smoke], capsys, tmp_path)
