@@ -132,7 +132,7 @@ def test_an_endpoint_that_does_not_answer_is_said_within_20_seconds(
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0)) if silent else None
     port = listener.getsockname()[1] if listener else free_ports(1)[0]
-    for name, value in S3Server(f"http://127.0.0.1:{port}", None).environment.items():
+    for name, value in S3Server(f"http://127.0.0.1:{port}", [], tmp_path).environment.items():
         monkeypatch.setenv(name, value)
     began = time.monotonic()
     done = run_here("train", ["--data", "s3://bucket/patches", "--steps", 1], capsys, tmp_path)
