@@ -134,6 +134,8 @@ class Storage:
         Raises UserError for another scheme. Keys are taken literally: `%` and spaces mean themselves.
         """
         text = str(uri).removeprefix("file://")
+        if not text:
+            raise UserError("a path is empty; name a folder or file, and check the variable that it came from")
         if text.startswith("s3://"):
             return Location(text.rstrip("/"), self)
         if "://" in text:

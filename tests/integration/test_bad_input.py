@@ -45,6 +45,13 @@ BEFORE_RAY = [
     ("ingest", ["--corpus", "{tmp}", "--out", "{tmp}/o"], "write NAME=URI"),
     ("ingest", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--stride", "0"], "--stride must be between 1 and"),
     ("ingest", ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--max-refused", "7"], "a share between 0 and 1"),
+    (
+        "ingest",
+        ["--corpus", "clean={tmp}", "--out", "{tmp}/o", "--noise", "gausian:9"],
+        "--noise 'gausian:9' cannot be made",
+    ),
+    ("ingest", ["--corpus", "clean={tmp}", "--out", "{tmp}/o", "--noise", "poisson:1"], "it takes 2 numbers, none negative"),
+    ("ingest", ["--corpus", "sidd={tmp}", "--out", ""], "a path is empty"),
     ("denoise", ["{tmp}/nothing.png", "--out", "{tmp}/o"], "there is no photo '{tmp}/nothing.png'"),
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}"], "would be written over"),
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "{tmp}"], "is not a model of degrain"),
@@ -134,11 +141,16 @@ def emptied(folder: Path) -> None:
     [
         (unequal, [], "attic_0.png and its clean photo have unequal sizes, 64x64 and 48x48"),
         (truncated, [], "bench_0.png: it is damaged"),
+        (
+            truncated,
+            ["--val-scenes", "bench", "--max-refused", "0.5"],
+            "all 1 pairs of the val split were refused, the first",
+        ),
         (emptied, [], "no pairs in '{corpus}' (0 files)"),
         (lambda _: None, ["--patch-size", "128"], "is 64x64, smaller than a patch of 128; lower --patch-size"),
         (lambda _: None, ["--test-scenes", "zebra"], "there is no scene 'zebra'; scenes are attic, bench"),
     ],
-    ids=["unequal", "truncated", "empty", "large patch", "unknown scene"],
+    ids=["unequal", "truncated", "split emptied", "empty", "large patch", "unknown scene"],
 )
 def test_a_corpus_that_cannot_be_used(
     ray_cluster: None,

@@ -116,7 +116,7 @@ def test_unlike_exposures_are_refused_either_way(deep: bool) -> None:
     message = r"s3://corpus/noisy.png and its clean photo differ in exposure by a factor of {}, over 2.5 \(--max-exposure\)"
     with pytest.raises(UnreadablePhotoError, match=message.format(r"4\.\d\d")):
         measure(PAIR, dark, bright, RULES)
-    with pytest.raises(UnreadablePhotoError, match=message.format(r"0\.2\d")):
+    with pytest.raises(UnreadablePhotoError, match=message.format(r"[34]\.\d\d")):
         measure(PAIR, bright, dark, RULES)
     lenient = CheckRules(max_exposure=5)
     assert measure(PAIR, dark, bright, lenient).exposure == pytest.approx(4.06, abs=0.1)

@@ -140,19 +140,19 @@ def test_of_several_fits_each_photo_gets_one() -> None:
         ("snow:3", "its kind is not known"),
         ("like:pairs", "its kind is not known"),
         ("Gaussian:3", "its kind is not known"),
-        ("gaussian", "its values must be numbers that are not negative"),
-        ("gaussian:", "its values must be numbers that are not negative"),
-        ("gaussian:x", "its values must be numbers that are not negative"),
-        ("gaussian:-5", "its values must be numbers that are not negative"),
-        ("gaussian:1,2", "its values must be numbers that are not negative"),
-        ("gaussian:nan", "its values must be numbers that are not negative"),
-        ("gaussian:inf", "its values must be numbers that are not negative"),
-        ("gaussian:1-2-3", "its values must be numbers that are not negative"),
-        ("gaussian:50-10", "the range is upside down"),
-        ("poisson:0.1", "its values must be numbers that are not negative"),
-        ("poisson:0.1,-1", "its values must be numbers that are not negative"),
-        ("fitted:0.1,0.2", "its values must be numbers that are not negative"),
-        ("fitted:", "its values must be numbers that are not negative"),
+        ("gaussian", "none negative"),
+        ("gaussian:", "none negative"),
+        ("gaussian:x", "none negative"),
+        ("gaussian:-5", "none negative"),
+        ("gaussian:1,2", "none negative"),
+        ("gaussian:nan", "none negative"),
+        ("gaussian:inf", "none negative"),
+        ("gaussian:1-2-3", "none negative"),
+        ("gaussian:50-10", "the range must rise"),
+        ("poisson:0.1", "none negative"),
+        ("poisson:0.1,-1", "none negative"),
+        ("fitted:0.1,0.2", "none negative"),
+        ("fitted:", "none negative"),
         ("camera:", "the camera's ISOs are 800, 3200, 12800"),
         ("camera:100", "the camera's ISOs are 800, 3200, 12800"),
         ("camera:800,", "the camera's ISOs are 800, 3200, 12800"),
@@ -162,4 +162,6 @@ def test_of_several_fits_each_photo_gets_one() -> None:
 def test_what_is_no_noise_is_refused_with_what_is(noise: str, reason: str) -> None:
     with pytest.raises(ValueError, match=r"; known: gaussian:SIGMA, gaussian:LOW-HIGH, poisson:GAIN,READ, ") as raised:
         list(expand_noise(noise, "a"))
-    assert f"cannot be made: {reason}" in str(raised.value)
+    said = str(raised.value).partition("; known:")[0]
+    assert f"noise {noise!r} cannot be made: " in said
+    assert reason in said

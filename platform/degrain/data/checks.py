@@ -124,9 +124,9 @@ def measure(pair: PairOfFiles, noisy: Photo, clean: Photo, rules: CheckRules) ->
     if _equal(noisy, clean):
         raise UnreadablePhotoError(f"{pair.noisy} and its clean photo are the same picture")
     exposure, clipped = _exposure(noisy, clean), _clipped(clean)
-    if max(exposure, 1 / max(exposure, 1e-9)) > rules.max_exposure:
+    if (apart := max(exposure, 1 / exposure)) > rules.max_exposure:
         raise UnreadablePhotoError(
-            f"{pair.noisy} and its clean photo differ in exposure by a factor of {exposure:.2f}, over "
+            f"{pair.noisy} and its clean photo differ in exposure by a factor of {apart:.2f}, over "
             f"{rules.max_exposure:g} (--max-exposure)"
         )
     if clipped > rules.max_clipped:

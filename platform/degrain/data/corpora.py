@@ -21,6 +21,9 @@ from degrain.imaging.codecs import is_photo
 from degrain.imaging.synthesis import expand_noise
 from degrain.storage import Location, Storage
 
+LIKE = "like:"
+"""Begins a noise that is fitted to the pairs of the patch set whose URI follows."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
@@ -62,7 +65,11 @@ class CorpusOptions:
     clean_name: str = "clean/{name}"
     """The same for clean names, with some of the same fields."""
     noise: str = "camera:800,3200,12800"
-    """Noise for clean photos, see `imaging.synthesis`."""
+    """Noise for clean photos, see `imaging.synthesis`; or `like:PATCHSET`."""
+
+    def __post_init__(self) -> None:
+        if not self.noise.startswith(LIKE):
+            list(expand_noise(self.noise, "any"))
 
 
 def split_name(text: str) -> tuple[str, str, str]:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from degrain.data.catalog import CatalogRow
 from degrain.data.checks import CheckRules, aligned, decode_pair, measure
-from degrain.data.corpora import Corpus, CorpusOptions, Pair, split_name
+from degrain.data.corpora import LIKE, Corpus, CorpusOptions, Pair, split_name
 from degrain.data.patches import (
     CUTTER_VERSION,
     Manifest,
@@ -41,7 +41,7 @@ from degrain.data.patches import (
     shard_schema,
 )
 from degrain.data.photos import content_hash, made_hash
-from degrain.data.splits import assign_splits
+from degrain.data.splits import SPLITS, assign_splits
 from degrain.errors import JobFailedError, UserError
 from degrain.imaging.codecs import Photo, UnreadablePhotoError, is_deep
 from degrain.imaging.statistics import fit_noise
@@ -56,7 +56,6 @@ _TASKS_PER_CPU = 4
 _MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 256 * 2**20, -3: 32 * 2**20}
 _SAME = "it has the content of"
 """Begins the reason of a pair that is there twice."""
-LIKE = "like:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +167,7 @@ def ingest(
     outcomes = _without_repeats(outcomes, pairs, splits, previous, root, config, start_ray)
     rows = sorted((row for outcome in outcomes for row in outcome.rows), key=lambda row: row.id)
     _check_refused(rows, config.max_refused)
+    _check_splits(rows)
     version = set_version(rows, config.geometry, config.rules)
     manifest = _manifest(version, config, rows, [o.shard for o in outcomes if o.shard is not None])
     patch_set, reused = patiently(lambda: publish(root, manifest, rows))
@@ -537,6 +537,17 @@ def _check_refused(rows: Sequence[CatalogRow], limit: float) -> None:
             f"{len(refused)} of {len(rows)} pairs were refused, over the limit of {limit:.0%} (--max-refused); "
             f"the first: {min(refused)}"
         )
+
+
+def _check_splits(rows: Sequence[CatalogRow]) -> None:
+    """Raise UserError where refusals left a split without pairs: training, validation and comparison each need some."""
+    for split in SPLITS:
+        ours = [row for row in rows if row.split == split]
+        if all(row.refused is not None for row in ours):
+            raise UserError(
+                f"all {len(ours)} pairs of the {split} split were refused, the first: {ours[0].refused}; mend them, remove "
+                f"them, or name other scenes with --val-scenes and --test-scenes"
+            )
 
 
 def _manifest(version: str, config: IngestConfig, rows: Sequence[CatalogRow], shards: Iterable[Shard]) -> Manifest:

@@ -41,6 +41,8 @@ def read_pair_table(place: Location) -> list[dict[str, Any]]:
         raise UserError(f"cannot read table '{place}': {str(error).splitlines()[0]}") from None
     if missing := [c for c in ("noisy", "clean") if c not in table.column_names]:
         raise UserError(f"table '{place}' has no column '{missing[0]}'; it has {', '.join(table.column_names)}")
+    if not table.num_rows:
+        raise UserError(f"table '{place}' has no rows; name a pair in each")
     return [_pair(row, number, place) for number, row in enumerate(table.to_pylist(), 1)]
 
 

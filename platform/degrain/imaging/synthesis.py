@@ -19,6 +19,7 @@ from scipy.ndimage import convolve1d
 from degrain.imaging.codecs import Photo, peak
 from degrain.imaging.noise import ISO_LEVELS, photograph, to_linear, to_srgb
 
+_LARGEST_SIGMA = 255
 LARGEST_CORRELATION = 0.7
 """A three-tap filter correlates neighbours by no more."""
 
@@ -43,12 +44,14 @@ def expand_noise(noise: str, name: str) -> Iterator[tuple[str, int | None]]:
         return
     if kind == "gaussian" and (span := re.fullmatch(r"([\d.]+)-([\d.]+)", text)):
         low, high = _values(f"{kind}:{span[1]},{span[2]}", 2)
-        if low > high:
-            raise _unknown(noise, "the range is upside down")
+        if low > high or high > _LARGEST_SIGMA:
+            raise _unknown(noise, f"the range must rise, to {_LARGEST_SIGMA} at most")
         share = _number(name, "sigma") / 2**64
         yield f"gaussian:{low + share * (high - low):.4g}", None
         return
-    _values(noise, {"gaussian": 1, "poisson": 2}.get(kind, 0))
+    values = _values(noise, {"gaussian": 1, "poisson": 2}.get(kind, 0))
+    if kind == "gaussian" and values[0] > _LARGEST_SIGMA:
+        raise _unknown(noise, f"sigma must be at most {_LARGEST_SIGMA}")
     yield noise, None
 
 
@@ -91,7 +94,7 @@ def _values(noise: str, count: int) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if count == 0 or len(values) != count or not all(0 <= v < float("inf") for v in values):
-        raise _unknown(noise, "its values must be numbers that are not negative" if count else "its kind is not known")
+        raise _unknown(noise, f"it takes {count} numbers, none negative" if count else "its kind is not known")
     return values
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from degrain.data.catalog import CatalogRow
@@ -105,9 +105,9 @@ def settings(rows: Sequence[CatalogRow]) -> Figure:
 def _iso_axis(axis: Axes) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xlabel("ISO")
-    axis.xaxis.set_major_locator(LogLocator(base=4))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value >= 1 else ""))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_locator(FixedLocator([25, 100, 400, 1600, 6400, 25600, 102400]))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _nothing(axis: Axes, text: str) -> None:
