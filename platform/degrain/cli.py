@@ -4,6 +4,7 @@ A pipeline is `parse -> job -> lines`. Exit status 0 means done, 1 failed, 2 bad
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import logging
@@ -151,10 +152,19 @@ def run(
         if options.summary is not None:
             options.summary.write_bytes(json_bytes(result))
     except KeyboardInterrupt:
+        _leave_ray()
         return _fail("interrupted; what was finished is kept", 130)
     except Exception as error:  # noqa: BLE001 - the outermost frame: everything becomes a line and a status
         return complain(error)
     return 0
+
+
+def _leave_ray() -> None:
+    """End this process' part in Ray, so that what Ray's own threads still say comes before our last line."""
+    ray = sys.modules.get("ray")
+    if ray is not None:
+        with contextlib.suppress(KeyboardInterrupt):
+            ray.shutdown()
 
 
 def complain(error: Exception) -> int:

@@ -234,7 +234,8 @@ def test_as_a_command_and_interrupted(how: signal.Signals, name: str, kind: str,
     os.kill(running.pid, how)
     _, err = running.communicate(timeout=90)
     assert running.returncode == 130, err[-2000:]
-    assert err.splitlines()[-1] == "error: interrupted; what was finished is kept"
+    # Beside it there may be a line of Ray's own threads, which lose what they were waiting for.
+    assert "error: interrupted; what was finished is kept" in err.splitlines()
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     assert kind in kinds_of_runs(client)
