@@ -19,7 +19,7 @@ from degrain.data.templates import clean_names, template_pattern
 from degrain.errors import UserError
 from degrain.imaging.codecs import is_photo
 from degrain.imaging.synthesis import expand_noise
-from degrain.storage import Location, Storage
+from degrain.storage import FileStamp, Location, Storage
 
 LIKE = "like:"
 """Begins a noise that is fitted to the pairs of the patch set whose URI follows."""
@@ -125,11 +125,7 @@ class Corpus:
             )
         located = [
             replace(
-                self._named(pair),
-                noisy=str(self.folder / pair.noisy),
-                clean=str(self.folder / pair.clean),
-                encoded_bytes=files[pair.noisy].size + files[pair.clean].size,
-                stamp=f"{files[pair.noisy].stamp} {files[pair.clean].stamp}",
+                self._named(_stamped(pair, files)), noisy=str(self.folder / pair.noisy), clean=str(self.folder / pair.clean)
             )
             for pair in pairs
         ]
@@ -140,16 +136,7 @@ class Corpus:
         rows = read_pair_table(self.folder)
         pairs = [self._named(Pair(corpus="pairs", **row)) for row in rows]
         files = self.folder.storage.stamps([uri for pair in pairs for uri in (pair.noisy, pair.clean)])
-        return [
-            replace(
-                pair,
-                encoded_bytes=files[pair.noisy].size + files[pair.clean].size,
-                stamp=f"{files[pair.noisy].stamp} {files[pair.clean].stamp}",
-            )
-            if pair.noisy in files and pair.clean in files
-            else pair
-            for pair in pairs
-        ]
+        return [_stamped(pair, files) if pair.noisy in files and pair.clean in files else pair for pair in pairs]
 
     def _named(self, pair: Pair) -> Pair:
         """The pair with this corpus' own name in its id and scene."""
@@ -157,6 +144,12 @@ class Corpus:
             return pair
         id_, scene = (f"{self.name}/{text.split('/', 1)[1]}" for text in (pair.id, pair.scene))
         return replace(pair, corpus=self.name, id=id_, scene=scene)
+
+
+def _stamped(pair: Pair, files: Mapping[str, FileStamp]) -> Pair:
+    """The pair with sizes and times of its files, which are looked up by the names that it has."""
+    noisy, clean = files[pair.noisy], files[pair.clean]
+    return replace(pair, encoded_bytes=noisy.size + clean.size, stamp=f"{noisy.stamp} {clean.stamp}")
 
 
 class _Names:
