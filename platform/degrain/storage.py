@@ -313,7 +313,10 @@ class Replacing:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.target.remote:
             return
-        if kind is None:
-            Path(self.path).replace(self.target.path)
-        else:
-            Path(self.path).unlink(missing_ok=True)
+        written = Path(self.path)
+        try:
+            if kind is None:
+                written.replace(self.target.path)
+        finally:
+            # It is still there if the block failed, and also if a folder stands in the target's place.
+            written.unlink(missing_ok=True)

@@ -145,6 +145,13 @@ def test_replacing_leaves_nothing_on_error(tmp_path: Path, before: bytes | None)
     assert before is None or target.read_bytes() == before
 
 
+def test_nothing_is_left_where_a_folder_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    with pytest.raises(IsADirectoryError):
+        STORAGE.locate(tmp_path / "target").write_bytes(b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["target"]
+
+
 def test_replacing_shows_the_new_content_only_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"old")
