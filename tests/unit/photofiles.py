@@ -17,6 +17,11 @@ PHOTO = natural_photo(40, 56)
 GREY = PHOTO[:, :, 0]
 DEEP = np.random.default_rng(0).integers(0, 2**16, (40, 56, 3)).astype(np.uint16)
 DEEP_GREY = DEEP[:, :, 0]
+ALPHA = np.random.default_rng(1).integers(0, 256, (40, 56), dtype=np.uint8)
+DEEP_ALPHA = np.random.default_rng(1).integers(0, 2**16, (40, 56)).astype(np.uint16)
+PALETTE = Image.fromarray(PHOTO).quantize(16)
+STRAIGHT = {"planarconfig": "contig", "extrasamples": ["unassalpha"]}
+"""What tifffile is told of alpha that the colours are not multiplied by."""
 PNG = encode_png(PHOTO)
 
 

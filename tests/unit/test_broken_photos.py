@@ -32,7 +32,7 @@ from unit.photofiles import (
     with_alpha,
 )
 
-from degrain.imaging.codecs import Photo, UnreadablePhotoError, decode, is_deep
+from degrain.imaging.codecs import UnreadablePhotoError, decode, decode_layers, is_deep
 
 IMAGE = Image.fromarray(PHOTO)
 JPEG = saved(PHOTO, "JPEG")
@@ -254,6 +254,11 @@ SEEDS = {
     "deflated tiff16": tiff(SMALL_DEEP, compression="zlib", predictor=True),
     "tiff16 in tiles": tiff(SMALL_DEEP, compression="lzw", tile=(16, 16)),
     "float tiff": tiff(FLOATS[:24, :20]),
+    "png with alpha": png(with_alpha(SMALL, 9)),
+    "grey png16 with alpha": png(with_alpha(SMALL_DEEP[:, :, 0], 9)),
+    "palette png with alpha": encoded(SMALL_IMAGE.quantize(8), "PNG", transparency=bytes(range(8))),
+    "webp with alpha": encoded(Image.fromarray(with_alpha(SMALL, 9)), "WEBP"),
+    "tiff16 multiplied by alpha": tiff(with_alpha(SMALL_DEEP, 9), photometric="rgb", extrasamples=["assocalpha"]),
 }
 places = st.floats(0, 1, exclude_max=True)
 damage = st.one_of(
@@ -288,13 +293,15 @@ def test_whatever_is_damaged_a_photo_or_a_reason_comes_out(kind: str, capfd: pyt
             warnings.simplefilter("error")
             deep = is_deep(content)
             try:
-                photo: Photo = decode(content, largest_megapixels=1)
+                layers = decode_layers(content, largest_megapixels=1)
             except UnreadablePhotoError:
                 return
+        photo = layers.rgb
         assert photo.ndim == 3
         assert photo.shape[2] == 3
         assert photo.size
         assert photo.dtype == (np.uint16 if deep else np.uint8)
+        assert layers.alpha is None or (layers.alpha.shape, layers.alpha.dtype) == (photo.shape[:2], photo.dtype)
 
     decodes_or_refuses()
     assert_silent(capfd.readouterr())

@@ -1,8 +1,10 @@
 """Photo files: what is read is read exactly, what would lose something is refused with the reason."""
 
 import io
+import zlib
 from collections.abc import Callable
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -10,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 from unit.photofiles import (
+    ALPHA,
     DEEP,
+    DEEP_ALPHA,
     DEEP_GREY,
     GREY,
+    PALETTE,
     PHOTO,
     PNG,
+    STRAIGHT,
     bmp_of_16_bits,
     chunk,
     encoded,
@@ -31,8 +37,11 @@ from unit.support import random_photo, smooth_photo
 
 from degrain.imaging.codecs import (
     Photo,
+    PhotoLayers,
+    Plane,
     UnreadablePhotoError,
     decode,
+    decode_layers,
     eight_bits,
     encode_png,
     is_deep,
@@ -60,6 +69,200 @@ def test_png_round_trip(height: int, width: int, seed: int, deep: bool) -> None:
     if deep:
         photo = photo.astype(np.uint16) * 200 + photo[::-1]
     assert_decodes(encode_png(photo), photo)
+
+
+def assert_layers(layers: PhotoLayers, rgb: Photo, alpha: Plane | None, *, grey: bool) -> None:
+    assert layers.rgb.dtype == rgb.dtype
+    assert np.array_equal(layers.rgb, rgb)
+    assert layers.grey == grey
+    assert (layers.alpha is None) == (alpha is None)
+    if layers.alpha is not None and alpha is not None:
+        assert layers.alpha.dtype == rgb.dtype
+        assert np.array_equal(layers.alpha, alpha)
+        assert layers.alpha.flags.c_contiguous
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    seed=st.integers(0, 99),
+    deep=st.booleans(),
+    grey=st.booleans(),
+    transparent=st.booleans(),
+)
+def test_layers_survive_png(height: int, width: int, seed: int, deep: bool, grey: bool, transparent: bool) -> None:
+    kind = np.uint16 if deep else np.uint8
+    pixels = np.random.default_rng(seed).integers(0, np.iinfo(kind).max, (height, width, 4), dtype=kind, endpoint=True)
+    rgb = repeated(pixels[:, :, 0]) if grey else np.ascontiguousarray(pixels[:, :, :3])
+    alpha = pixels[:, :, 3] if transparent else None
+    content = encode_png(rgb, alpha=alpha, grey=grey)
+    assert_layers(decode_layers(content), rgb, alpha, grey=grey)
+    stored = imagecodecs.png_decode(content)
+    assert stored.reshape(height, width, -1).shape[2] == (1 if grey else 3) + transparent
+    assert stored.dtype == kind
+
+
+def test_one_pixel_of_an_image_is_encoded() -> None:
+    pixel = with_alpha(DEEP, 9)[:1, :1, :3]
+    assert_decodes(encode_png(pixel), pixel)
+
+
+@pytest.mark.parametrize("photo", [PHOTO, DEEP], ids=["8", "16"])
+def test_grey_is_the_rounded_mean_of_the_channels(photo: Photo) -> None:
+    expected = np.round(photo.mean(axis=2))
+    assert np.array_equal(imagecodecs.png_decode(encode_png(photo, grey=True)), expected)
+    assert len({int(x) for x in photo.sum(axis=2).ravel() % 3}) == 3
+
+
+FLOATS = (np.dstack([DEEP, DEEP_ALPHA]) / 65535).astype(np.float32)
+OPACITIES = bytes(range(0, 256, 17))
+"""One for each colour of the palette."""
+
+
+@pytest.mark.parametrize(
+    ("content", "rgb", "alpha", "grey"),
+    [
+        pytest.param(png(PHOTO), PHOTO, None, False, id="png"),
+        pytest.param(png(GREY), repeated(GREY), None, True, id="grey png"),
+        pytest.param(png(DEEP_GREY), repeated(DEEP_GREY), None, True, id="grey png16"),
+        pytest.param(png(np.dstack([PHOTO, ALPHA])), PHOTO, ALPHA, False, id="png with alpha"),
+        pytest.param(png(np.dstack([DEEP, DEEP_ALPHA])), DEEP, DEEP_ALPHA, False, id="png16 with alpha"),
+        pytest.param(png(np.dstack([GREY, ALPHA])), repeated(GREY), ALPHA, True, id="grey png with alpha"),
+        pytest.param(
+            png(np.dstack([DEEP_GREY, DEEP_ALPHA])), repeated(DEEP_GREY), DEEP_ALPHA, True, id="grey png16 with alpha"
+        ),
+        pytest.param(png(with_alpha(DEEP, 65535)), DEEP, np.full_like(DEEP_GREY, 65535), False, id="png16, opaque"),
+        pytest.param(png(with_alpha(GREY, 255)), repeated(GREY), np.full_like(GREY, 255), True, id="grey png, opaque"),
+        pytest.param(
+            encoded(PALETTE, "PNG", transparency=OPACITIES),
+            np.asarray(PALETTE.convert("RGB")),
+            np.asarray(PALETTE) * np.uint8(17),
+            False,
+            id="palette png with transparent colours",
+        ),
+        pytest.param(
+            png(GREY, chunk(b"tRNS", bytes([0, GREY[0, 0]]))),
+            repeated(GREY),
+            np.where(GREY[0, 0] == GREY, 0, 255).astype(np.uint8),
+            True,
+            id="grey png with a transparent colour",
+        ),
+        pytest.param(
+            png(DEEP, chunk(b"tRNS", DEEP[0, 0].astype(">u2").tobytes())),
+            DEEP,
+            np.where((DEEP[0, 0] == DEEP).all(axis=2), 0, 65535).astype(np.uint16),
+            False,
+            id="png16 with a transparent colour",
+        ),
+        pytest.param(
+            encoded(Image.fromarray(np.dstack([PHOTO, ALPHA])), "WEBP", lossless=True, exact=True),
+            PHOTO,
+            ALPHA,
+            False,
+            id="webp with alpha",
+        ),
+        pytest.param(
+            tiff(np.dstack([PHOTO, ALPHA]), photometric="rgb", **STRAIGHT), PHOTO, ALPHA, False, id="tiff with alpha"
+        ),
+        pytest.param(
+            tiff(np.dstack([DEEP, DEEP_ALPHA]), photometric="rgb", **STRAIGHT),
+            DEEP,
+            DEEP_ALPHA,
+            False,
+            id="tiff16 with alpha",
+        ),
+        pytest.param(
+            tiff(
+                np.moveaxis(np.dstack([DEEP, DEEP_ALPHA]), -1, 0),
+                photometric="rgb",
+                planarconfig="separate",
+                extrasamples=["unassalpha"],
+            ),
+            DEEP,
+            DEEP_ALPHA,
+            False,
+            id="tiff16 with alpha in planes",
+        ),
+        pytest.param(tiff(FLOATS, photometric="rgb", **STRAIGHT), DEEP, DEEP_ALPHA, False, id="float tiff with alpha"),
+        pytest.param(tiff(np.dstack([GREY, ALPHA]), **STRAIGHT), repeated(GREY), ALPHA, True, id="grey tiff with alpha"),
+        pytest.param(
+            tiff(np.dstack([DEEP_GREY, DEEP_ALPHA]), **STRAIGHT),
+            repeated(DEEP_GREY),
+            DEEP_ALPHA,
+            True,
+            id="grey tiff16 with alpha",
+        ),
+        pytest.param(
+            tiff(np.dstack([GREY, ALPHA]), photometric="miniswhite", **STRAIGHT),
+            repeated(255 - GREY),
+            ALPHA,
+            True,
+            id="tiff with alpha, white is zero",
+        ),
+        pytest.param(
+            tiff(np.dstack([PHOTO, ALPHA]), photometric="rgb", extrasamples=["unspecified"]),
+            PHOTO,
+            ALPHA,
+            False,
+            id="tiff with an unspecified channel",
+        ),
+        pytest.param(
+            tiff(with_alpha(DEEP, 65535), photometric="rgb", extrasamples=["assocalpha"]),
+            DEEP,
+            np.full_like(DEEP_GREY, 65535),
+            False,
+            id="tiff16 multiplied by opaque alpha",
+        ),
+    ],
+)
+def test_alpha_and_grey_are_read_exactly(content: bytes, rgb: Photo, alpha: Plane | None, grey: bool) -> None:
+    assert_layers(decode_layers(content), rgb, alpha, grey=grey)
+
+
+@pytest.mark.parametrize(("photo", "alpha"), [(PHOTO, ALPHA), (DEEP, DEEP_ALPHA)], ids=["8", "16"])
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+def test_colours_multiplied_by_alpha_are_divided_by_it(photo: Photo, alpha: Plane, grey: bool) -> None:
+    """So well that multiplied again they are the same."""
+
+    def multiplied(colours: Photo) -> Photo:
+        return np.round(colours * (alpha[:, :, None] / peak(photo))).astype(photo.dtype)
+
+    straight = repeated(photo[:, :, 0]) if grey else photo
+    stored = multiplied(straight)
+    pixels = np.dstack([stored[:, :, :1] if grey else stored, alpha])
+    photometric = "minisblack" if grey else "rgb"
+    layers = decode_layers(tiff(pixels, photometric=photometric, planarconfig="contig", extrasamples=["assocalpha"]))
+    assert layers.grey == grey
+    assert np.array_equal(layers.alpha, alpha)
+    assert np.array_equal(multiplied(layers.rgb), stored)
+    nearly_opaque = alpha > 0.9 * peak(photo)
+    assert np.abs(layers.rgb.astype(int) - straight)[nearly_opaque].max() <= 1
+
+
+def test_brighter_than_alpha_allows_is_white() -> None:
+    pixels = np.full((4, 5, 4), [200, 0, 100, 100], dtype=np.uint8)
+    layers = decode_layers(tiff(pixels, photometric="rgb", extrasamples=["assocalpha"]))
+    assert layers.rgb[0, 0].tolist() == [255, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(encoded(Image.fromarray(PHOTO).convert("1"), "PNG"), True, id="bitmap"),
+        pytest.param(encoded(Image.fromarray(PHOTO).convert("1"), "TIFF", compression="group4"), True, id="fax"),
+        pytest.param(saved(GREY, "JPEG"), True, id="grey jpeg"),
+        pytest.param(saved(GREY, "BMP"), True, id="grey bmp"),
+        pytest.param(tiff(DEEP_GREY), True, id="grey tiff16"),
+        pytest.param(saved(PHOTO, "JPEG"), False, id="jpeg"),
+        pytest.param(saved(repeated(GREY), "PNG"), False, id="colours that happen to be grey"),
+        pytest.param(encoded(PALETTE, "PNG"), False, id="palette"),
+    ],
+)
+def test_grey_is_what_has_one_channel(content: bytes, expected: bool) -> None:
+    layers = decode_layers(content)
+    assert layers.grey == expected
+    assert layers.alpha is None
 
 
 @pytest.mark.parametrize(
@@ -174,10 +377,11 @@ def test_few_bits_and_palettes_are_promoted(bits: int) -> None:
     indices = random.integers(0, 2**bits, (6, 16)).astype(np.uint8)
     each_bit = np.unpackbits(indices[:, :, None], axis=2)[:, :, 8 - bits :]
     scanlines = b"".join(b"\x00" + np.packbits(row).tobytes() for row in each_bit)
-    assert_decodes(
-        raw_png(16, 6, bits=bits, colours=0, scanlines=scanlines),
-        repeated((indices * (255 // (2**bits - 1))).astype(np.uint8)),
-    )
+    grey = (indices * (255 // (2**bits - 1))).astype(np.uint8)
+    assert_decodes(raw_png(16, 6, bits=bits, colours=0, scanlines=scanlines), repeated(grey))
+    transparent = chunk(b"tRNS", bytes([0, indices[0, 0]]))
+    layers = decode_layers(raw_png(16, 6, bits=bits, colours=0, scanlines=scanlines, before=transparent))
+    assert_layers(layers, repeated(grey), np.where(grey[0, 0] == grey, 0, 255).astype(np.uint8), grey=True)
     colours = random.integers(0, 256, (2**bits, 3), dtype=np.uint8)
     palette = chunk(b"PLTE", colours.tobytes())
     assert_decodes(raw_png(16, 6, bits=bits, colours=3, scanlines=scanlines, before=palette), colours[indices])
@@ -244,6 +448,32 @@ def test_orientation_of_png_is_found_wherever_it_stands(photo: Photo, late: bool
     assert_decodes(content, expected if photo.dtype == np.uint8 else sixteen_bits(expected))
 
 
+@orientations
+@pytest.mark.parametrize("kind", ["png", "png16", "grey png16", "webp", "tiff", "tiff16"])
+def test_alpha_is_turned_with_the_colours(kind: str, orientation: int) -> None:
+    pixels = np.dstack([PHOTO, ALPHA])
+    expected = upright(encoded(Image.fromarray(pixels), "PNG", exif=oriented_exif(orientation)))
+    exif = chunk(b"eXIf", oriented_exif(orientation).tobytes()[6:])
+    tags = {"photometric": "rgb", "extratags": [(274, 3, 1, orientation, True)], **STRAIGHT}
+    content = {
+        "png": lambda: png(pixels, exif),
+        "png16": lambda: png(sixteen_bits(pixels), exif),
+        "grey png16": lambda: png(sixteen_bits(pixels[:, :, 2:]), exif),
+        "webp": lambda: encoded(Image.fromarray(pixels), "WEBP", lossless=True, exact=True, exif=oriented_exif(orientation)),
+        "tiff": lambda: tiff(pixels, **tags),
+        "tiff16": lambda: tiff(sixteen_bits(pixels), **tags),
+    }[kind]()
+    colours, alpha = expected[:, :, :3], expected[:, :, 3]
+    rgb = repeated(expected[:, :, 2]) if kind.startswith("grey") else colours
+    deep = kind.endswith("16")
+    assert_layers(
+        decode_layers(content),
+        sixteen_bits(rgb) if deep else rgb,
+        sixteen_bits(alpha) if deep else alpha,
+        grey=kind.startswith("grey"),
+    )
+
+
 ADOBE = profile("adobergb")
 holders = pytest.mark.parametrize(
     "make",
@@ -300,6 +530,15 @@ def test_a_profile_of_no_use_is_refused_unless_ignored(make: Callable[[bytes], b
 
 def test_a_profile_of_a_grey_photo_is_ignored() -> None:
     assert_decodes(saved(GREY, "PNG", icc_profile=profile("gray")), repeated(GREY))
+    held = chunk(b"iCCP", b"grey\0\0" + zlib.compress(profile("gray")))
+    layers = decode_layers(png(np.dstack([DEEP_GREY, DEEP_ALPHA]), held))
+    assert_layers(layers, repeated(DEEP_GREY), DEEP_ALPHA, grey=True)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_a_colour_profile_is_not_for_alpha(format: str) -> None:  # noqa: A002
+    content = encoded(Image.fromarray(np.dstack([PHOTO, ALPHA])), format, icc_profile=ADOBE)
+    assert_layers(decode_layers(content), decode(saved(PHOTO, "PNG", icc_profile=ADOBE)), ALPHA, grey=False)
 
 
 @pytest.mark.parametrize("colour", [tuple(PHOTO[0, 0].tolist()), int(GREY[0, 0])], ids=["colour", "grey"])

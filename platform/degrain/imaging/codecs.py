@@ -1,4 +1,6 @@
-"""Photo files to pixels and back: RGB arrays of shape (H, W, 3), 8 or 16 bits.
+"""Photo files to pixels and back: RGB arrays of shape (H, W, 3), 8 or 16 bits, and what a file may hold beside them.
+
+All files take one way, `decode_layers`; `decode` is the strict view of it for those who want nothing but colours.
 
 PNG goes through imagecodecs, measured nearly twice as fast as Pillow; so does TIFF (with tifffile), because Pillow would
 make 8 bits of 16-bit colour without a word. The rest is Pillow's: it alone is strict about a JPEG that was cut short.
@@ -7,6 +9,7 @@ make 8 bits of 16-bit colour without a word. The rest is Pillow's: it alone is s
 import io
 import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +22,9 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 Photo: TypeAlias = NDArray[Any]
 """RGB pixels, (H, W, 3), uint8 or uint16."""
 
+Plane: TypeAlias = NDArray[Any]
+"""One value for each pixel, (H, W), uint8 or uint16."""
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings that are taken for photos, in lower case."""
 
@@ -28,7 +34,7 @@ LARGEST_MEGAPIXELS = 500.0
 Profiles: TypeAlias = Literal["convert", "keep"]
 PROFILES: tuple[Profiles, ...] = ("convert", "keep")
 
-_PLAIN_MODES = frozenset({"RGB", "RGBA", "L", "LA"})
+_PLAIN_MODES = frozenset({"RGB", "RGBA", "L", "LA", "1"})
 _EIGHT_BIT_MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "PA"})
 _ORIENTATION_TAG = 274
 _PROFILE_TAG = 34675
@@ -40,6 +46,19 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 class UnreadablePhotoError(ValueError):
     """The bytes are not a photo that Degrain reads; the message says why, without the file's name."""
+
+
+@dataclass(frozen=True)
+class PhotoLayers:
+    """All that is read of a photo file, upright and in sRGB; `encode_png` writes the same."""
+
+    rgb: Photo
+    """The colours, of a grey photo three equal channels. They are not multiplied by alpha: below transparent places lies
+    whatever the file has there, often black, and it counts as colour like the rest."""
+    alpha: Plane | None
+    """Opacity in as many bits as the colours; None if the file says nothing of it."""
+    grey: bool
+    """Whether the file has one channel of brightness instead of colours."""
 
 
 def is_photo(name: str) -> bool:
@@ -65,12 +84,26 @@ def sixteen_bits(photo: Photo) -> NDArray[np.uint16]:
 
 
 def decode(content: bytes, *, largest_megapixels: float = LARGEST_MEGAPIXELS, profiles: Profiles = "convert") -> Photo:
-    """Decode a whole photo file into RGB, (H, W, 3): uint16 where the file has more than 8 bits, else uint8.
+    """Decode a whole photo file into RGB, (H, W, 3): the colours of `decode_layers`, for who has no use for the rest.
 
-    Grey is repeated over the channels, an opaque alpha channel left out, EXIF orientation applied, a colour profile other
-    than sRGB converted (or kept, that is: ignored). Float TIFF in [0, 1] becomes 16 bits. Raises UnreadablePhotoError for
-    what is empty, damaged, no photo, too large, or would lose something: transparency, CMYK, several pages, other number
-    types.
+    Raises UnreadablePhotoError as that does, and for transparency, which would be lost. Opaque alpha is left out.
+    """
+    layers = decode_layers(content, largest_megapixels=largest_megapixels, profiles=profiles)
+    if layers.alpha is not None and layers.alpha.min() != peak(layers.alpha):
+        raise UnreadablePhotoError("it is transparent in places; flatten it first")
+    return layers.rgb
+
+
+def decode_layers(
+    content: bytes, *, largest_megapixels: float = LARGEST_MEGAPIXELS, profiles: Profiles = "convert"
+) -> PhotoLayers:
+    """Decode a whole photo file: uint16 where the file has more than 8 bits, else uint8.
+
+    EXIF orientation is applied, a colour profile other than sRGB converted (or kept, that is: ignored), that of a grey
+    photo ignored. Float TIFF in [0, 1] becomes 16 bits. Colours that a TIFF has multiplied by its alpha are divided by it
+    (multiplied again they are the same), an unspecified fourth channel is taken for alpha, a transparent colour becomes
+    alpha. Raises UnreadablePhotoError for what is empty, damaged, no photo, too large, or would lose something: CMYK,
+    several pages, other number types.
     """
     if not content:
         raise UnreadablePhotoError("the file is empty")
@@ -93,16 +126,16 @@ def decode(content: bytes, *, largest_megapixels: float = LARGEST_MEGAPIXELS, pr
         raise UnreadablePhotoError(f"it is damaged ({_first_line(error)})") from None
 
 
-def _decode_opened(image: Image.Image, content: bytes, largest_megapixels: float, profiles: Profiles) -> Photo:
+def _decode_opened(image: Image.Image, content: bytes, largest_megapixels: float, profiles: Profiles) -> PhotoLayers:
     _check_size(image.width, image.height, largest_megapixels)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise UnreadablePhotoError(f"it has {frames} pages or frames; store one photo per file")
-    profile = image.info.get("icc_profile") if profiles == "convert" and image.mode in ("RGB", "RGBA", "P") else None
+    profile = image.info.get("icc_profile") if profiles == "convert" else None
     by_imagecodecs = image.format == "PNG" and (_is_deep(image) or image.mode in _PLAIN_MODES)
     orientation = _orientation(image, content)
-    photo = _rgb(np.asarray(imagecodecs.png_decode(content))) if by_imagecodecs else _decode_with_pillow(image)
-    return _upright(_in_srgb(photo, profile), orientation)
+    pixels: NDArray[Any] = imagecodecs.png_decode(content) if by_imagecodecs else _decode_with_pillow(image)
+    return _layers(*_split(pixels), profile, orientation)
 
 
 def _orientation(image: Image.Image, content: bytes) -> int:
@@ -127,15 +160,14 @@ def _has_png_chunk(content: bytes, name: bytes) -> bool:
     return False
 
 
-def _decode_with_pillow(image: Image.Image) -> Photo:
+def _decode_with_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W) if the image is grey, (H, W, 4) if it has alpha or a palette with transparent colours, else (H, W, 3)."""
     if image.mode not in _EIGHT_BIT_MODES:
         raise UnreadablePhotoError(f"its mode is {image.mode}, not RGB or grey; convert it first")
     image.load()
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        if image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-            raise UnreadablePhotoError("it is transparent in places; flatten it first")
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("L", "1") else "RGB"))
 
 
 def _check_size(width: int, height: int, largest_megapixels: float) -> None:
@@ -176,26 +208,32 @@ def _is_deep_tiff(content: bytes) -> bool:
         return False
 
 
-def _decode_tiff(content: bytes, largest_megapixels: float, profiles: Profiles) -> Photo:
+def _decode_tiff(content: bytes, largest_megapixels: float, profiles: Profiles) -> PhotoLayers:
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages.first
             _check_size(page.imagewidth, page.imagelength, largest_megapixels)
             if len(file.pages) > 1:
                 raise UnreadablePhotoError(f"it has {len(file.pages)} pages or frames; store one photo per file")
-            photo = _rgb(_tiff_pixels(page, len(content)))
+            colours, alpha = _split(_tiff_pixels(page, len(content)))
+            if alpha is not None and tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
+                colours = _divided(colours, alpha)
+            if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+                colours = np.invert(colours)
             orientation = page.tags.valueof(_ORIENTATION_TAG, 1)
-            converts = profiles == "convert" and page.photometric not in _TIFF_GREYS
-            profile = page.tags.valueof(_PROFILE_TAG) if converts else None
+            profile = page.tags.valueof(_PROFILE_TAG) if profiles == "convert" else None
     except UnreadablePhotoError:
         raise
+    except MemoryError:
+        # Damage can make a small file ask for any size.
+        raise UnreadablePhotoError("it is damaged, or too large for the memory of this machine") from None
     except Exception as error:  # noqa: BLE001 - tifffile raises whatever a damaged file leads to
         raise UnreadablePhotoError(f"it is damaged ({_first_line(error)})") from None
-    return _upright(_in_srgb(photo, profile), orientation)
+    return _layers(colours, alpha, profile, orientation)
 
 
-def _tiff_pixels(page: tifffile.TiffPage, size: int) -> Photo:
-    """The pixels of a TIFF of `size` bytes: (H, W) or (H, W, C), uint8 or uint16, white at their greatest value."""
+def _tiff_pixels(page: tifffile.TiffPage, size: int) -> NDArray[Any]:
+    """The pixels of a TIFF of `size` bytes: (H, W) or (H, W, C), uint8 or uint16, as bright as they are stored."""
     colours, bits = tifffile.PHOTOMETRIC(page.photometric), page.bitspersample
     by_jpeg = colours == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
     if not (by_jpeg or colours in (*_TIFF_GREYS, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE)):
@@ -217,8 +255,7 @@ def _tiff_pixels(page: tifffile.TiffPage, size: int) -> Photo:
     white, kind = 2**bits - 1, np.uint8 if bits <= 8 else np.uint16
     if bits not in (8, 16):
         pixels = np.round(pixels * (np.iinfo(kind).max / white))
-    photo: Photo = pixels.astype(kind, copy=False)
-    return np.invert(photo) if colours == tifffile.PHOTOMETRIC.MINISWHITE else photo
+    return np.asarray(pixels, dtype=kind)
 
 
 def _sixteen_of_floats(pixels: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
@@ -228,29 +265,45 @@ def _sixteen_of_floats(pixels: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
     return np.round(values * 65535).astype(np.uint16)
 
 
-def _rgb(pixels: Photo) -> Photo:
-    """(H, W), (H, W, 1..4) -> (H, W, 3). Raises UnreadablePhotoError for transparency or another number of channels."""
+def _divided(colours: Photo, alpha: Plane) -> Photo:
+    """What colours were before they were multiplied by alpha, (H, W, C); where that is 0, nobody knows."""
+    white, opacity = np.uint32(peak(colours)), alpha[:, :, None].astype(np.uint32)
+    straight = (colours * white + opacity // 2) // np.maximum(opacity, 1)
+    return np.asarray(np.minimum(straight, white), dtype=colours.dtype)
+
+
+def _split(pixels: NDArray[Any]) -> tuple[Photo, Plane | None]:
+    """(H, W) or (H, W, 1..4) -> colours, (H, W, 1 or 3), and alpha, if there is. Raises UnreadablePhotoError for others."""
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] > 4:
         raise UnreadablePhotoError(f"its shape is {pixels.shape}, not RGB or grey; convert it first")
     if pixels.shape[2] in (2, 4):
-        if pixels[:, :, -1].min() != peak(pixels):
-            raise UnreadablePhotoError("it is transparent in places; flatten it first")
-        pixels = pixels[:, :, :-1]
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        return pixels[:, :, :-1], pixels[:, :, -1]
+    return pixels, None
 
 
-def _upright(photo: Photo, orientation: int) -> Photo:
-    """Apply EXIF orientation: 2-4 flip, 5-8 flip and transpose, others leave the photo as it is."""
+def _layers(colours: Photo, alpha: Plane | None, profile: bytes | None, orientation: int) -> PhotoLayers:
+    """Colours, (H, W, 1 or 3), and alpha as they are stored -> in sRGB and upright; a grey photo's profile is ignored."""
+    grey = colours.shape[2] == 1
+    rgb = np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3)))
+    return PhotoLayers(
+        rgb=_upright(rgb if grey else _in_srgb(rgb, profile), orientation),
+        alpha=None if alpha is None else _upright(alpha, orientation),
+        grey=grey,
+    )
+
+
+def _upright(layer: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Apply EXIF orientation to (H, W) or (H, W, 3): 2-4 flip, 5-8 flip and transpose, others leave it as it is."""
     if orientation in (5, 6, 7, 8):
-        photo = photo.transpose(1, 0, 2)
+        layer = layer.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         # After transposing, what was the left side is the top.
-        photo = photo[::-1]
+        layer = layer[::-1]
     if orientation in (2, 3, 6, 7):
-        photo = photo[:, ::-1]
-    return np.ascontiguousarray(photo)
+        layer = layer[:, ::-1]
+    return np.ascontiguousarray(layer)
 
 
 def _in_srgb(photo: Photo, profile: bytes | None) -> Photo:
@@ -288,10 +341,19 @@ def _silence_codecs() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def encode_png(photo: Photo) -> bytes:
-    """Encode (H, W, 3) uint8 or uint16 as PNG of as many bits."""
+def encode_png(photo: Photo, *, alpha: Plane | None = None, grey: bool = False) -> bytes:
+    """Encode (H, W, 3) uint8 or uint16 as PNG of as many bits, with `alpha` if given; `grey` writes the channels' mean."""
+    channels = _mean(photo) if grey else photo
+    pixels = channels if alpha is None else np.dstack([channels, alpha])
     if photo.dtype == np.uint16:
-        return bytes(imagecodecs.png_encode(photo, level=4))
+        # A copy, because imagecodecs refuses the strides that a view of a single pixel may have.
+        return bytes(imagecodecs.png_encode(pixels.copy(), level=4))
     buffer = io.BytesIO()
-    Image.fromarray(photo).save(buffer, format="PNG", compress_level=4)
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()
+
+
+def _mean(photo: Photo) -> Plane:
+    """(H, W, 3) -> (H, W), rounded: a third is never half-way, so adding one before dividing is enough."""
+    total = photo.sum(axis=2, dtype=np.uint32)
+    return np.asarray((total + 1) // 3, dtype=photo.dtype)
