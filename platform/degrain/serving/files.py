@@ -1,14 +1,20 @@
-"""Denoise photo files into a folder."""
+"""Denoise photo files into a folder: colours change, alpha stays bit for bit, grey stays grey, 16 bits stay 16 bits."""
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from degrain.errors import UserError
-from degrain.imaging.codecs import UnreadablePhotoError, decode, encode_png, is_photo
+from degrain.imaging.codecs import UnreadablePhotoError, decode_layers, encode_png, is_photo
 from degrain.imaging.denoiser import Denoiser
 from degrain.storage import Location, Storage
+
+_NO_MORE_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""System errors after which no other file can be written either."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,10 @@ def denoise_files(
     out: Location,
     done: Callable[[DenoisedFile], None] = lambda _: None,
 ) -> list[DenoisedFile]:
-    """Denoise each photo into `out` as PNG; one that cannot be read is reported and the others go on."""
+    """Denoise each photo into `out` as PNG; a photo that fails is reported with the reason and the others go on.
+
+    Raises OSError when no other photo could be written either: a full disk or quota, or one that is read-only.
+    """
     results: list[DenoisedFile] = []
     for photo, target in zip(photos, targets(photos, out), strict=True):
         result = _denoise_file(denoiser, photo, target)
@@ -77,11 +86,26 @@ def denoise_files(
 
 def _denoise_file(denoiser: Denoiser, photo: Location, target: Location) -> DenoisedFile:
     try:
-        pixels = decode(photo.read_bytes())
-    except (UnreadablePhotoError, OSError) as error:
-        return DenoisedFile(photo.uri, target.uri, 0, 0, str(error))
-    began = time.perf_counter()
-    clean = denoiser(pixels)
-    seconds = time.perf_counter() - began
-    target.write_bytes(encode_png(clean))
-    return DenoisedFile(photo.uri, target.uri, pixels.shape[0] * pixels.shape[1] / 1e6, seconds)
+        layers = decode_layers(photo.read_bytes())
+        began = time.perf_counter()
+        clean = denoiser(layers.rgb)
+        seconds = time.perf_counter() - began
+        target.write_bytes(encode_png(clean, alpha=layers.alpha, grey=layers.grey))
+    except UnreadablePhotoError as error:
+        reason = str(error)
+    except OSError as error:
+        if error.errno in _NO_MORE_WRITING:
+            raise
+        reason = str(error).splitlines()[0]
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        reason = "there is too little memory for it; denoise it on a machine with more"
+    else:
+        return DenoisedFile(photo.uri, target.uri, clean.shape[0] * clean.shape[1] / 1e6, seconds)
+    return DenoisedFile(photo.uri, target.uri, 0, 0, reason)
+
+
+def _lacks_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory ran out, in Python, on a GPU, or on the CPU, for which PyTorch has no class of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
