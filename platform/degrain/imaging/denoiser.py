@@ -17,10 +17,15 @@ from denoisenets import create_model, receptive_radius, size_contract
 class Denoiser(Protocol):
     """Takes (H, W, 3) uint8 or uint16 of any size and gives the same."""
 
-    name: str
-    """What a table calls it."""
-    parameters: int
-    """Number of trained values; 0 for a filter."""
+    @property
+    def name(self) -> str:
+        """What a table calls it."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values; 0 for a filter."""
+        ...
 
     def __call__(self, photo: Photo) -> Photo:
         """Denoise one photo."""

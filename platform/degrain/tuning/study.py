@@ -20,7 +20,7 @@ from degrain.errors import JobFailedError, UserError
 from degrain.evaluation.comparison import Comparison, compare
 from degrain.evaluation.figures import save_crops
 from degrain.imaging.denoiser import Denoiser, NetworkDenoiser, Untouched
-from degrain.imaging.filters import NonLocalMeans
+from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import PATCH_PROTOCOL, PROTOCOL
 from degrain.storage import Location, Storage, json_bytes
 from degrain.tracking.config import BASELINES
@@ -336,7 +336,7 @@ class _Study:
         rows = self.patch_set.photos("test")
         photos = [rows[i] for i in spread(len(rows), self.config.test_photos)]
         present = {a: v for a, v in holders(self.tracker.client, self.tracker.config.model).items() if a in ALIASES}
-        denoisers: list[Denoiser] = [Untouched(), NonLocalMeans()]
+        denoisers: list[Denoiser] = [Untouched(), create_filter("nlm")]
         for trained, name in ((r.trained, r.name) for r in refits):
             config = trained.config
             denoisers.append(NetworkDenoiser(config.model, config.arguments, trained.weights, name=name))
