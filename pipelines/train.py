@@ -102,7 +102,7 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
             gpus_per_worker=options.gpus,
             on_report=show,
         )
-        card = trained_card(trained, patch_set.manifest.version)
+        card = trained_card(trained, patch_set.manifest)
         log_model(run, trained.weights, card)
         if not folder.remote:
             model = Path((folder / name / "model").path)

@@ -1,7 +1,8 @@
 """The registry of networks: which there are, what they take, what they cost.
 
-A network is one file with one `nn.Module` that maps noisy to clean, (B, 3, H, W) float in [0, 1] to the same shape, and
-one line in `MODELS`. What sizes it accepts is data here; padding and cropping happen once, outside.
+A network is one file with one `nn.Module` that maps noisy to clean, (B, 3, H, W) float in [0, 1] to the same shape, a
+function `contract` of its arguments, and one line in `MODELS`. What sizes it accepts is data there; padding and
+cropping happen once, outside.
 """
 
 import difflib
@@ -14,57 +15,37 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoisenets.mwcnn import MWCNN
-from denoisenets.rednet import REDNet
+from denoisenets import dncnn, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
+from denoisenets.contract import Contract
+from denoisenets.memory import activation_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class SizeContract:
-    """Which heights and widths a network takes, in pixels."""
-
-    minimum: int = 1
-    """Smallest height and width."""
-    multiple: int = 1
-    """Height and width must be multiples of this."""
-
-    def padded(self, side: int) -> int:
-        """The smallest allowed side, in pixels, that is at least `side`."""
-        at_least = max(side, self.minimum)
-        return -(-at_least // self.multiple) * self.multiple
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
     """How a registered network is built and what it promises."""
 
     build: Callable[..., nn.Module]
+    contract: Callable[..., Contract]
+    """Its contract, of all its arguments."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    size: Callable[[Mapping[str, Any]], SizeContract] = lambda _: SizeContract()
-    receptive_radius: Callable[[Mapping[str, Any]], int]
-    """How far, in pixels, an output pixel can see; tiles need a halo of this."""
-
-
-def _mwcnn_radius(arguments: Mapping[str, Any]) -> int:
-    """Each 3x3 convolution at level k sees 2**k pixels further; each Haar block adds up to 2**k - 1 in all."""
-    depth, levels = arguments["depth"], arguments["levels"]
-    return int(sum(2 * depth * 2**k for k in range(1, levels + 1)) + 2**levels)
-
-
-def _rednet_radius(arguments: Mapping[str, Any]) -> int:
-    """Each of the 2 * depth convolutions of 3x3 sees one pixel further."""
-    return int(2 * arguments["depth"])
+    """Arguments that differ from the network's own defaults."""
 
 
 MODELS: dict[str, Entry] = {
-    "red10": Entry(build=REDNet, defaults={"depth": 5, "skips": False}, receptive_radius=_rednet_radius),
-    "red20": Entry(build=REDNet, defaults={"depth": 10}, receptive_radius=_rednet_radius),
-    "red30": Entry(build=REDNet, defaults={"depth": 15}, receptive_radius=_rednet_radius),
-    "red_article": Entry(build=REDNet, defaults={"depth": 5, "skips": True}, receptive_radius=_rednet_radius),
-    "mwcnn": Entry(
-        build=MWCNN,
-        size=lambda a: SizeContract(minimum=2 ** a["levels"], multiple=2 ** a["levels"]),
-        receptive_radius=_mwcnn_radius,
-    ),
+    "dncnn": Entry(dncnn.DnCNN, dncnn.contract),
+    "ffdnet": Entry(ffdnet.FFDNet, ffdnet.contract),
+    "mwcnn": Entry(mwcnn.MWCNN, mwcnn.contract),
+    "mwcnn_article": Entry(mwcnn.MWCNN, mwcnn.contract, {"levels": 4}),
+    "nafnet16": Entry(nafnet.NAFNet, nafnet.contract, {"width": 16}),
+    "nafnet32": Entry(nafnet.NAFNet, nafnet.contract, {"width": 32}),
+    "pridnet": Entry(pridnet.PRIDNet, pridnet.contract),
+    "pridnet_article": Entry(pridnet.PRIDNet, pridnet.contract, {"width": 64}),
+    "red10": Entry(rednet.REDNet, rednet.contract, {"depth": 5, "skips": False}),
+    "red20": Entry(rednet.REDNet, rednet.contract, {"depth": 10}),
+    "red30": Entry(rednet.REDNet, rednet.contract, {"depth": 15}),
+    "red_article": Entry(rednet.REDNet, rednet.contract, {"depth": 5, "skips": True}),
+    "restormer": Entry(restormer.Restormer, restormer.contract),
+    "unet": Entry(unet.UNet, unet.contract),
 }
 
 
@@ -76,8 +57,9 @@ class Description:
     arguments: dict[str, Any]
     parameters: int
     macs_per_pixel: float
-    size: SizeContract
-    receptive_radius: int
+    bytes_per_pixel: float
+    """See `bytes_per_pixel`."""
+    contract: Contract
 
 
 def list_models() -> list[str]:
@@ -115,23 +97,24 @@ def create_model(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - ea
     return MODELS[name].build(**full)
 
 
-def size_contract(name: str, **arguments: Any) -> SizeContract:  # noqa: ANN401
-    """The heights and widths that the network `name` takes with these arguments."""
+def model_contract(name: str, **arguments: Any) -> Contract:  # noqa: ANN401
+    """What sizes the network `name` takes with these arguments, and how far it sees."""
     full = full_arguments(name, arguments)
-    return MODELS[name].size(full)
+    return MODELS[name].contract(**full)
 
 
-def receptive_radius(name: str, **arguments: Any) -> int:  # noqa: ANN401
-    """How far an output pixel of the network `name` can see, in pixels."""
-    full = full_arguments(name, arguments)
-    return MODELS[name].receptive_radius(full)
+def bytes_per_pixel(name: str, **arguments: Any) -> float:  # noqa: ANN401
+    """Peak memory of the activations of a forward pass of the network `name`, in float32 and without gradients."""
+    side = model_contract(name, **arguments).size.padded(128)
+    return activation_bytes(lambda: create_model(name, **arguments), side)
 
 
 def describe(name: str, **arguments: Any) -> Description:  # noqa: ANN401
-    """Count parameters and multiply-accumulates of a network by building it without memory."""
+    """Count parameters, multiply-accumulates and activations of a network by building it without memory."""
+    promised = model_contract(name, **arguments)
     with torch.device("meta"):
-        network = create_model(name, **arguments)
-        side = size_contract(name, **arguments).padded(64)
+        network = create_model(name, **arguments).eval()
+        side = promised.size.padded(64)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, 3, side, side))
     return Description(
@@ -139,6 +122,6 @@ def describe(name: str, **arguments: Any) -> Description:  # noqa: ANN401
         arguments=full_arguments(name, arguments),
         parameters=sum(p.numel() for p in network.parameters()),
         macs_per_pixel=counter.get_total_flops() / 2 / side**2,
-        size=size_contract(name, **arguments),
-        receptive_radius=receptive_radius(name, **arguments),
+        bytes_per_pixel=bytes_per_pixel(name, **arguments),
+        contract=promised,
     )

@@ -10,12 +10,21 @@ Differs from the paper:
   the initialisation of `layers.initialise` training does without.
 - `width` scales all levels together: level 1 has `width` features, the deeper ones 1.6 times as many (160 -> 256).
 
-Checked against: 24 convolutions, 16.2 M parameters, 58.2 G multiply-accumulates per 256x256.
+Checked against: 24 convolutions, 16.2 M parameters, 58.2 G multiply-accumulates per 256x256. The seed article's variant
+(`mwcnn_article`) has a fourth level, of 256 features, and so 32 convolutions; its size was not published.
 """
 
 from torch import Tensor, nn
 
+from denoisenets.contract import Contract, SizeContract, check_positive
 from denoisenets.layers import conv3x3, haar_analysis, haar_synthesis, initialise
+
+
+def contract(*, depth: int, levels: int, **_: object) -> Contract:
+    """Each 3x3 convolution at level k sees 2 ** k pixels further; each Haar block adds up to 2 ** k - 1 in all."""
+    side = 2**levels
+    radius = sum(2 * depth * 2**k for k in range(1, levels + 1)) + side
+    return Contract(size=SizeContract(minimum=side, multiple=side), receptive_radius=radius)
 
 
 def stage(inputs: int, features: int, outputs: int, depth: int, *, linear_end: bool) -> nn.Sequential:
@@ -36,10 +45,7 @@ class MWCNN(nn.Module):
 
     def __init__(self, *, width: int = 160, depth: int = 4, levels: int = 3) -> None:
         super().__init__()
-        if width < 1 or depth < 1 or levels < 1:
-            raise ValueError(
-                f"width, depth and levels must be at least 1, got width={width}, depth={depth}, levels={levels}"
-            )
+        check_positive(width=width, depth=depth, levels=levels)
         features = [width] + [round(width * 1.6)] * (levels - 1)
         inputs = [3, *features[:-1]]
         self.down = nn.ModuleList(

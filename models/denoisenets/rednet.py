@@ -17,7 +17,13 @@ RED20 0.67 M and 43.7 G, RED30 1.04 M and 67.9 G.
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from denoisenets.contract import Contract, check_positive
 from denoisenets.layers import conv3x3, initialise
+
+
+def contract(*, depth: int, **_: object) -> Contract:
+    """Takes all sizes; each of the 2 * depth convolutions of 3x3 sees one pixel further."""
+    return Contract(receptive_radius=2 * depth)
 
 
 class REDNet(nn.Module):
@@ -25,8 +31,7 @@ class REDNet(nn.Module):
 
     def __init__(self, *, width: int = 64, depth: int = 15, skips: bool = True, residual: bool = True) -> None:
         super().__init__()
-        if width < 1 or depth < 1:
-            raise ValueError(f"width and depth must be at least 1, got width={width}, depth={depth}")
+        check_positive(width=width, depth=depth)
         self.residual = residual
         # The mirror of convolution i (from 1) takes the output of decoder layer depth - i; the skip joins there.
         self.skipped = frozenset(range(2, depth, 2)) if skips else frozenset[int]()

@@ -1,17 +1,30 @@
 """One thing that takes a photo and gives a photo: a classical filter, or a network run in tiles."""
 
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from degrain.imaging.codecs import Photo
-from degrain.imaging.execution import Precision, choose_execution
+from degrain.imaging.execution import Compiled, Precision, choose_execution
+from degrain.imaging.filters import check_noise_level
 from degrain.imaging.metrics import to_float, to_pixels
-from degrain.imaging.tiling import DEFAULT_TILE, apply_tiled
-from denoisenets import create_model, receptive_radius, size_contract
+from degrain.imaging.tiling import Tiling, apply_tiled
+from denoisenets import Contract, bytes_per_pixel, create_model, model_contract, use_local_statistics
+from denoisenets.layers import CELLS
+
+MINIMUM_TILE = 64
+"""Smaller tiles would be mostly halo; a network that leaves no room for one takes more memory than it was given."""
+LARGEST_BATCH = 16
+FARTHEST = 256
+"""Widest halo in pixels of networks that see the whole frame: beyond, what they see changes their output by little."""
+BLEND = 32
+"""Pixels on each side of a join over which tiles of such networks are blended."""
 
 
 class Denoiser(Protocol):
@@ -43,10 +56,63 @@ class Untouched:
         return photo
 
 
+class Strength:
+    """A denoiser's result blended with its input: 0 leaves the photo as it is, 1 is the result itself.
+
+    Raises ValueError for a strength outside 0 to 1.
+    """
+
+    def __init__(self, denoiser: Denoiser, strength: float) -> None:
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must be from 0 to 1, got {strength}")
+        self.denoiser, self.strength = denoiser, strength
+        self.name, self.parameters = denoiser.name, denoiser.parameters
+
+    def __call__(self, photo: Photo) -> Photo:
+        """Denoise one photo."""
+        clean = self.denoiser(photo)
+        blended = np.empty_like(photo)
+        # Row by row: whole photos in float take eight times their memory.
+        for into, noisy_row, clean_row in zip(blended, photo, clean, strict=True):
+            noisy = noisy_row.astype(np.float32)
+            into[:] = np.round(noisy + self.strength * (clean_row - noisy))
+        return blended
+
+
+class SelfEnsemble:
+    """The mean of a denoiser's results for a photo's eight flips and rotations: a little better, eight times as slow.
+
+    After Lim et al., 2017, "Enhanced deep residual networks", arXiv:1707.02921, section 3.4.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.name, self.parameters = denoiser.name, denoiser.parameters
+
+    def __call__(self, photo: Photo) -> Photo:
+        """Denoise one photo."""
+        total = np.zeros(photo.shape, dtype=np.uint32)
+        for flipped in (False, True):
+            for turns in range(4):
+                seen = np.rot90(photo[:, ::-1] if flipped else photo, turns)
+                clean = np.rot90(self.denoiser(np.ascontiguousarray(seen)), -turns)
+                total += clean[:, ::-1] if flipped else clean
+        total += 4
+        total //= 8
+        return total.astype(photo.dtype)
+
+
 class NetworkDenoiser:
     """A trained network that takes whole photos of any size, in tiles.
 
-    `model` and `arguments` are those of `denoisenets.create_model`, `weights` its state dict.
+    `model` and `arguments` are those of `denoisenets.create_model`, `weights` its state dict. `crop` is the side in
+    pixels of what it saw in training, see `denoisenets.use_local_statistics`. `memory` is how many bytes a batch of
+    tiles may take, by default a share of what is free. `tile`, the side of a tile's output, is chosen by memory unless
+    it is given. `noise_level` is for networks that are told it: a standard deviation in (0, 1], estimated where it is
+    None.
+
+    Raises ValueError for unknown names, weights that do not fit, a noise level for a network that takes none; UserError
+    for a device that is not there.
     """
 
     def __init__(
@@ -56,31 +122,91 @@ class NetworkDenoiser:
         weights: Mapping[str, Tensor],
         *,
         name: str | None = None,
+        crop: int = 128,
         precision: Precision = "auto",
-        tile: int = DEFAULT_TILE,
+        compiled: Compiled = "auto",
         device: str = "cpu",
+        memory: int | None = None,
+        tile: int | None = None,
+        noise_level: float | None = None,
     ) -> None:
         self.name = name or model
-        self.execution = choose_execution(torch.device(device), precision)
-        self.tile = tile
-        self.size = size_contract(model, **arguments)
-        self.halo = receptive_radius(model, **arguments)
+        self.execution = choose_execution(torch.device(device), precision, compiled)
         network = create_model(model, **arguments)
         network.load_state_dict(dict(weights))
         self.parameters = sum(p.numel() for p in network.parameters())
-        self.network = self.execution.place(network).eval()
+        self._told = _told_noise_level(model, network, noise_level)
+        window = use_local_statistics(network, crop)
+        contract = model_contract(model, **arguments)
+        self.bytes_per_pixel = bytes_per_pixel(model, **arguments) * self.execution.bytes_per_value / 4
+        """Peak memory of a tile's activations."""
+        self._memory, self._tile = memory, tile
+        self._halo, self._grid, self._blend = _reach(contract, window)
+        self._size = contract.size
+        self.network = self.execution.prepare(network.eval())
 
-    @torch.inference_mode()
     def __call__(self, photo: Photo) -> Photo:
         """Denoise one (H, W, 3) photo of any size."""
-        # Padding is not made for uint16, so 16 bits travel in 32.
-        x = torch.tensor(photo if photo.dtype == np.uint8 else photo.astype(np.int32), device=self.execution.device)
-        x = x.permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
-        output = apply_tiled(self._forward, x, size=self.size, halo=self.halo, tile=self.tile)
-        return output[0].permute(1, 2, 0).cpu().numpy().astype(photo.dtype)
+        return self.batch([photo])[0]
 
-    def _forward(self, tile: Tensor) -> Tensor:
-        """(1, 3, H, W) pixels -> the same; float values exist for one tile at a time."""
-        x = to_float(tile).contiguous(memory_format=self.execution.memory_format)
+    @torch.inference_mode()
+    def batch(self, photos: Sequence[Photo]) -> list[Photo]:
+        """Denoise photos of any sizes; small ones of one size and type go through the network together."""
+        results: dict[int, Photo] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for index, photo in enumerate(photos):
+            groups.setdefault((photo.shape, photo.dtype), []).append(index)
+        for indices in groups.values():
+            height, width = photos[indices[0]].shape[:2]
+            tiling = self.tiling(height, width)
+            for start in range(0, len(indices), tiling.batch):
+                chosen = indices[start : start + tiling.batch]
+                together = self._denoise(np.stack([photos[i] for i in chosen]), tiling)
+                results.update(zip(chosen, together, strict=True))
+        return [results[i] for i in range(len(photos))]
+
+    def tiling(self, height: int, width: int) -> Tiling:
+        """How photos of this size are cut: as few tiles as memory allows, as many at once as memory allows."""
+        memory = self._memory or self.execution.free_memory()
+        most = memory / self.bytes_per_pixel
+        largest = -(-max(height, width) // self._grid) * self._grid
+        tile = self._tile or min(max(int(most**0.5) - 2 * self._halo, MINIMUM_TILE), largest)
+        read = [min(side, tile + 2 * self._halo) for side in (height, width)]
+        pixels = self._size.padded(read[0]) * self._size.padded(read[1])
+        batch = min(max(int(most / pixels), 1), LARGEST_BATCH)
+        return Tiling(tile=tile, halo=self._halo, size=self._size, grid=self._grid, blend=self._blend, batch=batch)
+
+    def _denoise(self, photos: Photo, tiling: Tiling) -> Photo:
+        """(B, H, W, 3) -> (B, H, W, 3)."""
+        # Padding is not made for uint16, so 16 bits travel in 32.
+        pixels = torch.tensor(photos if photos.dtype == np.uint8 else photos.astype(np.int32))
+        pixels = pixels.to(self.execution.device).permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W)
+        # Photos of a group are one batch already; tiles of one photo are put together.
+        tiling = replace(tiling, batch=max(tiling.batch // len(photos), 1))
+        output = apply_tiled(self._forward, pixels, tiling, lambda strip: to_pixels(strip, pixels.dtype))
+        return output.permute(0, 2, 3, 1).cpu().numpy().astype(photos.dtype)
+
+    def _forward(self, tiles: Tensor) -> Tensor:
+        """(B, 3, H, W) pixels -> float32 in [0, 1]; float values exist for one batch of tiles at a time."""
+        x = to_float(tiles).contiguous(memory_format=self.execution.memory_format)
         with self.execution.autocast():
-            return to_pixels(self.network(x), tile.dtype)
+            return self.network(x, *self._told).float()  # type: ignore[no-any-return]
+
+
+def _told_noise_level(model: str, network: nn.Module, noise_level: float | None) -> tuple[Tensor, ...]:
+    """What the network gets beside the photo."""
+    if noise_level is None:
+        return ()
+    check_noise_level(noise_level)
+    if "noise_level" not in inspect.signature(network.forward).parameters:
+        raise ValueError(f"model '{model}' finds the noise level by itself; leave noise_level out")
+    return (torch.full((1, 1, 1, 1), noise_level),)
+
+
+def _reach(contract: Contract, window: int) -> tuple[int, int, int]:
+    """Halo, grid and blend of a network, in pixels; `window` is that of its local statistics, 0 if it has none."""
+    if not contract.global_statistics:
+        return contract.receptive_radius, contract.size.multiple, 0
+    cell = window // CELLS
+    halo = min(contract.receptive_radius + window // 2 + cell, FARTHEST)
+    return halo, math.lcm(contract.size.multiple, cell), min(BLEND, halo)

@@ -1,9 +1,12 @@
-"""How a network is run on a device: the one place that decides precision and memory layout."""
+"""How a network is run on a device: the one place that decides precision, memory layout, compilation and memory."""
 
+import logging
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import psutil
 import torch
 from torch import nn
 
@@ -11,15 +14,23 @@ from degrain.errors import UserError
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16")
+Compiled: TypeAlias = Literal["auto", "on", "off"]
+COMPILED: tuple[Compiled, ...] = ("auto", "on", "off")
+
+_CPU_MEMORY = 512 * 2**20
+_FREE_SHARE = {"cpu": 0.25, "cuda": 0.5}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Device, autocast type and memory layout of a network's passes."""
+    """Device, autocast type, memory layout and compilation of a network's passes."""
 
     device: torch.device
     dtype: torch.dtype
     memory_format: torch.memory_format
+    compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context in which the forward pass runs in `dtype`."""
@@ -29,24 +40,47 @@ class Execution:
         """Move a network to the device and into the memory layout, in place."""
         return network.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """`place`, and what then goes through the passes: the network itself, or its compiled form with the same weights."""
+        placed = self.place(network)
+        return torch.compile(placed, dynamic=True) if self.compiled else placed  # type: ignore[return-value]
+
     @property
     def precision(self) -> str:
         """`float32` or `bfloat16`, as a card or a log names it."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def bytes_per_value(self) -> int:
+        """Bytes of one value of an activation."""
+        return self.dtype.itemsize
 
-def choose_execution(device: torch.device, precision: Precision = "auto") -> Execution:
-    """bfloat16 autocast with channels_last where the device computes bfloat16 in hardware, else float32.
+    def free_memory(self) -> int:
+        """Bytes that a pass may take: a share of what is free, on the CPU at most 512 MiB (more makes nothing faster)."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0] * _FREE_SHARE["cuda"])
+        return min(int(psutil.virtual_memory().available * _FREE_SHARE["cpu"]), _CPU_MEMORY)
 
-    Measured in docs/performance.md. CPUs without bfloat16 instructions emulate it slower than float32. Raises UserError for
-    a CUDA device where there is none.
+
+def choose_execution(device: torch.device, precision: Precision = "auto", compiled: Compiled = "auto") -> Execution:
+    """bfloat16 autocast with channels_last where the device computes bfloat16 in hardware, else float32; compiled on CUDA.
+
+    Measured in docs/performance.md. CPUs without bfloat16 instructions emulate it slower than float32; there compiling
+    takes longer than it saves, unless a run is long. What was asked for and cannot be had is logged with the reason.
+    Raises UserError for a CUDA device where there is none.
     """
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here; use --device cpu, or check the driver and the torch build")
     if precision == "auto":
         precision = "bfloat16" if _computes_bfloat16(device) else "float32"
+        if precision == "float32":
+            _log.info("float32 on %s: it has no bfloat16 instructions", device)
+    wanted = compiled == "on" or (compiled == "auto" and device.type == "cuda")
+    obstacle = _why_not_compiled(device) if wanted else None
+    if obstacle:
+        _log.warning("the network is not compiled: %s", obstacle)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return Execution(device, dtype, torch.channels_last)
+    return Execution(device, dtype, torch.channels_last, compiled=wanted and obstacle is None)
 
 
 def _computes_bfloat16(device: torch.device) -> bool:
@@ -55,3 +89,12 @@ def _computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def _why_not_compiled(device: torch.device) -> str | None:
+    """What torch.compile lacks here; None if nothing."""
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
+        return "there is no C++ compiler (g++ or clang++); install one"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
+        return "the GPU is older than what Triton compiles for (compute capability 7.0)"
+    return None

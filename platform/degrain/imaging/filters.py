@@ -49,6 +49,15 @@ def noise_level(photo: NDArray[np.float32]) -> float:
     return sum(levels) / len(levels) if levels else 0.0
 
 
+def check_noise_level(value: float) -> None:
+    """Raise ValueError unless `value` is a standard deviation in (0, 1], where white is 1."""
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"noise_level must be above 0 and at most 1, where white is 1, got {value}; divide a standard deviation "
+            "of 8-bit pixels by 255, or give none to have it estimated"
+        )
+
+
 # Each filter takes pixels as float32 and the standard deviation of their noise, and gives pixels that may leave [0, 1].
 
 
@@ -187,11 +196,8 @@ class Filter:
             near = difflib.get_close_matches(self.name, FILTERS, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
             raise ValueError(f"unknown filter '{self.name}'{hint} Known filters: {', '.join(list_filters())}")
-        if self.noise_level is not None and not 0 < self.noise_level <= 1:
-            raise ValueError(
-                f"noise_level must be above 0 and at most 1, where white is 1, got {self.noise_level}; divide a standard "
-                "deviation of 8-bit pixels by 255, or give none to have it estimated"
-            )
+        if self.noise_level is not None:
+            check_noise_level(self.noise_level)
 
     def __call__(self, photo: Photo) -> Photo:
         """Denoise one (H, W, 3) photo; one without measurable noise, or too small for the filter, comes back as it is."""

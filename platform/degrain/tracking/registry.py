@@ -43,6 +43,8 @@ class Card:
     """Version of the patch set it was trained on."""
     training: Mapping[str, Any]
     """The training configuration."""
+    crop: int
+    """Side in pixels of what it saw in training; means over the frame are taken over as much of a photo."""
     size_multiple: int
     """Sides that the network takes are multiples of this."""
     halo: int

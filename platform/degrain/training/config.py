@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from degrain.imaging.execution import PRECISIONS, Precision
-from denoisenets import create_model, size_contract
+from denoisenets import create_model, model_contract
 
 Loss: TypeAlias = Literal["mse", "l1", "charbonnier"]
 LOSSES: tuple[Loss, ...] = ("mse", "l1", "charbonnier")
@@ -83,7 +83,7 @@ class TrainingConfig:
         crop = self.crop or patch_side
         if crop > patch_side:
             raise ValueError(f"crop {crop} is larger than the patches of the set ({patch_side})")
-        size = size_contract(self.model, **self.arguments)
+        size = model_contract(self.model, **self.arguments).size
         if size.padded(crop) != crop:
             raise ValueError(f"crop {crop} does not suit {self.model}, which takes multiples of {size.multiple}")
         return crop

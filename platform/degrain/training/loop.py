@@ -15,7 +15,7 @@ from degrain.training.checkpoint import restore, save_checkpoint
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Session
 from degrain.training.step import TrainingState, learning_rate, train_step
-from denoisenets import size_contract
+from denoisenets import model_contract
 
 _VALIDATION_BATCH = 8
 
@@ -84,7 +84,7 @@ def report(state: TrainingState, session: Session, pace: "Pace") -> None:
 def validate(state: TrainingState, session: Session) -> Score:
     """Score the averaged weights on patches of the val split by `rgb8-patches`, shared out over the workers."""
     chosen = spread(len(session.val), state.config.validation_patches)[session.rank :: session.world_size]
-    size = size_contract(state.config.model, **state.config.arguments)
+    size = model_contract(state.config.model, **state.config.arguments).size
     totals = torch.zeros(3, dtype=torch.float64)
     for start in range(0, len(chosen), _VALIDATION_BATCH):
         noisy, clean = stack(session.val, chosen[start : start + _VALIDATION_BATCH], session.device)

@@ -14,6 +14,7 @@ import ray.train.torch
 from ray.util.queue import Empty, Queue
 from torch import Tensor
 
+from degrain.data.patches import Manifest
 from degrain.data.resident import ResidentSplit
 from degrain.errors import JobFailedError, UserError, find_cause
 from degrain.imaging.metrics import PATCH_PROTOCOL
@@ -24,7 +25,7 @@ from degrain.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
 from degrain.training.worker import run_worker
-from denoisenets import full_arguments, receptive_radius, size_contract
+from denoisenets import full_arguments, model_contract
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,18 @@ class Trained:
     """The last report."""
 
 
-def trained_card(trained: Trained, patch_set: str, scores: Mapping[str, Mapping[str, float]] | None = None) -> Card:
-    """The card of a trained network; `patch_set` is a version, `scores` those beyond its validation, by protocol."""
+def trained_card(trained: Trained, patches: Manifest, scores: Mapping[str, Mapping[str, float]] | None = None) -> Card:
+    """The card of a network trained on `patches`; `scores` are those beyond its validation, by protocol."""
     config, metrics = trained.config, trained.metrics
+    contract = model_contract(config.model, **config.arguments)
     return Card(
         model=config.model,
         arguments=full_arguments(config.model, config.arguments),
-        patch_set=patch_set,
+        patch_set=patches.version,
         training=config.to_dict(),
-        size_multiple=size_contract(config.model, **config.arguments).multiple,
-        halo=receptive_radius(config.model, **config.arguments),
+        crop=config.crop_of(patches.geometry.patch_size),
+        size_multiple=contract.size.multiple,
+        halo=contract.receptive_radius,
         scores={PATCH_PROTOCOL: {"psnr": metrics["val_psnr"], "ssim": metrics["val_ssim"]}, **(scores or {})},
         code=git_commit(),
     )

@@ -339,7 +339,8 @@ class _Study:
         denoisers: list[Denoiser] = [Untouched(), create_filter("nlm")]
         for trained, name in ((r.trained, r.name) for r in refits):
             config = trained.config
-            denoisers.append(NetworkDenoiser(config.model, config.arguments, trained.weights, name=name))
+            crop = config.crop_of(self.patch_set.manifest.geometry.patch_size)
+            denoisers.append(NetworkDenoiser(config.model, config.arguments, trained.weights, name=name, crop=crop))
         versions = sorted(set(present.values()), key=lambda v: int(v.version))
         denoisers.extend(load_registered(self.tracker.client, v.uri)[0] for v in versions)
         megapixels = sum((p.height or 0) * (p.width or 0) for p in photos) / 1e6
@@ -360,7 +361,7 @@ class _Study:
             if refit.name in best:
                 test = comparison.row(refit.name).score
                 scores = {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)}
-                card = trained_card(refit.trained, self.patch_set.manifest.version, {PROTOCOL: scores})
+                card = trained_card(refit.trained, self.patch_set.manifest, {PROTOCOL: scores})
                 versions.append(register(tracker, refit.run, refit.trained.weights, card))
                 challengers.append(Scored(versions[-1].version, test))
         scored = {alias: Scored(v.version, comparison.row(v.label).score) for alias, v in present.items()}
