@@ -13,7 +13,8 @@ from PIL import Image
 from degrain import cli
 from degrain.data.patches import PatchSet
 from degrain.data.resident import make_resident
-from degrain.imaging.codecs import decode, encode_png, sixteen_bits
+from degrain.imaging.codecs import decode, encode_png
+from degrain.imaging.pixels import sixteen_bits
 from degrain.storage import Storage
 
 pytestmark = pytest.mark.ray

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from unit.support import natural_photo
 
-from degrain.imaging.codecs import Photo, encode_png
+from degrain.imaging.codecs import encode_png
+from degrain.imaging.pixels import Photo
 
 PHOTO = natural_photo(40, 56)
 GREY = PHOTO[:, :, 0]

@@ -10,7 +10,8 @@ from skimage import data as skimage_data
 
 from degrain.data.catalog import CatalogRow
 from degrain.data.loader import Patches
-from degrain.imaging.codecs import Photo, encode_png
+from degrain.imaging.codecs import encode_png
+from degrain.imaging.pixels import Photo
 
 
 def random_photo(height: int, width: int, seed: int = 0) -> Photo:

@@ -13,8 +13,8 @@ from unit.support import random_photo
 
 from degrain.data.checks import WORTH_MOVING
 from degrain.imaging.alignment import LARGEST_SHIFT, SMALLEST, estimate_shift
-from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.imaging.noise import ISO_LEVELS, photograph
+from degrain.imaging.pixels import Photo, sixteen_bits
 
 photos = pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
 DEVIATION = 40

@@ -11,7 +11,8 @@ from skimage import data as skimage_data
 from unit.support import natural_photo, random_photo, with_noise
 
 from degrain.data.checks import WORTH_MOVING, CheckRules, Measured, aligned, decode_pair, measure
-from degrain.imaging.codecs import Photo, UnreadablePhotoError, encode_png, sixteen_bits
+from degrain.imaging.codecs import UnreadablePhotoError, encode_png
+from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.imaging.synthesis import add_noise
 
 

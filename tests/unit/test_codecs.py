@@ -35,20 +35,8 @@ from unit.photofiles import (
 )
 from unit.support import random_photo, smooth_photo
 
-from degrain.imaging.codecs import (
-    Photo,
-    PhotoLayers,
-    Plane,
-    UnreadablePhotoError,
-    decode,
-    decode_layers,
-    eight_bits,
-    encode_png,
-    is_deep,
-    is_photo,
-    peak,
-    sixteen_bits,
-)
+from degrain.imaging.codecs import PhotoLayers, UnreadablePhotoError, decode, decode_layers, encode_png, is_deep, is_photo
+from degrain.imaging.pixels import Photo, Plane, eight_bits, peak, sixteen_bits
 
 orientations = pytest.mark.parametrize("orientation", range(1, 9))
 

@@ -27,7 +27,7 @@ from unit.photofiles import (
 )
 
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo
+from degrain.imaging.pixels import Photo
 from degrain.serving.files import DenoisedFile, denoise_files, find_photos, targets
 from degrain.storage import Location, Storage
 

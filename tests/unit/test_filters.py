@@ -16,9 +16,9 @@ from skimage.restoration import (
 from unit.support import natural_photo, smooth_photo, with_noise
 
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.imaging.filters import create_filter, list_filters
 from degrain.imaging.metrics import score_photo
+from degrain.imaging.pixels import Photo, sixteen_bits
 
 NAMES = ["bilateral", "bm3d", "median", "nlm", "nlm-tuned", "tv", "wavelet"]
 

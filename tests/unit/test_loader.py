@@ -11,7 +11,7 @@ from torch import Tensor
 from unit.support import random_photo
 
 from degrain.data.loader import BatchLoader, BatchPlan, Patches, epoch_order, oriented
-from degrain.imaging.codecs import sixteen_bits
+from degrain.imaging.pixels import sixteen_bits
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from unit.support import natural_photo, random_photo, smooth_photo, with_noise
 
-from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.imaging.metrics import Score, mean_score, psnr, score_photo, ssim, to_eight_bits, to_float, to_pixels
+from degrain.imaging.pixels import Photo, sixteen_bits
 
 
 def reference(output: Photo, clean: Photo) -> Score:

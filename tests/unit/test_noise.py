@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from skimage import data as skimage_data
 from unit.support import natural_photo
 
-from degrain.imaging.codecs import sixteen_bits
 from degrain.imaging.noise import (
     ISO_LEVELS,
     CameraNoise,
@@ -19,6 +18,7 @@ from degrain.imaging.noise import (
     to_linear,
     to_srgb,
 )
+from degrain.imaging.pixels import sixteen_bits
 
 levels = pytest.mark.parametrize("iso", sorted(ISO_LEVELS))
 

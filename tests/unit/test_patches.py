@@ -39,7 +39,8 @@ from degrain.data.patches import (
     split_chunks,
 )
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo, encode_png
+from degrain.imaging.codecs import encode_png
+from degrain.imaging.pixels import Photo
 from degrain.storage import Location, Storage
 
 STORAGE = Storage()

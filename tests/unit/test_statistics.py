@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from skimage import data as skimage_data
 from unit.support import natural_photo, random_photo
 
-from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.imaging.noise import to_linear
+from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.imaging.statistics import LEVELS, fit_line, fit_noise, level_centres, neighbour_correlation, noise_by_level
 from degrain.imaging.synthesis import add_noise
 

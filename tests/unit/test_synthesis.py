@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.support import natural_photo
 
-from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.imaging.noise import ISO_LEVELS, to_linear
+from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.imaging.statistics import neighbour_correlation
 from degrain.imaging.synthesis import LARGEST_CORRELATION, add_noise, correlated, expand_noise
 

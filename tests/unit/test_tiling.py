@@ -12,9 +12,9 @@ from torch import Tensor
 from unit.support import natural_photo, random_photo
 from unit.test_networks import learnt, small
 
-from degrain.imaging.codecs import sixteen_bits
 from degrain.imaging.denoiser import NetworkDenoiser, SelfEnsemble, Strength, Untouched
 from degrain.imaging.metrics import to_float
+from degrain.imaging.pixels import sixteen_bits
 from degrain.imaging.tiling import Tiling, apply_tiled, pad_to_contract, tiles_along
 from denoisenets import SizeContract, list_models, model_contract
 
@@ -132,7 +132,7 @@ def test_padding_keeps_the_photo_and_meets_the_contract(height: int, width: int,
 @cache
 def three_megapixels() -> Tensor:
     """A photo with bright and dark parts, (1, 3, 1504, 2000) uint8, and noise."""
-    photo = natural_photo(1504, 2000).astype(np.float32)
+    photo = np.tile(natural_photo(376, 362), (4, 6, 1))[:1504, :2000].astype(np.float32)
     shade = np.linspace(0.15, 1, 2000, dtype=np.float32)[None, :, None]
     noisy = photo * shade + np.random.default_rng(0).normal(0, 15, photo.shape)
     return torch.from_numpy(np.clip(noisy, 0, 255).astype(np.uint8)).permute(2, 0, 1)[None]
@@ -150,7 +150,7 @@ def test_tiled_three_megapixels_equal_the_whole_frame(name: str) -> None:
     tiled = denoiser(name, tile=512)(photo).astype(int)
     whole = denoiser(name, tile=2048)(photo).astype(int)
     difference = np.abs(tiled - whole)
-    print(name, difference.max(), difference.mean())
+    print(name, difference.max(), difference.mean(), (np.abs(whole - photo)).mean())
     assert difference.max() <= TOLERANCE[name]
 
 

@@ -9,7 +9,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from degrain.imaging.alignment import LARGEST_SHIFT, estimate_shift
-from degrain.imaging.codecs import LARGEST_MEGAPIXELS, PROFILES, Photo, Profiles, UnreadablePhotoError, decode, peak
+from degrain.imaging.codecs import LARGEST_MEGAPIXELS, PROFILES, Profiles, UnreadablePhotoError, decode
+from degrain.imaging.pixels import Photo, peak
 from degrain.imaging.synthesis import add_noise
 
 Alignment: TypeAlias = Literal["correct", "refuse", "ignore"]

@@ -15,8 +15,9 @@ from dataclasses import asdict
 import numpy as np
 from skimage import data as skimage_data
 
-from degrain.imaging.codecs import Photo, encode_png
+from degrain.imaging.codecs import encode_png
 from degrain.imaging.noise import ISO_LEVELS, photograph
+from degrain.imaging.pixels import Photo
 from degrain.storage import Location
 
 NOISY_TEMPLATE = "noisy/{scene}_ISO{iso}.png"

@@ -43,7 +43,8 @@ from degrain.data.patches import (
 from degrain.data.photos import content_hash, made_hash
 from degrain.data.splits import SPLITS, assign_splits
 from degrain.errors import JobFailedError, UserError
-from degrain.imaging.codecs import Photo, UnreadablePhotoError, is_deep
+from degrain.imaging.codecs import UnreadablePhotoError, is_deep
+from degrain.imaging.pixels import Photo
 from degrain.imaging.statistics import fit_noise
 from degrain.storage import Location, Storage, patiently
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from degrain.imaging.codecs import Photo, sixteen_bits
 from degrain.imaging.metrics import to_float
+from degrain.imaging.pixels import Photo, sixteen_bits
 
 
 class Patches:

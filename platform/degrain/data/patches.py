@@ -28,7 +28,7 @@ from degrain.data.catalog import CatalogRow, read_catalog, write_catalog
 from degrain.data.checks import CheckRules
 from degrain.data.photos import PhotoSource
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo, sixteen_bits
+from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.storage import Location, Storage, json_bytes
 
 CUTTER_VERSION = 2

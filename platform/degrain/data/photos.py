@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from degrain.data.catalog import CatalogRow
 from degrain.data.checks import CheckRules, aligned, decode_pair
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo, UnreadablePhotoError
+from degrain.imaging.codecs import UnreadablePhotoError
+from degrain.imaging.pixels import Photo
 from degrain.storage import Storage
 
 _READERS = 8

@@ -12,7 +12,7 @@ from degrain.data.catalog import CatalogRow
 from degrain.data.loader import Patches
 from degrain.data.patches import PatchSet, Shard, split_chunks
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo
+from degrain.imaging.pixels import Photo
 
 _BLOCK_BYTES = 256 * 2**20
 

@@ -12,9 +12,9 @@ import ray
 from degrain.data.catalog import CatalogRow
 from degrain.data.photos import PhotoSource
 from degrain.data.tasks import collect
-from degrain.imaging.codecs import Photo
 from degrain.imaging.denoiser import Denoiser
 from degrain.imaging.metrics import Score, mean_score, score_photo
+from degrain.imaging.pixels import Photo
 
 _WARM_UP_SIDE = 64
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from degrain.evaluation.comparison import Comparison, Example
-from degrain.imaging.codecs import Photo
 from degrain.imaging.metrics import Score, score_photo
+from degrain.imaging.pixels import Photo
 
 CROP_SIDE = 160
 """Side of the crops in pixels."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-from degrain.imaging.codecs import Photo, peak
+from degrain.imaging.pixels import Photo, peak
 
 WINDOW = 512
 """Side of a window in pixels, at most."""

@@ -19,11 +19,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-Photo: TypeAlias = NDArray[Any]
-"""RGB pixels, (H, W, 3), uint8 or uint16."""
-
-Plane: TypeAlias = NDArray[Any]
-"""One value for each pixel, (H, W), uint8 or uint16."""
+from degrain.imaging.pixels import Photo, Plane, peak
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings that are taken for photos, in lower case."""
@@ -64,23 +60,6 @@ class PhotoLayers:
 def is_photo(name: str) -> bool:
     """Whether a file name ends like a photo's, in any case."""
     return Path(name).suffix.lower() in SUFFIXES
-
-
-def peak(photo: Photo) -> int:
-    """The value of white: 255 or 65535."""
-    return 65535 if photo.dtype == np.uint16 else 255
-
-
-def eight_bits(photo: Photo) -> NDArray[np.uint8]:
-    """The photo in 8 bits, rounded."""
-    if photo.dtype == np.uint8:
-        return np.asarray(photo, dtype=np.uint8)
-    return ((photo.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def sixteen_bits(photo: Photo) -> NDArray[np.uint16]:
-    """The photo in 16 bits; 255 becomes 65535."""
-    return photo.astype(np.uint16) * np.uint16(257) if photo.dtype == np.uint8 else np.asarray(photo, dtype=np.uint16)
 
 
 def decode(content: bytes, *, largest_megapixels: float = LARGEST_MEGAPIXELS, profiles: Profiles = "convert") -> Photo:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from degrain.imaging.codecs import Photo
 from degrain.imaging.execution import Compiled, Precision, choose_execution
-from degrain.imaging.filters import check_noise_level
 from degrain.imaging.metrics import to_float, to_pixels
+from degrain.imaging.pixels import Photo, check_noise_level
 from degrain.imaging.tiling import Tiling, apply_tiled
 from denoisenets import Contract, bytes_per_pixel, create_model, model_contract, use_local_statistics
 from denoisenets.layers import CELLS

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import psutil
 import torch
 from torch import nn
 
@@ -59,6 +58,9 @@ class Execution:
         """Bytes that a pass may take: a share of what is free, on the CPU at most 512 MiB (more makes nothing faster)."""
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0] * _FREE_SHARE["cuda"])
+        # Here alone, so that networks run where nothing but torch is installed.
+        import psutil
+
         return min(int(psutil.virtual_memory().available * _FREE_SHARE["cpu"]), _CPU_MEMORY)
 
 

@@ -24,7 +24,7 @@ from scipy.ndimage import median_filter
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet
 
 from degrain.errors import UserError
-from degrain.imaging.codecs import Photo, peak
+from degrain.imaging.pixels import Photo, check_noise_level, peak
 
 Pixels: TypeAlias = NDArray[np.floating[Any]]
 """RGB in [0, 1], (H, W, 3)."""
@@ -47,15 +47,6 @@ def noise_level(photo: NDArray[np.float32]) -> float:
         if detail.size:
             levels.append(float(np.median(detail)) / _NORMAL_QUARTILE)
     return sum(levels) / len(levels) if levels else 0.0
-
-
-def check_noise_level(value: float) -> None:
-    """Raise ValueError unless `value` is a standard deviation in (0, 1], where white is 1."""
-    if not 0 < value <= 1:
-        raise ValueError(
-            f"noise_level must be above 0 and at most 1, where white is 1, got {value}; divide a standard deviation "
-            "of 8-bit pixels by 255, or give none to have it estimated"
-        )
 
 
 # Each filter takes pixels as float32 and the standard deviation of their noise, and gives pixels that may leave [0, 1].

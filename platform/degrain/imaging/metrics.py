@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from degrain.imaging.codecs import Photo, eight_bits
+from degrain.imaging.pixels import Photo, eight_bits
 
 PROTOCOL = "rgb8"
 PATCH_PROTOCOL = "rgb8-patches"

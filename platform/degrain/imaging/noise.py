@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve
 
-from degrain.imaging.codecs import Photo, peak
+from degrain.imaging.pixels import Photo, peak
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from degrain.imaging.codecs import Photo, peak
 from degrain.imaging.noise import to_linear
+from degrain.imaging.pixels import Photo, peak
 
 LEVELS = 32
 """Bins of signal, evenly wide on the photo's own (gamma) scale, where dark levels are many."""

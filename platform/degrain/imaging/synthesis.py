@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve1d
 
-from degrain.imaging.codecs import Photo, peak
 from degrain.imaging.noise import ISO_LEVELS, photograph, to_linear, to_srgb
+from degrain.imaging.pixels import Photo, peak
 
 _LARGEST_SIGMA = 255
 LARGEST_CORRELATION = 0.7

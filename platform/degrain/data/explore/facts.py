@@ -11,8 +11,9 @@ from degrain.data.catalog import CatalogRow
 from degrain.data.photos import PhotoSource
 from degrain.data.tasks import collect
 from degrain.errors import UserError
-from degrain.imaging.codecs import LARGEST_MEGAPIXELS, Photo, UnreadablePhotoError, decode, eight_bits, peak
+from degrain.imaging.codecs import LARGEST_MEGAPIXELS, UnreadablePhotoError, decode
 from degrain.imaging.metrics import Score, score_photo
+from degrain.imaging.pixels import Photo, eight_bits, peak
 from degrain.imaging.statistics import neighbour_correlation, noise_by_level
 
 BINS = 64

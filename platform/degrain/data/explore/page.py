@@ -15,7 +15,8 @@ from degrain.data.explore import figures
 from degrain.data.explore.facts import PairFacts, RefusedFacts
 from degrain.data.patches import PatchSet
 from degrain.data.splits import SPLITS
-from degrain.imaging.codecs import Photo, encode_png
+from degrain.imaging.codecs import encode_png
+from degrain.imaging.pixels import Photo
 
 _DPI = 130
 _STYLE = """

@@ -1,0 +1,59 @@
+"""What runs where little is installed: networks, step, loop, loader and denoiser need PyTorch and NumPy alone."""
+
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).parents[2]
+
+USE = """
+import numpy as np
+import degrain.training.checkpoint
+from degrain.data.loader import Patches
+from degrain.imaging.denoiser import NetworkDenoiser
+from degrain.training.config import TrainingConfig
+from degrain.training.loop import train
+from degrain.training.session import LocalSession
+
+pixels = np.zeros((8, 32, 32, 3), np.uint8)
+patches = Patches([(pixels, pixels)])
+config = TrainingConfig(model="unet", arguments={"width": 4}, steps=2, batch_size=2, validate_every=2)
+state = train(config, LocalSession(patches, patches))
+denoiser = NetworkDenoiser("unet", {"width": 4}, state.ema.network.state_dict(), memory=2**24)
+assert denoiser(pixels[0]).shape == (32, 32, 3)
+print("done")
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A folder of packages with PyTorch, what PyTorch needs, and NumPy."""
+    packages = Path(torch.__file__).parents[1]
+    names = {"torch", "torchgen", "functorch", "numpy", "numpy.libs", "mpmath", "markupsafe"}
+    names |= {Requirement(line).name.replace("-", "_").lower() for line in requires("torch") or []}
+    names |= {"typing_extensions.py", "isympy.py"}
+    for name in names:
+        if (packages / name).exists():
+            (tmp_path / name).symlink_to(packages / name)
+    return tmp_path
+
+
+def run(code: str, packages: Path) -> subprocess.CompletedProcess[str]:
+    path = ":".join(map(str, (REPOSITORY / "platform", REPOSITORY / "models", packages)))
+    # -S leaves the installed packages out.
+    command = [sys.executable, "-S", "-c", code]
+    return subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_training_and_denoising_need_torch_and_numpy_alone(bare: Path) -> None:
+    done = run(USE, bare)
+    assert done.stdout == "done\n", done.stderr
+
+
+def test_what_reads_files_needs_more(bare: Path) -> None:
+    assert "No module named 'imagecodecs'" in run("import degrain.imaging.codecs", bare).stderr
