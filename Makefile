@@ -32,8 +32,8 @@ tune: $(VENV)/.installed  ## the default study on the embedded photos, about fiv
 test: $(VENV)/.installed-dev  ## every test
 	$(BIN)/python -m pytest
 
-unit: $(VENV)/.installed-dev  ## the tests that need no Ray, under a minute
-	$(BIN)/python -m pytest tests/unit
+unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, under a minute
+	$(BIN)/python -m pytest tests/unit -m "not slow"
 
 check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layers
 	$(BIN)/ruff check .
@@ -47,6 +47,7 @@ format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev  ## measure speed, as ratios
+	$(BIN)/python tests/benchmarks/networks.py
 	$(BIN)/python tests/benchmarks/run.py
 	$(BIN)/python tests/benchmarks/ingest.py
 

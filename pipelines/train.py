@@ -9,7 +9,7 @@ from degrain import cli
 from degrain.data.patches import PatchSet
 from degrain.data.resident import make_resident
 from degrain.errors import UserError
-from degrain.imaging.execution import PRECISIONS
+from degrain.imaging.execution import COMPILED, PRECISIONS
 from degrain.imaging.metrics import PATCH_PROTOCOL
 from degrain.storage import Storage
 from degrain.tracking.config import load_tracking_config
@@ -37,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--learning-rate", type=float, default=default.learning_rate, help="highest learning rate")
     add("--ema-decay", type=float, default=default.ema_decay, help="decay of the weights' moving average")
     add("--precision", choices=PRECISIONS, default=default.precision, help="precision of the forward pass")
+    add("--compiled", choices=COMPILED, default=default.compiled, help="whether the network is compiled; auto: on GPUs")
     add("--validate-every", type=int, help="steps between validations and checkpoints (default: a tenth of --steps)")
     add("--workers", type=int, default=1, help="Ray Train workers")
     add("--gpus", type=float, default=0, help="GPUs per worker")
@@ -62,6 +63,7 @@ def configured(options: argparse.Namespace) -> TrainingConfig:
         learning_rate=options.learning_rate,
         ema_decay=options.ema_decay,
         precision=options.precision,
+        compiled=options.compiled,
         validate_every=options.validate_every or max(options.steps // 10, 1),
         seed=options.seed,
     )

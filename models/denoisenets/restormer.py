@@ -150,6 +150,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        x = x.float()  # the sum over all blocks would lose what they add if autocast kept it in bfloat16
         x = x + self.attend(x)
         out: Tensor = x + self.feed(x)
         return out

@@ -6,6 +6,7 @@ Prints a Markdown table for docs/performance.md. Needs no Ray; `make bench` runs
 import io
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,22 +19,14 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from skimage import data as skimage_data
-from torch.nn.functional import mse_loss
 
 from degrain.data.loader import BatchLoader, BatchPlan, Patches
 from degrain.data.patches import PatchGeometry, binary_column, column_patches, cut
-from degrain.imaging.denoiser import NetworkDenoiser
-from degrain.imaging.filters import create_filter
-from degrain.training.config import TrainingConfig
-from degrain.training.step import TrainingState, train_step
-from denoisenets import create_model
+from degrain.imaging.denoiser import Denoiser, NetworkDenoiser
+from degrain.imaging.filters import create_filter, list_filters
+from degrain.imaging.pixels import Photo
+from denoisenets import create_model, describe, list_models
 
-NETWORKS = [
-    ("red10", {"width": 24}),
-    ("red10", {"width": 64}),
-    ("mwcnn", {"width": 32, "depth": 1}),
-    ("mwcnn", {"width": 64, "depth": 4}),
-]
 BATCH, CROP = 8, 64
 
 
@@ -55,40 +48,6 @@ def random_patches(count: int, side: int) -> Patches:
     geometry = PatchGeometry(patch_size=side, stride=side)
     patches = cut(photo, geometry.starts(photo.shape[0]), geometry)[:count]
     return Patches([(patches, patches.copy())])
-
-
-def plain_step(model: str, arguments: dict[str, int], batch: tuple[torch.Tensor, torch.Tensor]) -> Callable[[], object]:
-    """The step a user would write: float32, contiguous, eager, Adam."""
-    network = create_model(model, **arguments)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-    noisy, clean = (x.contiguous(memory_format=torch.contiguous_format) for x in batch)
-
-    def step() -> None:
-        loss = mse_loss(network(noisy), clean)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def bench_steps() -> None:
-    """The training step against the plain one."""
-    patches = random_patches(64, 128)
-    plan = BatchPlan(seed=0, patches=len(patches), side=128, batch_size=BATCH, crop=CROP)
-    batch = BatchLoader(patches, plan, device=torch.device("cpu")).batch(0)
-    print(
-        f"\n| training step, {BATCH} crops of {CROP} | plain float32, ms | degrain, ms | precision | ratio |\n"
-        "|---|---:|---:|---|---:|"
-    )
-    for model, arguments in NETWORKS:
-        plain = seconds(plain_step(model, arguments, (batch.noisy, batch.clean)))
-        state = TrainingState.create(
-            TrainingConfig(model=model, arguments=arguments, learning_rate=1e-6), torch.device("cpu")
-        )
-        ours = seconds(lambda state=state: train_step(state, batch))
-        named = f"{model} {' '.join(f'{k} {v}' for k, v in arguments.items())}"
-        print(f"| {named} | {plain * 1e3:.0f} | {ours * 1e3:.0f} | {state.execution.precision} | {plain / ours:.2f} |")
 
 
 def bench_reading() -> None:
@@ -144,29 +103,69 @@ def bench_batches() -> None:
     print(f"| PNG patch pairs in memory, Pillow | {BATCH / png:.0f} | {png / ours:.1f} |")
 
 
-def bench_photos() -> None:
-    """Whole photos: seconds per megapixel of networks and of non-local means."""
-    photo = skimage_data.astronaut()
-    megapixels = photo.shape[0] * photo.shape[1] / 1e6
+def bench_photos(side: int = 1024) -> None:
+    """Whole photos: seconds per megapixel of every network at its published size, and of every filter.
+
+    Networks take a photo of `side` pixels square, filters, which are slower, a sixteenth of it.
+    """
+    photo = np.tile(skimage_data.astronaut(), (2, 2, 1))[:side, :side]
     noisy = np.clip(photo + np.random.default_rng(0).normal(0, 20, photo.shape), 0, 255).astype(np.uint8)
-    print("\n| whole photo, one thread | s/MP |\n|---|---:|")
-    torch.set_num_threads(1)
-    for model, arguments in NETWORKS:
-        denoiser = NetworkDenoiser(model, arguments, create_model(model, **arguments).state_dict())
-        named = f"{model} {' '.join(f'{k} {v}' for k, v in arguments.items())}"
-        print(f"| {named} | {seconds(lambda denoiser=denoiser: denoiser(noisy), 3) / megapixels:.2f} |")
+    part = noisy[:256, :256]
+    rows: list[tuple[str, float, str]] = []  # name, seconds per megapixel, size
+    for model in list_models():
+        described = describe(model)
+        weights = create_model(model).state_dict()
+        denoiser = NetworkDenoiser(model, {}, weights)
+        shown = f"{described.parameters / 1e6:.2f} M | {described.macs_per_pixel / 1e3:.0f}"
+        rows.append((model, seconds_per_megapixel(denoiser, noisy), shown))
+    narrow = create_model("red10", width=32).state_dict()
+    rows.append(("red10, width 32", seconds_per_megapixel(NetworkDenoiser("red10", {"width": 32}, narrow), noisy), "|"))
+    rows += [(name, seconds_per_megapixel(create_filter(name), part), "|") for name in list_filters()]
+    article = next(taken for name, taken, _ in rows if name == "nlm")
+    print(f"\n| whole photo, {torch.get_num_threads()} threads | parameters | kMAC/pixel | s/MP | faster than nlm by |")
+    print("|---|---:|---:|---:|---:|")
+    for name, taken, shown in sorted(rows, key=lambda row: row[1]):
+        print(f"| {name} | {shown} | {taken:.2f} | {article / taken:.1f} |")
+
+
+def seconds_per_megapixel(denoiser: Denoiser, photo: Photo) -> float:
+    """Time of one photo, after a corner of it that does not count."""
+    denoiser(photo[:64, :64])
     began = time.perf_counter()
-    create_filter("nlm")(noisy)
-    print(f"| nlm, the article's settings | {(time.perf_counter() - began) / megapixels:.2f} |")
+    denoiser(photo)
+    return (time.perf_counter() - began) / (photo.shape[0] * photo.shape[1] / 1e6)
+
+
+def bench_memory(megapixels: int = 24) -> None:
+    """Peak memory of a process that denoises a photo of 24 megapixels, for networks of growing depth."""
+    print(f"\n| a photo of {megapixels} megapixels | peak memory of the process, MiB | seconds |\n|---|---:|---:|")
+    for model, arguments in (("red10", {}), ("red20", {}), ("red30", {}), ("unet", {})):
+        code = MEMORY_PROBE.format(model=model, arguments=arguments, height=4000, width=megapixels * 10**6 // 4000)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        peak, taken = done.stdout.split()
+        print(f"| {model} | {float(peak):.0f} | {float(taken):.0f} |", flush=True)
+
+
+MEMORY_PROBE = """
+import resource, time
+import numpy as np
+from degrain.imaging.denoiser import NetworkDenoiser
+from denoisenets import create_model
+photo = np.random.default_rng(0).integers(0, 256, ({height}, {width}, 3), dtype=np.uint8)
+denoiser = NetworkDenoiser("{model}", {arguments}, create_model("{model}", **{arguments}).state_dict())
+began = time.perf_counter()
+denoiser(photo)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter() - began)
+"""
 
 
 def main() -> int:
     """Run all benchmarks."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} CPUs")
-    bench_steps()
     bench_reading()
     bench_batches()
     bench_photos()
+    bench_memory()
     return 0
 
 

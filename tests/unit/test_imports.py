@@ -15,7 +15,7 @@ USE = """
 import numpy as np
 import degrain.training.checkpoint
 from degrain.data.loader import Patches
-from degrain.imaging.denoiser import NetworkDenoiser
+from degrain.imaging.denoiser import Application, NetworkDenoiser
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import train
 from degrain.training.session import LocalSession
@@ -24,7 +24,7 @@ pixels = np.zeros((8, 32, 32, 3), np.uint8)
 patches = Patches([(pixels, pixels)])
 config = TrainingConfig(model="unet", arguments={"width": 4}, steps=2, batch_size=2, validate_every=2)
 state = train(config, LocalSession(patches, patches))
-denoiser = NetworkDenoiser("unet", {"width": 4}, state.ema.network.state_dict(), memory=2**24)
+denoiser = NetworkDenoiser("unet", {"width": 4}, state.ema.network.state_dict(), application=Application(memory=2**24))
 assert denoiser(pixels[0]).shape == (32, 32, 3)
 print("done")
 """
@@ -50,6 +50,7 @@ def run(code: str, packages: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_training_and_denoising_need_torch_and_numpy_alone(bare: Path) -> None:
     done = run(USE, bare)
     assert done.stdout == "done\n", done.stderr

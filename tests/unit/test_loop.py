@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unit.support import smooth_patches
 
 from degrain.errors import JobFailedError, UserError
-from degrain.imaging.denoiser import NetworkDenoiser
+from degrain.imaging.denoiser import Application, NetworkDenoiser
 from degrain.imaging.metrics import score_photo, to_eight_bits, to_float
 from degrain.training.config import LOSSES, Loss, TrainingConfig
 from degrain.training.ema import WeightAverage
@@ -230,7 +230,9 @@ def test_whole_patches_are_validated_even_where_only_their_crops_fit_the_network
     host = session()
     arguments = {"width": 4, "depth": 1}
     state = train(replace(CONFIG, model="mwcnn", arguments=arguments), host)
-    denoiser = NetworkDenoiser("mwcnn", arguments, state.ema.network.state_dict(), precision="float32")
+    denoiser = NetworkDenoiser(
+        "mwcnn", arguments, state.ema.network.state_dict(), application=Application(precision="float32")
+    )
     scores = [score_photo(denoiser(noisy), clean) for noisy, clean in (host.val[i] for i in range(len(host.val)))]
     assert host.history[-1]["val_psnr"] == pytest.approx(np.mean([s.psnr for s in scores]), abs=1e-3)
     assert host.history[-1]["val_ssim"] == pytest.approx(np.mean([s.ssim for s in scores]), abs=1e-4)

@@ -77,7 +77,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def entries(text: str) -> dict[str, str]:
     """The text of each option in a parser's help, on one line."""
     options = re.split(r"\n  (?=-)", text.partition("\noptions:")[2])[1:]
-    names = [re.findall(r"--?[a-z-]+", option.split("  ")[0])[-1] for option in options]
+    names = [re.findall(r"(?<!\w)--?[a-z-]+", option.split("  ")[0])[-1] for option in options]
     return {name: " ".join(option.split()) for name, option in zip(names, options, strict=True)}
 
 

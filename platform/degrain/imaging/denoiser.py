@@ -3,14 +3,15 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from degrain.imaging.execution import Compiled, Precision, choose_execution
+from degrain.errors import UserError
+from degrain.imaging.execution import COMPILED, PRECISIONS, Compiled, Precision, choose_execution
 from degrain.imaging.metrics import to_float, to_pixels
 from degrain.imaging.pixels import Photo, check_noise_level
 from degrain.imaging.tiling import Tiling, apply_tiled
@@ -101,17 +102,43 @@ class SelfEnsemble:
         return total.astype(photo.dtype)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """How a trained network is run. Raises ValueError for values that cannot be."""
+
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    precision: Precision = "auto"
+    """`bfloat16` autocast, `float32`, or what the device is fastest with."""
+    compiled: Compiled = "auto"
+    """Whether `torch.compile` is used; `auto` on CUDA alone."""
+    memory: int | None = None
+    """Bytes that the activations of a batch of tiles may take; None for a share of what is free."""
+    tile: int | None = None
+    """Side of a tile's output in pixels; None chooses it by memory."""
+    noise_level: float | None = None
+    """Standard deviation of the noise in (0, 1], for networks that are told it; None lets them estimate it."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", PRECISIONS), ("compiled", COMPILED)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
+        for name in ("memory", "tile"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.noise_level is not None:
+            check_noise_level(self.noise_level)
+
+
 class NetworkDenoiser:
     """A trained network that takes whole photos of any size, in tiles.
 
-    `model` and `arguments` are those of `denoisenets.create_model`, `weights` its state dict. `crop` is the side in
-    pixels of what it saw in training, see `denoisenets.use_local_statistics`. `memory` is how many bytes a batch of
-    tiles may take, by default a share of what is free. `tile`, the side of a tile's output, is chosen by memory unless
-    it is given. `noise_level` is for networks that are told it: a standard deviation in (0, 1], estimated where it is
-    None.
+    `model` and `arguments` are those of `denoisenets.create_model`, `weights` its state dict. `crop` is the side in pixels
+    of what it saw in training, see `denoisenets.use_local_statistics`.
 
-    Raises ValueError for unknown names, weights that do not fit, a noise level for a network that takes none; UserError
-    for a device that is not there.
+    Raises ValueError for unknown names and weights that do not fit, UserError for a device that is not there or a noise
+    level for a network that takes none.
     """
 
     def __init__(
@@ -122,27 +149,24 @@ class NetworkDenoiser:
         *,
         name: str | None = None,
         crop: int = 128,
-        precision: Precision = "auto",
-        compiled: Compiled = "auto",
-        device: str = "cpu",
-        memory: int | None = None,
-        tile: int | None = None,
-        noise_level: float | None = None,
+        application: Application | None = None,
     ) -> None:
         self.name = name or model
-        self.execution = choose_execution(torch.device(device), precision, compiled)
+        self.application = application or Application()
+        wanted = self.application
+        self.execution = choose_execution(torch.device(wanted.device), wanted.precision, wanted.compiled)
         network = create_model(model, **arguments)
         network.load_state_dict(dict(weights))
         self.parameters = sum(p.numel() for p in network.parameters())
-        self._told = _told_noise_level(model, network, noise_level)
+        self._told = _told_noise_level(model, network, wanted.noise_level, self.execution.device)
         window = use_local_statistics(network, crop)
         contract = model_contract(model, **arguments)
         self.bytes_per_pixel = bytes_per_pixel(model, **arguments) * self.execution.bytes_per_value / 4
         """Peak memory of a tile's activations."""
-        self._memory, self._tile = memory, tile
         self._halo, self._grid, self._blend = _reach(contract, window)
         self._size = contract.size
-        self.network = self.execution.prepare(network.eval())
+        self.network = self.execution.place(network.eval())
+        self._forward_pass = self.execution.compile(self.network)
 
     def __call__(self, photo: Photo) -> Photo:
         """Denoise one (H, W, 3) photo of any size."""
@@ -166,10 +190,10 @@ class NetworkDenoiser:
 
     def tiling(self, height: int, width: int) -> Tiling:
         """How photos of this size are cut: as few tiles as memory allows, as many at once as memory allows."""
-        memory = self._memory or self.execution.free_memory()
+        memory = self.application.memory or self.execution.free_memory()
         most = memory / self.bytes_per_pixel
         largest = -(-max(height, width) // self._grid) * self._grid
-        tile = self._tile or min(max(int(most**0.5) - 2 * self._halo, MINIMUM_TILE), largest)
+        tile = self.application.tile or min(max(int(most**0.5) - 2 * self._halo, MINIMUM_TILE), largest)
         read = [min(side, tile + 2 * self._halo) for side in (height, width)]
         pixels = self._size.padded(read[0]) * self._size.padded(read[1])
         batch = min(max(int(most / pixels), 1), LARGEST_BATCH)
@@ -189,17 +213,16 @@ class NetworkDenoiser:
         """(B, 3, H, W) pixels -> float32 in [0, 1]; float values exist for one batch of tiles at a time."""
         x = to_float(tiles).contiguous(memory_format=self.execution.memory_format)
         with self.execution.autocast():
-            return self.network(x, *self._told).float()  # type: ignore[no-any-return]
+            return self._forward_pass(x, *self._told).float()
 
 
-def _told_noise_level(model: str, network: nn.Module, noise_level: float | None) -> tuple[Tensor, ...]:
+def _told_noise_level(model: str, network: nn.Module, noise_level: float | None, device: torch.device) -> tuple[Tensor, ...]:
     """What the network gets beside the photo."""
     if noise_level is None:
         return ()
-    check_noise_level(noise_level)
     if "noise_level" not in inspect.signature(network.forward).parameters:
-        raise ValueError(f"model '{model}' finds the noise level by itself; leave noise_level out")
-    return (torch.full((1, 1, 1, 1), noise_level),)
+        raise UserError(f"model '{model}' is not told the noise level, it finds it by itself; leave noise_level out")
+    return (torch.full((1, 1, 1, 1), noise_level, device=device),)
 
 
 def _reach(contract: Contract, window: int) -> tuple[int, int, int]:

@@ -2,12 +2,16 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import InductorError
 
 from degrain.errors import UserError
 
@@ -39,10 +43,9 @@ class Execution:
         """Move a network to the device and into the memory layout, in place."""
         return network.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
-    def prepare(self, network: nn.Module) -> nn.Module:
-        """`place`, and what then goes through the passes: the network itself, or its compiled form with the same weights."""
-        placed = self.place(network)
-        return torch.compile(placed, dynamic=True) if self.compiled else placed  # type: ignore[return-value]
+    def compile(self, network: nn.Module) -> Callable[..., Tensor]:
+        """What forward passes go through: the network itself, or its compiled form with the same weights."""
+        return CompiledNetwork(network) if self.compiled else network
 
     @property
     def precision(self) -> str:
@@ -62,6 +65,27 @@ class Execution:
         import psutil
 
         return min(int(psutil.virtual_memory().available * _FREE_SHARE["cpu"]), _CPU_MEMORY)
+
+
+class CompiledNetwork:
+    """A network as `torch.compile` makes it, or as it is if that fails, which is logged with the reason."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._eager = network
+        self._run: Callable[..., Tensor] = torch.compile(network)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The forward pass; the first one compiles, and so does the first of another shape."""
+        try:
+            output = self._run(*inputs)
+        except (TorchDynamoException, InductorError) as error:
+            if self._run is self._eager:
+                raise
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            _log.warning("the network is not compiled: %s", reason)
+            self._run = self._eager
+            output = self._run(*inputs)
+        return output
 
 
 def choose_execution(device: torch.device, precision: Precision = "auto", compiled: Compiled = "auto") -> Execution:
@@ -97,6 +121,8 @@ def _why_not_compiled(device: torch.device) -> str | None:
     """What torch.compile lacks here; None if nothing."""
     if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++")):
         return "there is no C++ compiler (g++ or clang++); install one"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "the package triton is not there; install the torch build for CUDA"
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
         return "the GPU is older than what Triton compiles for (compute capability 7.0)"
     return None

@@ -3,18 +3,26 @@
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from degrain.errors import UserError
-from degrain.imaging.codecs import UnreadablePhotoError, decode_layers, encode_png, is_photo
+from degrain.imaging.codecs import LARGEST_MEGAPIXELS, Profiles, UnreadablePhotoError, decode_layers, encode_png, is_photo
 from degrain.imaging.denoiser import Denoiser
 from degrain.storage import Location, Storage
 
 _NO_MORE_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """System errors after which no other file can be written either."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What photo files are read, and how; see `decode_layers`."""
+
+    largest_megapixels: float = LARGEST_MEGAPIXELS
+    profiles: Profiles = "convert"
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ def denoise_files(
     photos: Sequence[Location],
     out: Location,
     done: Callable[[DenoisedFile], None] = lambda _: None,
+    reading: Reading | None = None,
 ) -> list[DenoisedFile]:
     """Denoise each photo into `out` as PNG; a photo that fails is reported with the reason and the others go on.
 
@@ -78,15 +87,15 @@ def denoise_files(
     """
     results: list[DenoisedFile] = []
     for photo, target in zip(photos, targets(photos, out), strict=True):
-        result = _denoise_file(denoiser, photo, target)
+        result = _denoise_file(denoiser, photo, target, reading or Reading())
         results.append(result)
         done(result)
     return results
 
 
-def _denoise_file(denoiser: Denoiser, photo: Location, target: Location) -> DenoisedFile:
+def _denoise_file(denoiser: Denoiser, photo: Location, target: Location, reading: Reading) -> DenoisedFile:
     try:
-        layers = decode_layers(photo.read_bytes())
+        layers = decode_layers(photo.read_bytes(), **asdict(reading))
         began = time.perf_counter()
         clean = denoiser(layers.rgb)
         seconds = time.perf_counter() - began

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from torch import Tensor
 
 from degrain.errors import UserError
-from degrain.imaging.denoiser import NetworkDenoiser
+from degrain.imaging.denoiser import Application, NetworkDenoiser
 from degrain.storage import json_bytes
 from degrain.tracking.runs import Run, Tracker
 
@@ -83,7 +83,9 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None
     (folder / CARD_FILE).write_bytes(json_bytes(asdict(card)))
 
 
-def read_model(folder: Path, *, name: str | None = None, device: str = "cpu") -> tuple[NetworkDenoiser, Card]:
+def read_model(
+    folder: Path, application: Application | None = None, *, name: str | None = None
+) -> tuple[NetworkDenoiser, Card]:
     """Read a network's two files as a denoiser. Raises UserError if they are missing or not of this format."""
     try:
         raw = json.loads((folder / CARD_FILE).read_text())
@@ -92,10 +94,13 @@ def read_model(folder: Path, *, name: str | None = None, device: str = "cpu") ->
             raise ValueError(f"its card has format {kind}, this version of degrain reads {CARD_FORMAT}")
         card = Card(**raw)
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-        return NetworkDenoiser(card.model, card.arguments, weights, name=name, device=device), card
+        denoiser = NetworkDenoiser(card.model, card.arguments, weights, name=name, crop=card.crop, application=application)
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         short = " ".join(str(error).split())[:200]
         raise UserError(f"'{folder}' is not a model of degrain: {short}; name a folder that train.py wrote") from None
+    return denoiser, card
 
 
 def log_model(run: Run, weights: Mapping[str, Tensor], card: Card) -> None:
@@ -132,7 +137,7 @@ def holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
     return {alias: ModelVersion(name, str(version)) for alias, version in aliases.items()}
 
 
-def load_registered(client: MlflowClient, uri: str, *, device: str = "cpu") -> tuple[NetworkDenoiser, Card]:
+def load_registered(client: MlflowClient, uri: str, application: Application | None = None) -> tuple[NetworkDenoiser, Card]:
     """Load `models:/NAME@ALIAS` or `models:/NAME/VERSION` as a denoiser named `NAME vVERSION`.
 
     Raises UserError, naming what there is, for an unknown model.
@@ -143,7 +148,7 @@ def load_registered(client: MlflowClient, uri: str, *, device: str = "cpu") -> t
         local = mlflow.artifacts.download_artifacts(
             artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
         )
-        return read_model(Path(local), name=version.label, device=device)
+        return read_model(Path(local), application, name=version.label)
 
 
 def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from degrain.imaging.execution import PRECISIONS, Precision
+from degrain.imaging.execution import COMPILED, PRECISIONS, Compiled, Precision
 from denoisenets import create_model, model_contract
 
 Loss: TypeAlias = Literal["mse", "l1", "charbonnier"]
@@ -49,6 +49,8 @@ class TrainingConfig:
     """Decay of the moving average of the weights, which is what is validated and shipped."""
     precision: Precision = "auto"
     """`bfloat16` autocast, `float32`, or what the device is fastest with."""
+    compiled: Compiled = "auto"
+    """Whether the network is compiled for training; `auto` on CUDA alone."""
     validate_every: int = 1000
     """Steps between validations; a checkpoint is written with each, and with the last step."""
     validation_patches: int = 64
@@ -68,7 +70,13 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be a number that is not negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-        for name, known in (("mix", MIXES), ("loss", LOSSES), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+        for name, known in (
+            ("mix", MIXES),
+            ("loss", LOSSES),
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("compiled", COMPILED),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
         _check_buildable(self.model, self.arguments)

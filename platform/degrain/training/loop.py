@@ -28,7 +28,7 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
     state = TrainingState.create(config, session.device)
     if (checkpoint := session.restored()) is not None:
         restore(state, checkpoint)
-    state.replica = session.replicate(state.network)
+    state.replica = state.execution.compile(session.replicate(state.network))
     loader = make_loader(config, session)
     pace = Pace(state.step)
     while state.step < config.steps:

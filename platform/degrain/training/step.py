@@ -1,6 +1,7 @@
 """One optimizer step, and the state it acts on."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +28,8 @@ class TrainingState:
     execution: Execution
     network: nn.Module
     """The bare network."""
-    replica: nn.Module
-    """What the forward pass goes through: the network itself, or DistributedDataParallel around it."""
+    replica: Callable[[Tensor], Tensor]
+    """What the forward pass goes through: the network itself, DistributedDataParallel around it, or that compiled."""
     ema: WeightAverage
     optimizer: torch.optim.Optimizer
     step: int = 0
@@ -37,12 +38,13 @@ class TrainingState:
     @classmethod
     def create(cls, config: TrainingConfig, device: torch.device) -> "TrainingState":
         """A network with seeded random weights on `device`, and its optimizer."""
-        execution = choose_execution(device, config.precision)
+        execution = choose_execution(device, config.precision, config.compiled)
         torch.manual_seed(config.seed)
         network = execution.place(create_model(config.model, **config.arguments))
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        return cls(config, execution, network, network, WeightAverage(network, config.ema_decay), optimizer)
+        replica = execution.compile(network)
+        return cls(config, execution, network, replica, WeightAverage(network, config.ema_decay), optimizer)
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:

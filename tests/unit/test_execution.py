@@ -1,0 +1,104 @@
+"""The one place that decides how a network is run, and says why when it cannot be as asked."""
+
+import logging
+import os
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from degrain.errors import UserError
+from degrain.imaging import execution
+from degrain.imaging.execution import choose_execution
+from denoisenets import create_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_bfloat16_where_the_processor_computes_it(
+    supported: bool, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    with caplog.at_level(logging.INFO):
+        chosen = choose_execution(CPU)
+    assert chosen.precision == expected
+    assert ("float32 on cpu: it has no bfloat16 instructions" in caplog.text) is not supported
+    assert choose_execution(CPU, "float32").precision == "float32"
+    assert choose_execution(CPU, "bfloat16").precision == "bfloat16"
+    assert chosen.memory_format == torch.channels_last
+    assert not chosen.compiled
+
+
+def test_what_is_asked_for_is_what_runs() -> None:
+    chosen = choose_execution(CPU, "bfloat16")
+    network = chosen.place(create_model("red10", width=8))
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in network.parameters() if p.ndim == 4)
+    seen: list[torch.dtype] = []
+    network.decoder[0].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    with chosen.autocast(), torch.no_grad():
+        chosen.compile(network)(torch.rand(1, 3, 16, 16))
+    assert seen == [torch.bfloat16]
+
+
+def test_without_a_compiler_nothing_is_compiled_and_the_reason_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", os.devnull)
+    chosen = choose_execution(CPU, compiled="on")
+    assert not chosen.compiled
+    assert "the network is not compiled: there is no C++ compiler (g++ or clang++); install one" in caplog.text
+
+
+def test_a_compilation_that_fails_is_logged_and_the_network_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.compiler.reset()
+    network = nn.Conv2d(3, 3, kernel_size=1)
+    chosen = execution.Execution(CPU, torch.float32, torch.contiguous_format, compiled=True)
+    run = chosen.compile(network)
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError("cannot run the compiler")
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", refuses)
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(run(x), network(x))
+    assert "the network is not compiled: backend='inductor' raised" in caplog.text
+    assert caplog.text.count("is not compiled") == 1
+    assert torch.equal(run(x), network(x))
+    assert caplog.text.count("is not compiled") == 1
+
+
+def test_errors_of_the_network_itself_are_not_hidden() -> None:
+    chosen = execution.Execution(CPU, torch.float32, torch.contiguous_format, compiled=True)
+
+    def wrong(x: Tensor) -> Tensor:
+        raise ZeroDivisionError(str(x.ndim))
+
+    network = nn.Conv2d(3, 3, kernel_size=1)
+    network.forward = wrong  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        chosen.compile(network)(torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_what_it_gives_otherwise() -> None:
+    chosen = choose_execution(CPU, "float32", "on")
+    if not chosen.compiled:
+        pytest.skip("there is no C++ compiler here")
+    network = chosen.place(create_model("red10", width=4, depth=1).eval())
+    x = torch.rand(1, 3, 24, 32)
+    with torch.no_grad():
+        assert torch.allclose(chosen.compile(network)(x), network(x), atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_missing_device_is_said() -> None:
+    with pytest.raises(UserError, match="there is no CUDA device here; use --device cpu"):
+        choose_execution(torch.device("cuda"))
+
+
+def test_memory_is_a_share_of_what_is_free() -> None:
+    assert 0 < choose_execution(CPU).free_memory() <= 512 * 2**20
