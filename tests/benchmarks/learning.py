@@ -5,28 +5,34 @@
     python tests/benchmarks/learning.py --data patches --out learnt --minutes 8
 
 Time is the processor's, of one thread, so that other work on the machine costs nobody his share. A network that was
-trained already is not trained again. Prints a Markdown table for docs/results.md; takes the minutes times the number of
-networks, and is therefore no part of `make bench`.
+trained already is not trained again; `--score` only scores. Prints a Markdown table for docs/results.md; takes the
+minutes times the number of networks, and is therefore no part of `make bench`.
 """
 
 import argparse
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from degrain.data.loader import Patches
 from degrain.data.patches import PatchSet
+from degrain.imaging.denoiser import Application, Denoiser, NetworkDenoiser, Untouched
+from degrain.imaging.filters import create_filter
+from degrain.imaging.metrics import Score, mean_score, score_photo
+from degrain.imaging.pixels import Photo
 from degrain.storage import Storage
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import make_loader, train
 from degrain.training.session import LocalSession
 from degrain.training.step import TrainingState, train_step
-from denoisenets import list_models, model_contract
+from denoisenets import describe, list_models, model_contract
 
 CROP, BATCH = 64, 8
 """What a step sees, wherever a network takes crops of this size: 32,768 pixels."""
@@ -93,6 +99,68 @@ def learn(model: str, patch_set: PatchSet, minutes: float, target: Path) -> None
     print(f"{model}: {known}, a step {a_step * 1e3:.0f} ms", flush=True)
 
 
+@dataclass(frozen=True)
+class Row:
+    """One denoiser's line."""
+
+    name: str
+    score: Score
+    seconds_per_megapixel: float
+    rest: str
+    """The cells that only networks have."""
+
+
+def score_all(patch_set: PatchSet, folder: Path, models: list[str]) -> None:
+    """Score what is trained, and non-local means, on all whole test photos, by `rgb8`; times are of one thread."""
+    torch.set_num_threads(1)
+    photos = [patch_set.source.load(row) for row in patch_set.photos("test")]
+    rows = [row_of(Untouched(), photos, " | | | | "), row_of(create_filter("nlm"), photos, " | | | | ")]
+    for model in models:
+        file = folder / f"{model}.safetensors"
+        if file.exists():
+            rows.append(network_row(model, file, photos))
+    base = rows[0].score
+    print(f"\n{len(photos)} whole test photos: {', '.join(row.scene for row in patch_set.photos('test'))}\n")
+    print("| model | PSNR dB | SSIM | gain dB | s/MP | M parameters | steps | MB/MP | bfloat16, /255 | tiles, /255 |")
+    print("|---|" + "---:|" * 9)
+    for row in rows:
+        score = f"{row.score.psnr:.2f} | {row.score.ssim:.3f} | {row.score.psnr - base.psnr:+.2f}"
+        print(f"| {row.name} | {score} | {row.seconds_per_megapixel:.2f} | {row.rest} |")
+
+
+def row_of(denoiser: Denoiser, photos: list[tuple[Photo, Photo]], rest: str) -> Row:
+    """Scores and time of one denoiser."""
+    denoiser(photos[0][0][:64, :64])
+    began = time.perf_counter()
+    outputs = [denoiser(noisy) for noisy, _ in photos]
+    taken = (time.perf_counter() - began) / sum(noisy.shape[0] * noisy.shape[1] / 1e6 for noisy, _ in photos)
+    score = mean_score(score_photo(output, clean) for output, (_, clean) in zip(outputs, photos, strict=True))
+    print(f"{denoiser.name}: {score.psnr:.2f} dB", file=sys.stderr, flush=True)
+    return Row(denoiser.name, score, taken, rest)
+
+
+def network_row(model: str, file: Path, photos: list[tuple[Photo, Photo]]) -> Row:
+    """The line of a network, with what bfloat16 and tiles change in its output at most, in steps of 8 bits."""
+    weights = load_file(file)
+    with safe_open(file, framework="pt") as opened:
+        steps = opened.metadata()["steps"]
+
+    def made(application: Application) -> NetworkDenoiser:
+        return NetworkDenoiser(model, {}, weights, crop=CROP, application=application)
+
+    exact = made(Application(precision="float32", tile=4096))
+    low = made(Application(precision="bfloat16", tile=4096))
+    noisy = photos[0][0]
+    rounding = np.abs(exact(noisy).astype(int) - low(noisy)).max()
+    # Twelve real photos side by side: three megapixels, bright and dark.
+    wide = np.concatenate([np.concatenate([photos[(i + j) % len(photos)][0] for i in range(4)], 1) for j in range(3)])
+    tiles = np.abs(exact(wide).astype(int) - made(Application(precision="float32", tile=512))(wide)).max()
+    described = describe(model)
+    memory = low.bytes_per_pixel
+    rest = f"{described.parameters / 1e6:.2f} | {steps} | {memory:.0f} | {rounding} | {tiles}"
+    return row_of(made(Application()), photos, rest)
+
+
 def main() -> int:
     """Train what is not trained yet, each network in a process of its own."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,6 +180,7 @@ def main() -> int:
         if not (told.out / f"{model}.safetensors").exists() and not told.score:
             command = [sys.executable, __file__, "--data", told.data, "--out", str(told.out)]
             subprocess.run([*command, "--minutes", str(told.minutes), "--train-one", model], check=True)
+    score_all(patch_set, told.out, told.models)
     return 0
 
 

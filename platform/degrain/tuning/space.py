@@ -35,11 +35,26 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
     "small": {
         "red": SearchSpace(arguments={"width": (16, 24, 32)}, learning_rate=(1e-3, 4e-3)),
         "mwcnn": SearchSpace(arguments={"width": (16, 24, 32), "depth": (1, 2)}, learning_rate=(2e-3, 8e-3)),
+        "dncnn": SearchSpace(arguments={"width": (16, 24, 32), "depth": (6, 8, 10)}, learning_rate=(1e-3, 4e-3)),
+        "ffdnet": SearchSpace(arguments={"width": (24, 32, 48), "depth": (6, 8, 12)}, learning_rate=(1e-3, 4e-3)),
+        "unet": SearchSpace(arguments={"width": (8, 12, 16), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)),
+        "nafnet": SearchSpace(arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)),
+        "restormer": SearchSpace(arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)),
+        "pridnet": SearchSpace(
+            arguments={"width": (8, 12, 16), "depth": (2, 3), "levels": (2,), "scales": (3,)}, learning_rate=(1e-3, 4e-3)
+        ),
     },
     # Networks of the papers' sizes, for GPUs.
     "paper": {
         "red": SearchSpace(arguments={"width": (64, 96, 128)}, learning_rate=(1e-4, 2e-3)),
         "mwcnn": SearchSpace(arguments={"width": (96, 128, 160), "depth": (3, 4)}, learning_rate=(1e-4, 2e-3)),
+        "dncnn": SearchSpace(arguments={"width": (64, 96), "depth": (17, 20)}, learning_rate=(1e-4, 2e-3)),
+        "ffdnet": SearchSpace(arguments={"width": (64, 96), "depth": (12, 15)}, learning_rate=(1e-4, 2e-3)),
+        "unet": SearchSpace(arguments={"width": (32, 48, 64), "depth": (2, 3)}, learning_rate=(1e-4, 2e-3)),
+        "nafnet": SearchSpace(arguments={"width": (16, 32, 64), "depth": (1, 2)}, learning_rate=(1e-4, 2e-3)),
+        "restormer": SearchSpace(arguments={"width": (24, 32, 48), "depth": (1, 2)}, learning_rate=(1e-4, 1e-3)),
+        # The paper's four halvings after four poolings take crops that are multiples of 256.
+        "pridnet": SearchSpace(arguments={"width": (32, 48), "depth": (3, 4)}, learning_rate=(5e-5, 1e-3)),
     },
 }
 
@@ -47,8 +62,7 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
 def search_space(model: str, scale: Scale) -> SearchSpace:
     """The space of an architecture. Raises ValueError for an unknown name."""
     full_arguments(model, {})
-    family = "red" if model.startswith("red") else model
-    return _SPACES[scale][family]
+    return next(space for family, space in _SPACES[scale].items() if model.startswith(family))
 
 
 @dataclass(frozen=True)
