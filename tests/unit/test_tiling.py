@@ -13,6 +13,7 @@ from unit.support import natural_photo, random_photo
 from unit.test_networks import learnt, small
 
 from degrain.imaging.denoiser import Application, NetworkDenoiser, SelfEnsemble, Strength, Untouched
+from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import to_float
 from degrain.imaging.pixels import sixteen_bits
 from degrain.imaging.tiling import Tiling, apply_tiled, pad_to_contract, tiles_along
@@ -314,3 +315,32 @@ def test_a_noise_level_is_for_networks_that_are_told_it() -> None:
         denoiser("red10", noise_level=0.1)
     with pytest.raises(ValueError, match="noise_level"):
         denoiser("ffdnet", noise_level=-1)
+
+
+WRONG_PHOTOS = [
+    (np.zeros((4, 5, 4), np.uint8), r"3 channels, got the shape \(4, 5, 4\); repeat grey, and keep alpha apart"),
+    (np.zeros((4, 5), np.uint8), r"3 channels, got the shape \(4, 5\)"),
+    (np.zeros((4, 5, 3), np.float32), "a photo is uint8 or uint16, got float32; scale values"),
+    (np.full((4, 5, 3), np.nan, np.float32), "got float32 with NaN or infinite pixels"),
+    (np.zeros((4, 5, 3), np.int64), "a photo is uint8 or uint16, got int64"),
+    (np.zeros((0, 5, 3), np.uint8), "a photo has at least one pixel, got 0x5"),
+]
+
+
+@pytest.mark.parametrize(("photo", "message"), WRONG_PHOTOS)
+def test_what_is_no_photo_is_refused(photo: np.ndarray, message: str) -> None:
+    for one in (denoiser("red10"), create_filter("bilateral"), SelfEnsemble(denoiser("red10")), Strength(Untouched(), 0.5)):
+        with pytest.raises(ValueError, match=message):
+            one(photo)
+
+
+def test_frames_without_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match="a frame has at least one pixel, got 0x7"):
+        pad_to_contract(torch.zeros(1, 3, 0, 7), SizeContract())
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    weights = {name: value.clone() for name, value in learnt("red10").state_dict().items()}
+    next(iter(weights.values()))[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="its weights are not all finite"):
+        NetworkDenoiser("red10", small("red10"), weights)

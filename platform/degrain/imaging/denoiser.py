@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from degrain.errors import UserError
 from degrain.imaging.execution import COMPILED, PRECISIONS, Compiled, Precision, choose_execution
 from degrain.imaging.metrics import to_float, to_pixels
-from degrain.imaging.pixels import Photo, check_noise_level
+from degrain.imaging.pixels import Photo, check_noise_level, check_photo
 from degrain.imaging.tiling import Tiling, apply_tiled
 from denoisenets import Contract, bytes_per_pixel, create_model, model_contract, use_local_statistics
 from denoisenets.layers import CELLS
@@ -52,7 +52,8 @@ class Untouched:
     parameters = 0
 
     def __call__(self, photo: Photo) -> Photo:
-        """Give the photo back."""
+        """Give the photo back. Raises ValueError for another shape or type than a photo's."""
+        check_photo(photo)
         return photo
 
 
@@ -157,6 +158,8 @@ class NetworkDenoiser:
         self.execution = choose_execution(torch.device(wanted.device), wanted.precision, wanted.compiled)
         network = create_model(model, **arguments)
         network.load_state_dict(dict(weights))
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise ValueError("its weights are not all finite; train it again, from a checkpoint before it diverged")
         self.parameters = sum(p.numel() for p in network.parameters())
         self._told = _told_noise_level(model, network, wanted.noise_level, self.execution.device)
         window = use_local_statistics(network, crop)
@@ -174,7 +177,12 @@ class NetworkDenoiser:
 
     @torch.inference_mode()
     def batch(self, photos: Sequence[Photo]) -> list[Photo]:
-        """Denoise photos of any sizes; small ones of one size and type go through the network together."""
+        """Denoise photos of any sizes; small ones of one size and type go through the network together.
+
+        Raises ValueError for another shape or type than a photo's.
+        """
+        for photo in photos:
+            check_photo(photo)
         results: dict[int, Photo] = {}
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, photo in enumerate(photos):

@@ -24,7 +24,7 @@ from scipy.ndimage import median_filter
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, denoise_wavelet
 
 from degrain.errors import UserError
-from degrain.imaging.pixels import Photo, check_noise_level, peak
+from degrain.imaging.pixels import Photo, check_noise_level, check_photo, peak
 
 Pixels: TypeAlias = NDArray[np.floating[Any]]
 """RGB in [0, 1], (H, W, 3)."""
@@ -191,7 +191,11 @@ class Filter:
             check_noise_level(self.noise_level)
 
     def __call__(self, photo: Photo) -> Photo:
-        """Denoise one (H, W, 3) photo; one without measurable noise, or too small for the filter, comes back as it is."""
+        """Denoise one (H, W, 3) photo; one without measurable noise, or too small for the filter, comes back as it is.
+
+        Raises ValueError for another shape or type.
+        """
+        check_photo(photo)
         entry = FILTERS[self.name]
         x = (photo / peak(photo)).astype(np.float32)
         sigma = noise_level(x) if self.noise_level is None else self.noise_level

@@ -29,6 +29,22 @@ def sixteen_bits(photo: Photo) -> NDArray[np.uint16]:
     return photo.astype(np.uint16) * np.uint16(257) if photo.dtype == np.uint8 else np.asarray(photo, dtype=np.uint16)
 
 
+def check_photo(photo: Photo) -> None:
+    """Raise ValueError unless `photo` is (H, W, 3) of uint8 or uint16 with at least one pixel."""
+    if photo.ndim != 3 or photo.shape[2] != 3:
+        raise ValueError(
+            f"a photo is an array of height, width and 3 channels, got the shape {photo.shape}; repeat grey, and keep alpha "
+            "apart"
+        )
+    if photo.dtype not in (np.uint8, np.uint16):
+        broken = " with NaN or infinite pixels" if photo.dtype.kind == "f" and not np.isfinite(photo).all() else ""
+        raise ValueError(
+            f"a photo is uint8 or uint16, got {photo.dtype}{broken}; scale values to 0..255 or 0..65535 and round them"
+        )
+    if photo.size == 0:
+        raise ValueError(f"a photo has at least one pixel, got {photo.shape[0]}x{photo.shape[1]}")
+
+
 def check_noise_level(value: float) -> None:
     """Raise ValueError unless `value` is a standard deviation in (0, 1], where white is 1."""
     if not 0 < value <= 1:

@@ -91,9 +91,12 @@ def tiles_along(side: int, tiling: Tiling) -> Iterator[Tile]:
 def pad_to_contract(x: Tensor, size: SizeContract) -> Tensor:
     """Reflect (B, C, H, W) at its lower and right border up to a size that the network takes.
 
-    Where the padding is wider than reflection allows (photos of a few pixels), the border pixel is repeated.
+    Where the padding is wider than reflection allows (photos of a few pixels), the border pixel is repeated. Raises
+    ValueError for a frame without pixels.
     """
     height, width = x.shape[-2:]
+    if not (height and width):
+        raise ValueError(f"a frame has at least one pixel, got {height}x{width}")
     down, right = size.padded(height) - height, size.padded(width) - width
     if not (down or right):
         return x
