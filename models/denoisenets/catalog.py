@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from denoisenets import dncnn, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
-from denoisenets.contract import Contract
+from denoisenets.contract import Contract, FrameCheck
 from denoisenets.memory import activation_bytes
 
 
@@ -91,10 +91,13 @@ def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def create_model(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each network has its own arguments
     """Build the network `name` with `arguments` over its defaults, freshly initialised.
 
-    Raises ValueError for an unknown name (suggesting the nearest), an unknown argument or a bad value.
+    What goes through it is checked by `FrameCheck`. Raises ValueError for an unknown name (suggesting the nearest), an
+    unknown argument or a bad value.
     """
     full = full_arguments(name, arguments)
-    return MODELS[name].build(**full)
+    network = MODELS[name].build(**full)
+    network.register_forward_pre_hook(FrameCheck(name, MODELS[name].contract(**full).size))
+    return network
 
 
 def model_contract(name: str, **arguments: Any) -> Contract:  # noqa: ANN401

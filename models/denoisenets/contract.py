@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor, nn
+
 
 @dataclass(frozen=True, kw_only=True)
 class SizeContract:
@@ -33,6 +35,34 @@ class Contract:
     def receptive_field(self) -> str:
         """The side of what an output pixel sees, in pixels, or `global`."""
         return "global" if self.global_statistics else str(2 * self.receptive_radius + 1)
+
+
+@dataclass(frozen=True)
+class FrameCheck:
+    """A forward pre-hook that refuses what the network `model` does not take, before a layer fails in words of its own.
+
+    Raises ValueError for another shape than (B, 3, H, W), numbers that are not floats, and sides against the contract.
+    """
+
+    model: str
+    size: SizeContract
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Look at the first input's shape and type; its values would cost time."""
+        noisy = inputs[0]
+        if noisy.ndim != 4 or noisy.shape[1] != 3:
+            raise ValueError(f"model '{self.model}' takes (B, 3, H, W), got the shape {tuple(noisy.shape)}")
+        if not noisy.is_floating_point():
+            raise ValueError(
+                f"model '{self.model}' takes floats in [0, 1], got {noisy.dtype}; divide 8 bits by 255 and 16 bits by 65535"
+            )
+        height, width = noisy.shape[-2:]
+        least, multiple = self.size.minimum, self.size.multiple
+        if height < least or width < least or height % multiple or width % multiple:
+            raise ValueError(
+                f"model '{self.model}' takes sides that are multiples of {multiple} and at least {least} pixels, got "
+                f"{height}x{width}; pad the photo and crop the result (degrain.imaging.tiling.pad_to_contract)"
+            )
 
 
 def check_positive(**arguments: int) -> None:

@@ -172,7 +172,11 @@ class TestEveryNetwork:
         size = model_contract(name, **small(name)).size
         for side in (size.padded(1), size.padded(1) + size.multiple):
             assert network(name)(torch.rand(1, 3, side, side)).shape == (1, 3, side, side)
-        assert size.multiple == 1 or not takes(network(name), size.multiple // 2)
+        if size.multiple > 1:
+            # without the check that stands before it, the network fails or gives another size
+            with pytest.raises(ValueError, match=f"takes sides that are multiples of {size.multiple} and at least"):
+                network(name)(torch.rand(1, 3, size.multiple // 2, size.multiple))
+            assert not takes(network(name).forward, size.multiple // 2)
 
     @pytest.mark.slow
     def test_an_output_pixel_sees_as_far_as_promised(self, name: str) -> None:
@@ -196,6 +200,17 @@ class TestEveryNetwork:
         # and the promise is no wild over-estimate, which would make tiles wasteful
         assert seen >= radius // 2
 
+    def test_refuses_what_is_no_frame(self, name: str) -> None:
+        side = model_contract(name, **small(name)).size.padded(16)
+        for wrong, message in (
+            (torch.rand(1, 4, side, side), "takes .B, 3, H, W., got the shape"),
+            (torch.rand(3, side, side), "takes .B, 3, H, W., got the shape"),
+            (torch.zeros(1, 3, side, side, dtype=torch.uint8), r"takes floats in \[0, 1\], got torch.uint8; divide"),
+            (torch.rand(1, 3, 0, side), "pixels, got 0x"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                network(name)(wrong)
+
     def test_refuses_arguments_that_make_no_network(self, name: str) -> None:
         for value in (0, -1, 2.5, True, "8"):
             with pytest.raises(ValueError, match=r"width must be a whole number of at least 1, got"):
@@ -213,7 +228,7 @@ class TestEveryNetwork:
         assert clean.shape == (2, 3, side, side + contract.size.multiple)
 
 
-def takes(made: nn.Module, side: int) -> bool:
+def takes(made: Callable[[Tensor], Tensor], side: int) -> bool:
     """Whether a network gives a square of this side back in its size."""
     try:
         return bool(made(torch.rand(1, 3, side, side)).shape == (1, 3, side, side))
