@@ -8,7 +8,6 @@ of a network's figures are taken in turns within one run. Prints a Markdown tabl
 """
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -39,9 +38,8 @@ class Turns:
         self.device, self.repeats = device, repeats
 
     def seconds(self, ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-        """The median time of each way; two calls of each do not count."""
+        """The shortest time of each way, which other work on the machine disturbs least; a first call does not count."""
         for way in ways.values():
-            way()
             way()
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(self.repeats):
@@ -51,7 +49,7 @@ class Turns:
                 way()
                 self._wait()
                 times[name].append(time.perf_counter() - began)
-        return {name: statistics.median(taken) for name, taken in times.items()}
+        return {name: min(taken) for name, taken in times.items()}
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
