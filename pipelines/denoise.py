@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from degrain import cli
 from degrain.errors import JobFailedError, UserError
@@ -12,9 +11,7 @@ from degrain.imaging.execution import COMPILED, PRECISIONS
 from degrain.imaging.filters import create_filter, list_filters
 from degrain.serving.files import DenoisedFile, Reading, denoise_files, find_photos, targets
 from degrain.storage import Storage
-from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import load_registered, read_model
-from degrain.tracking.runs import connect
+from degrain.tracking.registry import load_model
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -42,15 +39,6 @@ def arguments() -> argparse.ArgumentParser:
     return made
 
 
-def model_folder(text: str) -> Path:
-    """The folder that `--model` names. Raises UserError for another kind of place."""
-    if ":/" in text:
-        raise UserError(
-            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION or a local folder"
-        )
-    return Path(text).expanduser()
-
-
 def applied(options: argparse.Namespace) -> Application:
     """How the options say that a network is run. Raises ValueError for what cannot be."""
     return Application(
@@ -69,12 +57,7 @@ def chosen(options: argparse.Namespace, application: Application, storage: Stora
             raise UserError("--device, --precision, --compiled and --memory are for models; leave them out with --filter")
         console.say(f"filter: {options.filter}")
         return create_filter(options.filter, options.noise_level)
-    if options.model and not options.model.startswith("models:"):
-        denoiser, card = read_model(model_folder(options.model), application)
-    else:
-        tracking = load_tracking_config(options.mlflow)
-        uri = options.model or f"models:/{tracking.model}@champion"
-        denoiser, card = load_registered(connect(tracking, storage, make=False), uri, application)
+    denoiser, card = load_model(options.model, options.mlflow, storage, application)
     console.say(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
     return denoiser
 

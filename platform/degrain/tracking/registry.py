@@ -22,8 +22,9 @@ from torch import Tensor
 
 from degrain.errors import UserError
 from degrain.imaging.denoiser import Application, NetworkDenoiser
-from degrain.storage import json_bytes
-from degrain.tracking.runs import Run, Tracker
+from degrain.storage import Storage, json_bytes
+from degrain.tracking.config import load_tracking_config
+from degrain.tracking.runs import Run, Tracker, connect
 
 CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -149,6 +150,28 @@ def load_registered(client: MlflowClient, uri: str, application: Application | N
             artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
         )
         return read_model(Path(local), application, name=version.label)
+
+
+def load_model(
+    named: str | None, mlflow: Path, storage: Storage, application: Application | None = None
+) -> tuple[NetworkDenoiser, Card]:
+    """Load what a pipeline's MODEL names: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, a folder, None for the champion.
+
+    `mlflow` is the file that says where the registry is; for a folder it is not read. Raises UserError for what is no model.
+    """
+    if named and not named.startswith("models:"):
+        return read_model(_model_folder(named), application)
+    tracking = load_tracking_config(mlflow)
+    uri = named or f"models:/{tracking.model}@champion"
+    return load_registered(connect(tracking, storage, make=False), uri, application)
+
+
+def _model_folder(text: str) -> Path:
+    if ":/" in text:
+        raise UserError(
+            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION or a local folder"
+        )
+    return Path(text).expanduser()
 
 
 def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion
