@@ -242,6 +242,15 @@ class Location:
         if not os.access(there, os.W_OK | os.X_OK):
             raise UserError(f"cannot write to '{self}': no permission to write in '{there}'; name another folder")
 
+    def check_file_writable(self) -> None:
+        """Raise UserError unless this can be a file of results: its folder can be written, and it is no folder itself."""
+        if self.remote:
+            self.check_answers()
+            return
+        if self.is_folder():
+            raise UserError(f"cannot write '{self}': it is a folder; name a file")
+        self.storage.locate(Path(self.path).parent).check_writable()
+
     def exists(self) -> bool:
         """Whether there is a file or folder here."""
         return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
