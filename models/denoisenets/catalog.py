@@ -9,6 +9,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -108,8 +109,13 @@ def model_contract(name: str, **arguments: Any) -> Contract:  # noqa: ANN401
 
 def bytes_per_pixel(name: str, **arguments: Any) -> float:  # noqa: ANN401
     """Peak memory of the activations of a forward pass of the network `name`, in float32 and without gradients."""
-    side = model_contract(name, **arguments).size.padded(128)
-    return activation_bytes(lambda: create_model(name, **arguments), side)
+    return _bytes_per_pixel(name, tuple(sorted(arguments.items())))
+
+
+@lru_cache
+def _bytes_per_pixel(name: str, arguments: tuple[tuple[str, Any], ...]) -> float:
+    side = model_contract(name, **dict(arguments)).size.padded(128)
+    return activation_bytes(lambda: create_model(name, **dict(arguments)), side)
 
 
 def describe(name: str, **arguments: Any) -> Description:  # noqa: ANN401

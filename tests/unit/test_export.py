@@ -68,7 +68,7 @@ def reference(name: str, noisy: Tensor) -> Tensor:
 
 
 @both
-@pytest.mark.parametrize("name", ["ffdnet", "red10", "unet"])
+@pytest.mark.parametrize("name", ["red10", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ffdnet", "unet"))])
 def test_a_file_is_all_that_a_consumer_needs(tmp_path: Path, name: str, kind: Format) -> None:
     file = tmp_path / f"model.{kind}"
     made = exported(kind, name)

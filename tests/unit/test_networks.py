@@ -119,6 +119,7 @@ class TestEveryNetwork:
         with torch.no_grad():
             assert torch.equal(again.eval()(x), made(x))
 
+    @pytest.mark.slow
     def test_bfloat16_is_within_two_steps_of_eight_bits(self, name: str) -> None:
         made = learnt(name)
         torch.manual_seed(0)

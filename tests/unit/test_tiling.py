@@ -156,6 +156,7 @@ def test_tiled_three_megapixels_equal_the_whole_frame(name: str) -> None:
     assert np.abs(whole - photo).mean() > 0.5
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (17, 31), (50, 49)])
 def test_a_photo_of_any_size_comes_back_in_its_size_and_bits(name: str, height: int, width: int) -> None:
@@ -175,6 +176,7 @@ def test_a_photo_of_any_size_comes_back_in_its_size_and_bits(name: str, height: 
         assert np.abs(deep - whole).max() <= 1.5
 
 
+@pytest.mark.slow
 @every_model
 def test_the_same_photo_gives_the_same_output(name: str) -> None:
     photo = natural_photo(50, 61)
