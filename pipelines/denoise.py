@@ -65,12 +65,15 @@ def chosen(options: argparse.Namespace, application: Application, storage: Stora
 def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]:
     """Denoise the photos and print a line for each."""
     application = cli.checked(lambda: applied(options), options)
+    reading = cli.checked(lambda: Reading(options.largest_megapixels, options.profiles), options)
     cli.checked(lambda: Strength(Untouched(), options.strength), options)
     storage = Storage.from_environment()
     photos = find_photos(options.photos, storage)
     out = storage.locate(options.out)
     out.check_writable()
-    targets(photos, out)
+    made = targets(photos, out)
+    if options.summary is not None and storage.locate(str(options.summary)).identity in {p.identity for p in made}:
+        raise UserError(f"--summary '{options.summary}' is where a photo goes; name another file")
     denoiser = chosen(options, application, storage, console)
     if options.self_ensemble:
         denoiser = SelfEnsemble(denoiser)
@@ -80,7 +83,6 @@ def main(options: argparse.Namespace, console: cli.Console) -> dict[str, object]
         outcome = f"failed: {file.error}" if file.error else f"{file.target}  {file.megapixels:.2f} MP  {file.seconds:.2f} s"
         console.say(f"{file.source} -> {outcome}" if not file.error else f"{file.source}: {outcome}")
 
-    reading = Reading(options.largest_megapixels, options.profiles)
     results = denoise_files(denoiser, photos, out, show, reading)
     failed = [r.source for r in results if r.error]
     if failed:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from denoisenets import dncnn, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
-from denoisenets.contract import Contract, FrameCheck
+from denoisenets.contract import Contract, FrameCheck, check_positive
 from denoisenets.memory import activation_bytes
 
 
@@ -79,14 +79,21 @@ def check_known(name: str) -> None:
 def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of the network `name`: its own defaults, the entry's, then `arguments`.
 
-    Raises ValueError for an unknown name or an argument that the network does not take.
+    Raises ValueError for an unknown name, an argument that the network does not take, or a value of a wrong kind.
     """
     check_known(name)
     entry = MODELS[name]
     own = {p.name: p.default for p in inspect.signature(entry.build).parameters.values()}
     if unknown := sorted(set(arguments) - set(own)):
         raise ValueError(f"model '{name}' takes no argument '{unknown[0]}'; it takes {', '.join(sorted(own))}")
-    return {**own, **entry.defaults, **arguments}
+    full = {**own, **entry.defaults, **arguments}
+    for argument, usual in own.items():
+        if isinstance(usual, bool):
+            if not isinstance(full[argument], bool):
+                raise ValueError(f"{argument} must be true or false, got {full[argument]!r}")
+        else:
+            check_positive(**{argument: full[argument]})
+    return full
 
 
 def create_model(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each network has its own arguments

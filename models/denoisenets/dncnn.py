@@ -13,7 +13,7 @@ Checked against: the authors' merged colour model, 668,227 parameters.
 
 from torch import Tensor, nn
 
-from denoisenets.contract import Contract, check_positive
+from denoisenets.contract import Contract
 from denoisenets.layers import conv3x3, initialise
 
 
@@ -27,7 +27,6 @@ class DnCNN(nn.Module):
 
     def __init__(self, *, width: int = 64, depth: int = 20) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth)
         layers: list[nn.Module] = []
         for i in range(depth - 1):
             layers += [conv3x3(3 if i == 0 else width, width), nn.ReLU(inplace=True)]

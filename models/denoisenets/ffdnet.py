@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from denoisenets.contract import Contract, SizeContract, check_positive
+from denoisenets.contract import Contract, SizeContract
 from denoisenets.layers import FrameMean, conv3x3, haar_analysis, initialise
 
 
@@ -36,7 +36,6 @@ class FFDNet(nn.Module):
 
     def __init__(self, *, width: int = 96, depth: int = 12, residual: bool = True) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth)
         self.residual = residual
         self.mean = FrameMean(scale=2)
         layers: list[nn.Module] = []

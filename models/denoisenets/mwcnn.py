@@ -16,7 +16,7 @@ Checked against: 24 convolutions, 16.2 M parameters, 58.2 G multiply-accumulates
 
 from torch import Tensor, nn
 
-from denoisenets.contract import Contract, SizeContract, check_positive
+from denoisenets.contract import Contract, SizeContract
 from denoisenets.layers import conv3x3, haar_analysis, haar_synthesis, initialise
 
 
@@ -45,7 +45,6 @@ class MWCNN(nn.Module):
 
     def __init__(self, *, width: int = 160, depth: int = 4, levels: int = 3) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth, levels=levels)
         features = [width] + [round(width * 1.6)] * (levels - 1)
         inputs = [3, *features[:-1]]
         self.down = nn.ModuleList(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 
-from denoisenets.contract import Contract, check_positive, pyramid_contract
+from denoisenets.contract import Contract, pyramid_contract
 from denoisenets.layers import ChannelNorm, FrameMean, conv1x1, conv3x3, initialise
 
 _DOWN = (1, 1, 2, 4)
@@ -90,7 +90,6 @@ class NAFNet(nn.Module):
 
     def __init__(self, *, width: int = 32, depth: int = 2, levels: int = 4) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth, levels=levels)
         features = [width * 2**level for level in range(levels + 1)]
         self.first = conv3x3(3, width)
         self.down = nn.ModuleList(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
-from denoisenets.contract import Contract, SizeContract, check_positive, pyramid_contract
+from denoisenets.contract import Contract, SizeContract, pyramid_contract
 from denoisenets.layers import FrameMean, conv1x1, conv3x3, initialise
 from denoisenets.unet import UPyramid, stage
 
@@ -102,7 +102,6 @@ class PRIDNet(nn.Module):
 
     def __init__(self, *, width: int = 32, depth: int = 4, levels: int = 4, scales: int = 5, residual: bool = True) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth, levels=levels, scales=scales)
         self.residual = residual
         self.noise = nn.Sequential(
             stage(3, _NOISE_FEATURES, _NOISE_DEPTH),

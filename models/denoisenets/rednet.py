@@ -17,7 +17,7 @@ RED20 0.67 M and 43.7 G, RED30 1.04 M and 67.9 G.
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from denoisenets.contract import Contract, check_positive
+from denoisenets.contract import Contract
 from denoisenets.layers import conv3x3, initialise
 
 
@@ -31,7 +31,6 @@ class REDNet(nn.Module):
 
     def __init__(self, *, width: int = 64, depth: int = 15, skips: bool = True, residual: bool = True) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth)
         self.residual = residual
         # The mirror of convolution i (from 1) takes the output of decoder layer depth - i; the skip joins there.
         self.skipped = frozenset(range(2, depth, 2)) if skips else frozenset[int]()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, pad, pixel_shuffle, pixel_unshuffle
 
-from denoisenets.contract import Contract, check_positive, pyramid_contract
+from denoisenets.contract import Contract, pyramid_contract
 from denoisenets.layers import CELLS, ChannelNorm, FrameMean, conv1x1, initialise, over_cells
 
 _LEVELS = 3
@@ -165,7 +165,6 @@ class Restormer(nn.Module):
 
     def __init__(self, *, width: int = 24, depth: int = 1) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth)
         if width % 2:
             raise ValueError(f"width must be an even number, got {width}")
 

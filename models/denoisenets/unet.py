@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from denoisenets.contract import Contract, check_positive, pyramid_contract
+from denoisenets.contract import Contract, pyramid_contract
 from denoisenets.layers import conv1x1, conv3x3, initialise
 
 
@@ -66,7 +66,6 @@ class UNet(nn.Module):
 
     def __init__(self, *, width: int = 32, depth: int = 2, levels: int = 4) -> None:
         super().__init__()
-        check_positive(width=width, depth=depth, levels=levels)
         self.pyramid = UPyramid(inputs=3, width=width, down=depth, up=depth, levels=levels)
         self.last = conv1x1(width, 3)
         initialise(self, added=[self.last])

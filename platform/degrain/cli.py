@@ -205,6 +205,14 @@ def _check_summary(path: Path | None) -> None:
         raise UserError(f"cannot write '{path}': there is no folder '{path.absolute().parent}'; make it first")
     if path.is_dir():
         raise UserError(f"cannot write '{path}': it is a folder; name a file with --summary")
+    if path.is_file() and not _may_be_summary(path):
+        raise UserError(f"cannot write '{path}': a file that is no summary is there; name another with --summary")
+
+
+def _may_be_summary(path: Path) -> bool:
+    """Whether a file is empty or begins as a summary does: others are not written over."""
+    with path.open("rb") as file:
+        return file.read(1) in (b"", b"{")
 
 
 def hush() -> None:

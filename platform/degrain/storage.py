@@ -203,6 +203,11 @@ class Location:
         return self.uri.removeprefix("s3://")
 
     @property
+    def identity(self) -> str:
+        """The same for all spellings of one place: links and `..` of a local path are followed."""
+        return self.uri if self.remote else os.path.realpath(self.path)
+
+    @property
     def filesystem(self) -> pafs.FileSystem:
         """The pyarrow filesystem that holds the place."""
         return self.storage.s3_filesystem() if self.remote else pafs.LocalFileSystem()

@@ -38,13 +38,13 @@ CROP, BATCH = 64, 8
 """What a step sees, wherever a network takes crops of this size: 32,768 pixels."""
 LEARNING_RATES = {
     "dncnn": 1e-3,
-    "ffdnet": 2e-3,
+    "ffdnet": 7e-4,
     "mwcnn": 5e-4,
     "mwcnn_article": 5e-4,
     "nafnet16": 2e-3,
     "nafnet32": 1e-3,
-    "pridnet": 3e-4,
-    "pridnet_article": 2e-4,
+    "pridnet": 1e-3,
+    "pridnet_article": 1e-3,
     "red10": 1e-3,
     "red20": 1e-3,
     "red30": 1e-3,

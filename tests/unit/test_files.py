@@ -26,9 +26,10 @@ from unit.photofiles import (
     with_alpha,
 )
 
+from degrain import cli
 from degrain.errors import UserError
 from degrain.imaging.pixels import Photo
-from degrain.serving.files import DenoisedFile, denoise_files, find_photos, targets
+from degrain.serving.files import DenoisedFile, Reading, denoise_files, find_photos, targets
 from degrain.storage import Location, Storage
 
 STORAGE = Storage.from_environment()
@@ -229,3 +230,37 @@ def test_two_photos_of_one_name_are_refused(tmp_path: Path) -> None:
         targets(photos, STORAGE.locate(tmp_path / "out"))
     with pytest.raises(UserError, match="would be written over"):
         targets(photos[:1], STORAGE.locate(tmp_path))
+
+
+def test_a_source_is_not_written_over_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "a.png").write_bytes(png(PHOTO))
+    photos = [STORAGE.locate(str(tmp_path / "in" / "a.png"))]
+    for spelled in ("in", "link", "in/../in", "link/../in"):
+        with pytest.raises(UserError, match="would be written over; choose another folder"):
+            targets(photos, STORAGE.locate(f"{tmp_path}/{spelled}"))
+
+
+def test_one_photo_named_twice_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(PHOTO))
+    (tmp_path / "link").symlink_to(tmp_path)
+    named = [str(tmp_path / "a.png"), f"{tmp_path}/link/a.png", f"{tmp_path}/../{tmp_path.name}/a.png"]
+    assert len(find_photos(named, STORAGE)) == 1
+
+
+@pytest.mark.parametrize("megapixels", [0, -1, float("nan")])
+def test_a_limit_is_above_nothing(megapixels: float) -> None:
+    with pytest.raises(ValueError, match="largest_megapixels must be above 0, got"):
+        Reading(megapixels)
+
+
+def test_a_summary_takes_no_photos_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "a.png"
+    photo.write_bytes(png(PHOTO))
+    made = cli.parser("a pipeline")
+    assert cli.run(lambda _options, _console: {}, made, ["--summary", str(photo)]) == 2
+    assert "a file that is no summary is there" in capsys.readouterr().err
+    assert photo.read_bytes() == png(PHOTO)
+    (tmp_path / "s.json").write_text('{"a": 1}')
+    assert cli.run(lambda _options, _console: {"b": 2}, made, ["--summary", str(tmp_path / "s.json")]) == 0

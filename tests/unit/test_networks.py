@@ -440,6 +440,21 @@ def test_unknown_model_suggests_the_near_one() -> None:
         create_model("red1O")
 
 
+@pytest.mark.parametrize("call", [create_model, model_contract, describe])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": -3}, "depth must be a whole number of at least 1, got -3"),
+        ({"depth": "x"}, "depth must be a whole number of at least 1, got 'x'"),
+        ({"skips": "no"}, "skips must be true or false, got 'no'"),
+        ({"residual": 2}, "residual must be true or false, got 2"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(call: Callable[..., object], arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call("red10", **arguments)
+
+
 def test_unknown_argument_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="takes no argument 'widht'; it takes depth, residual, skips, width"):
         create_model("red10", widht=3)

@@ -341,6 +341,15 @@ def test_frames_without_pixels_are_refused() -> None:
         pad_to_contract(torch.zeros(1, 3, 0, 7), SizeContract())
 
 
+def test_weights_of_another_network_and_crops_of_nothing_are_refused() -> None:
+    weights = learnt("red10").state_dict()
+    with pytest.raises(ValueError, match=r"its weights do not fit red20: Error.s. in loading state_dict"):
+        NetworkDenoiser("red20", {"width": 8}, weights)
+    for crop in (0, -64, "64"):
+        with pytest.raises(ValueError, match="crop must be a whole number of at least 1"):
+            NetworkDenoiser("red10", small("red10"), weights, crop=crop)  # type: ignore[arg-type]
+
+
 def test_weights_that_are_not_finite_are_refused() -> None:
     weights = {name: value.clone() for name, value in learnt("red10").state_dict().items()}
     next(iter(weights.values()))[0, 0, 0, 0] = float("nan")

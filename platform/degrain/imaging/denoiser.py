@@ -16,6 +16,7 @@ from degrain.imaging.metrics import to_float, to_pixels
 from degrain.imaging.pixels import Photo, check_noise_level, check_photo
 from degrain.imaging.tiling import Tiling, apply_tiled
 from denoisenets import Contract, bytes_per_pixel, create_model, model_contract, use_local_statistics
+from denoisenets.contract import check_positive
 from denoisenets.layers import CELLS
 
 MINIMUM_TILE = 64
@@ -157,7 +158,11 @@ class NetworkDenoiser:
         wanted = self.application
         self.execution = choose_execution(torch.device(wanted.device), wanted.precision, wanted.compiled)
         network = create_model(model, **arguments)
-        network.load_state_dict(dict(weights))
+        check_positive(crop=crop)
+        try:
+            network.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise ValueError(f"its weights do not fit {model}: {' '.join(str(error).split())}") from None
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             raise ValueError("its weights are not all finite; train it again, from a checkpoint before it diverged")
         self.parameters = sum(p.numel() for p in network.parameters())

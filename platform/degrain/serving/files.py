@@ -22,7 +22,12 @@ class Reading:
     """What photo files are read, and how; see `decode_layers`."""
 
     largest_megapixels: float = LARGEST_MEGAPIXELS
+    """Above 0."""
     profiles: Profiles = "convert"
+
+    def __post_init__(self) -> None:
+        if not self.largest_megapixels > 0:
+            raise ValueError(f"largest_megapixels must be above 0, got {self.largest_megapixels}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def find_photos(named: Sequence[str], storage: Storage) -> list[Location]:
             found.append(place)
         else:
             raise UserError(f"there is no photo '{text}'; check the path")
-    return list(dict.fromkeys(found))
+    return list({photo.identity: photo for photo in found}.values())
 
 
 def targets(photos: Sequence[Location], out: Location) -> list[Location]:
@@ -64,13 +69,15 @@ def targets(photos: Sequence[Location], out: Location) -> list[Location]:
     Raises UserError if two photos would get one name, or a result would take the place of its source.
     """
     made = [out / f"{Path(photo.path).stem}.png" for photo in photos]
-    by_uri: dict[str, Location] = {}
+    sources = {photo.identity for photo in photos}
+    taken: dict[str, Location] = {}
     for photo, target in zip(photos, made, strict=True):
-        if target.uri in {p.uri for p in photos}:
+        place = target.identity
+        if place in sources:
             raise UserError(f"'{target}' would be written over; choose another folder with --out")
-        if target.uri in by_uri:
-            raise UserError(f"'{by_uri[target.uri]}' and '{photo}' would both become '{target}'; denoise them apart")
-        by_uri[target.uri] = photo
+        if place in taken:
+            raise UserError(f"'{taken[place]}' and '{photo}' would both become '{target}'; denoise them apart")
+        taken[place] = photo
     return made
 
 
