@@ -15,7 +15,7 @@ from unit.support import natural_photo
 
 from degrain.imaging.metrics import to_float
 from degrain.imaging.tiling import pad_to_contract
-from denoisenets import PatchDiscriminator, create_model, describe, list_models, model_contract
+from denoisenets import PatchDiscriminator, bytes_per_pixel, create_model, describe, list_models, model_contract
 from denoisenets.layers import CELLS, FrameMean, haar_analysis, haar_synthesis
 from denoisenets.restormer import ChannelAttention
 
@@ -272,6 +272,12 @@ def test_published_size(name: str, arguments: dict[str, int], parameters: float,
         assert described.macs_per_pixel * 256**2 / 1e9 == pytest.approx(gigamacs, rel=0.01)
 
 
+def test_memory_is_what_lives_at_the_same_time() -> None:
+    """Of RED10 the input of a layer, its output, and that after the ReLU: three times 64 features of four bytes, beside the photo."""
+    assert bytes_per_pixel("red10") == (3 * 64 + 3) * 4
+    assert bytes_per_pixel("red10", width=32) == (3 * 32 + 3) * 4
+
+
 @pytest.mark.slow
 def test_the_articles_pridnet_is_about_four_times_the_papers() -> None:
     assert describe("pridnet_article").parameters == pytest.approx(290e6, rel=0.03)
@@ -401,6 +407,7 @@ def test_local_mean_is_the_mean_over_the_window() -> None:
     assert local.shape == x.shape
     # at the centre of a cell nothing is interpolated: seven cells of sixteen pixels
     centre = local[..., 120 - 1 : 120 + 1, 120 - 1 : 120 + 1].mean(dim=(2, 3))
+    assert torch.allclose(mean(torch.ones(1, 2, 250, 300)), torch.ones(1, 2, 16, 19), atol=1e-6)
     assert torch.allclose(centre, x[..., 120 - 56 : 120 + 56, 120 - 56 : 120 + 56].mean(dim=(2, 3)), atol=2e-4)
 
 

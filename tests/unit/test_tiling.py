@@ -248,6 +248,9 @@ def test_tiles_and_batches_follow_memory(name: str) -> None:
         smallest = max(64, tiling.grid)
         if tiling.tile > smallest:
             assert pixels * one.bytes_per_pixel <= 1.5 * megabytes * 2**20
+    if name in LOCAL:
+        contract = model_contract(name, **small(name))
+        assert (tiling.halo, tiling.grid, tiling.blend) == (contract.receptive_radius, contract.size.multiple, 0)
     assert denoiser(name, memory=2**33).tiling(300, 200).batch > 1
     assert denoiser(name, memory=2**20).tiling(300, 200).batch == 1
 
