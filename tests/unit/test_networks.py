@@ -273,7 +273,7 @@ def test_published_size(name: str, arguments: dict[str, int], parameters: float,
 
 
 def test_memory_is_what_lives_at_the_same_time() -> None:
-    """Of RED10 the input of a layer, its output, and that after the ReLU: three times 64 features of four bytes, beside the photo."""
+    """Of RED10 a layer's input, its output, and that after the ReLU, 64 features of four bytes each; and the photo."""
     assert bytes_per_pixel("red10") == (3 * 64 + 3) * 4
     assert bytes_per_pixel("red10", width=32) == (3 * 32 + 3) * 4
 
