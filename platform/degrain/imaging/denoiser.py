@@ -22,7 +22,7 @@ from denoisenets.layers import CELLS
 MINIMUM_TILE = 64
 """Smaller tiles would be mostly halo; a network that leaves no room for one takes more memory than it was given."""
 LARGEST_BATCH = 16
-FARTHEST = 256
+FARTHEST = 128
 """Widest halo in pixels of networks that see the whole frame: beyond, what they see changes their output by little."""
 BLEND = 32
 """Pixels on each side of a join over which tiles of such networks are blended."""
@@ -206,7 +206,9 @@ class NetworkDenoiser:
         memory = self.application.memory or self.execution.free_memory()
         most = memory / self.bytes_per_pixel
         largest = -(-max(height, width) // self._grid) * self._grid
-        tile = self.application.tile or min(max(int(most**0.5) - 2 * self._halo, MINIMUM_TILE), largest)
+        fits = self._size.padded(height) * self._size.padded(width) <= most
+        by_memory = largest if fits else max(int(most**0.5) - 2 * self._halo, MINIMUM_TILE)
+        tile = self.application.tile or min(by_memory, largest)
         read = [min(side, tile + 2 * self._halo) for side in (height, width)]
         pixels = self._size.padded(read[0]) * self._size.padded(read[1])
         batch = min(max(int(most / pixels), 1), LARGEST_BATCH)
