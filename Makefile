@@ -32,7 +32,7 @@ tune: $(VENV)/.installed  ## the default study on the embedded photos, about fiv
 test: $(VENV)/.installed-dev  ## every test
 	$(BIN)/python -m pytest
 
-unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, under a minute
+unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about two minutes
 	$(BIN)/python -m pytest tests/unit -m "not slow"
 
 check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layers
