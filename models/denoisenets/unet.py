@@ -45,7 +45,7 @@ class UPyramid(nn.Module):
         super().__init__()
         features = [width * 2**level for level in range(levels + 1)]
         self.down = nn.ModuleList([stage(c, f, down) for c, f in zip([inputs, *features[:-2]], features[:-1], strict=True)])
-        self.deepest = stage(features[-2] if levels else inputs, features[-1], down)
+        self.deepest = stage(features[-2], features[-1], down)
         self.widen = nn.ModuleList([nn.ConvTranspose2d(2 * f, f, kernel_size=2, stride=2) for f in features[:-1]])
         self.up = nn.ModuleList([stage(2 * f, f, up) for f in features[:-1]])
 
