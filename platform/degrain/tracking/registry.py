@@ -25,6 +25,7 @@ from degrain.imaging.denoiser import Application, NetworkDenoiser
 from degrain.storage import Storage, json_bytes
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.runs import Run, Tracker, connect
+from degrain.tracking.store import patiently
 
 CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -146,8 +147,10 @@ def load_registered(client: MlflowClient, uri: str, application: Application | N
     found = _find_version(client, uri)
     version = ModelVersion(str(found.name), str(found.version))
     with tempfile.TemporaryDirectory() as temporary:
-        local = mlflow.artifacts.download_artifacts(
-            artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
+        local = patiently(
+            lambda: mlflow.artifacts.download_artifacts(
+                artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
+            )
         )
         return read_model(Path(local), application, name=version.label)
 

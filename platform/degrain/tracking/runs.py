@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -28,19 +28,10 @@ from degrain import __version__
 from degrain.errors import JobFailedError, UserError
 from degrain.storage import Storage
 from degrain.tracking.config import TrackingConfig
+from degrain.tracking.store import StoreLostError, at_once, make_impatient, patient, store_errors
 
 _HEALTH_TIMEOUT_SECONDS = 10
 _LONGEST_PARAM = 500
-
-
-@contextlib.contextmanager
-def store_errors() -> Iterator[None]:
-    """Turn what MLflow raises when its store fails (a full disk, a lost server) into a JobFailedError of one line."""
-    try:
-        yield
-    except MlflowException as error:
-        short = " ".join(str(error).split())[:200]
-        raise JobFailedError(f"the MLflow store failed: {short}; make sure it can be written, and run again") from error
 
 
 @contextlib.contextmanager
@@ -61,7 +52,7 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 class Run:
-    """One run, being written. Its methods raise JobFailedError if the store fails."""
+    """One run, being written. Its methods wait for a lost store, and raise JobFailedError if it stays lost or refuses."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.id = run_id
@@ -75,10 +66,12 @@ class Run:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at a step; values that are not finite are left out, as no chart can show them."""
-        now = int(time.time() * 1000)
-        listed = [Metric(k, float(v), now, step) for k, v in values.items() if math.isfinite(v)]
+        self.log(stamped(values, step))
+
+    def log(self, metrics: Sequence[Metric]) -> None:
+        """Log metrics that have their time and step; at most 1000, in one call."""
         with store_errors():
-            self._client.log_batch(self.id, metrics=listed)
+            self._client.log_batch(self.id, metrics=metrics)
 
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags."""
@@ -103,8 +96,8 @@ class Run:
             self.folder(Path(temporary), folder)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
-        with store_errors():
+        """End the run as FINISHED, FAILED or KILLED; who kills a run does not want to wait for the store."""
+        with store_errors(), at_once(status == "KILLED"):
             self._client.set_terminated(self.id, status)
 
     @property
@@ -113,8 +106,14 @@ class Run:
         return str(self._client.get_run(self.id).info.artifact_uri)
 
 
+def stamped(values: Mapping[str, float], step: int) -> list[Metric]:
+    """Values at a step as metrics of this moment; those that are not finite are left out, as no chart can show them."""
+    now = int(time.time() * 1000)
+    return [Metric(k, float(v), now, step) for k, v in values.items() if math.isfinite(v)]
+
+
 def connect(config: TrackingConfig, storage: Storage, *, make: bool = True) -> MlflowClient:
-    """A client of the tracking store and registry; makes an embedded store that is not there, unless told not to.
+    """A patient client of the tracking store and registry; makes an embedded store that is not there, unless told not to.
 
     Raises UserError if the server does not answer or the store cannot be used.
     """
@@ -127,6 +126,7 @@ def connect(config: TrackingConfig, storage: Storage, *, make: bool = True) -> M
     set_telemetry_client()  # type: ignore[no-untyped-call]
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    make_impatient()
     _check_server(config.tracking_uri)
     try:
         client = MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
@@ -137,7 +137,7 @@ def connect(config: TrackingConfig, storage: Storage, *, make: bool = True) -> M
             f"cannot use the MLflow store {config.tracking_uri}: {short}; name a server or a sqlite:/// file that "
             "can be written in mlflow.yaml or MLFLOW_TRACKING_URI"
         ) from None
-    return client
+    return patient(client)
 
 
 class Tracker:
@@ -181,7 +181,9 @@ class Tracker:
             yield run
         except BaseException as error:
             if run is not None:
-                run.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+                # What the block raised says more than that the run could not be marked then.
+                with contextlib.suppress(JobFailedError), at_once(isinstance(error, StoreLostError)):
+                    run.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
             raise
         run.finish()
 

@@ -1,0 +1,140 @@
+"""A real MLflow server, killed and started again while metrics are handed over."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.support import empty_store, free_ports
+from mlflow.entities import Metric
+
+from degrain.storage import Storage
+from degrain.tracking.config import TrackingConfig
+from degrain.tracking.outbox import Outbox
+from degrain.tracking.runs import Tracker
+
+OUTAGE_SECONDS = 20
+
+
+class MlflowServer:
+    """A tracking server over a database of its own, in a process group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "mlflow.db").write_bytes(empty_store())
+        self.port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
+        command += ["--artifacts-destination", str(self.folder / "mlartifacts")]
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, env=environment, start_new_session=True
+            )
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
+                return
+            time.sleep(0.2)
+        raise AssertionError("the MLflow server did not answer within 120 s")
+
+    def kill(self) -> None:
+        """Kill -9, with its worker."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(timeout=30)
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    made = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    try:
+        made.start()
+        made.wait()
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture
+def tracker(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    return Tracker.open(TrackingConfig(tracking_uri=server.url), Storage())
+
+
+def test_metrics_of_an_outage_arrive_with_their_own_steps_and_times(
+    server: MlflowServer, tracker: Tracker, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    handed: list[tuple[int, int]] = []
+    slowest = 0.0
+    with tracker.run("training", "training") as run:
+        with Outbox(run, Storage().locate(tmp_path / "unsent"), said.append) as outbox:
+            began = time.monotonic()
+            killed = started = False
+            while (now := time.monotonic() - began) < OUTAGE_SECONDS + 12:
+                if now > 3 and not killed:
+                    server.kill()
+                    killed = True
+                if now > 3 + OUTAGE_SECONDS and not started:
+                    server.start()
+                    started = True
+                step, before = len(handed), time.time()
+                outbox.metrics({"loss": 1 / (step + 1)}, step)
+                if step % 20 == 0:
+                    outbox.files({f"{step:04}.png": b"picture"}, "samples")
+                slowest = max(slowest, time.time() - before)
+                handed.append((step, int(before * 1000)))
+                time.sleep(0.2)
+        logged = tracker.client.get_metric_history(run.id, "loss")
+        pictures = [file.path for file in tracker.client.list_artifacts(run.id, "samples")]
+    logged.sort(key=lambda m: m.step)
+    assert slowest < 0.1
+    assert [m.step for m in logged] == [step for step, _ in handed]
+    assert all(0 <= m.timestamp - at < 100 for m, (_, at) in zip(logged, handed, strict=True))
+    assert [m.value for m in logged] == pytest.approx([1 / (step + 1) for step, _ in handed])
+    assert pictures == [f"samples/{step:04}.png" for step, _ in handed if step % 20 == 0]
+    assert said[0].startswith("the MLflow server does not answer; training goes on, ")
+    assert said[-1].startswith("the MLflow server is back after ")
+    assert not (tmp_path / "unsent").exists()
+    assert tracker.client.get_run(run.id).info.status == "FINISHED"
+
+
+def test_a_model_is_registered_though_the_server_is_away(server: MlflowServer, tracker: Tracker, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"weights")
+    name = tracker.config.model
+    with tracker.run("training", "training") as run:
+        server.kill()
+        later = threading.Timer(5, server.start)
+        later.start()
+        began = time.monotonic()
+        run.file(tmp_path / "weights", "model")
+        assert time.monotonic() - began > 5
+        later.join()
+        server.kill()
+        later = threading.Timer(5, server.start)
+        later.start()
+        tracker.client.create_registered_model(name)
+        version = tracker.client.create_model_version(name, source=f"{run.artifact_uri}/model", run_id=run.id).version
+        run.log([Metric("loss", 0.5, 1234, 7)])
+        later.join()
+    assert [file.path for file in tracker.client.list_artifacts(run.id, "model")] == ["model/weights"]
+    assert tracker.client.get_model_version(name, version).run_id == run.id
+    assert [(m.timestamp, m.step) for m in tracker.client.get_metric_history(run.id, "loss")] == [(1234, 7)]
