@@ -24,16 +24,21 @@ $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-bench: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev,bench]'
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
+
 install: $(VENV)/.installed  ## make .venv and install degrain into it
 
 tune: $(VENV)/.installed  ## the default study on the embedded photos, about five minutes
 	@$(BIN)/python pipelines/tune.py
 
 test: $(VENV)/.installed-dev  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit --numprocesses 2
+	$(BIN)/python -m pytest tests/integration
 
-unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about two minutes
-	$(BIN)/python -m pytest tests/unit -m "not slow"
+unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about a minute
+	$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses 2
 
 check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layers
 	$(BIN)/ruff check .
@@ -46,9 +51,11 @@ format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev  ## measure speed, as ratios
+bench: $(VENV)/.installed-bench  ## measure speed, as ratios
 	$(BIN)/python tests/benchmarks/networks.py
 	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tests/benchmarks/loader.py
+	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/ingest.py
 
 up: $(VENV)/.installed  ## a Ray head and an MLflow server on 127.0.0.1

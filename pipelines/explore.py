@@ -7,10 +7,10 @@ from degrain import cli
 from degrain.data.explore.facts import gather, gather_refused
 from degrain.data.explore.page import write_report
 from degrain.data.patches import PatchSet
+from degrain.data.spread import spread
 from degrain.storage import Storage
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.runs import Tracker
-from degrain.training.loop import spread
 
 SHOWN_REFUSED = 60
 

@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.status import Status
 
 from degrain.errors import JobFailedError, UserError, find_cause
 from degrain.storage import json_bytes
 
+INSIDE_RAY = "inside-ray"
+"""Name of a thread that waits in a call of Ray's for as long as a job takes."""
 _PROGRESS_SECONDS = 15
 _CONNECT_SECONDS = 5
 _REMEDIES = {
@@ -120,20 +123,28 @@ class Console:
         self._last = time.monotonic()
 
         def show(done: int, total: int) -> None:
-            if self._rich.is_terminal:
-                self._show_status(f"{label}: {done}/{total} {unit}", finished=done >= total)
-            elif time.monotonic() - self._last > _PROGRESS_SECONDS and done < total:
-                self._last = time.monotonic()
-                self.say(f"  {label}: {done}/{total} {unit}")
+            if done < total:
+                self.status(f"  {label}: {done}/{total} {unit}")
+            else:
+                self.end_status()
 
         return show
 
-    def _show_status(self, text: str, *, finished: bool) -> None:
+    def status(self, text: str) -> None:
+        """Show a line that the next one replaces; not on a terminal, one that stays, if the last was a while ago."""
+        if not self._rich.is_terminal:
+            if time.monotonic() - self._last > _PROGRESS_SECONDS:
+                self._last = time.monotonic()
+                self.say(text)
+            return
         if self._status is None:
-            self._status = self._rich.status(text)
+            self._status = self._rich.status("")
             self._status.start()
-        self._status.update(text)
-        if finished:
+        self._status.update(escape(text.strip()))
+
+    def end_status(self) -> None:
+        """Take away the line that would be replaced."""
+        if self._status is not None:
             self._status.stop()
             self._status = None
 
@@ -145,24 +156,41 @@ def run(
 ) -> int:
     """Parse, run `main`, write its summary; gives the exit status. `main` returns the summary."""
     options = arguments.parse_args(argv)
+    console = Console()
     try:
         _end_as_interrupted()
         _check_summary(options.summary)
-        result = main(options, Console())
+        result = main(options, console)
+        console.end_status()
         if options.summary is not None:
             options.summary.write_bytes(json_bytes(result))
     except KeyboardInterrupt:
+        console.end_status()
         _leave_ray()
-        return _fail("interrupted; what was finished is kept", 130)
+        return _left(_fail("interrupted; what was finished is kept", 130))
     except Exception as error:  # noqa: BLE001 - the outermost frame: everything becomes a line and a status
-        return complain(error)
+        console.end_status()
+        return _left(complain(error))
     return 0
+
+
+def _inside_ray() -> bool:
+    """Whether a thread waits for Ray and will not come back."""
+    return any(thread.name == INSIDE_RAY for thread in threading.enumerate())
+
+
+def _left(status: int) -> int:
+    """The exit status. With a thread inside Ray the process ends here, for Ray would end it with a status of its own."""
+    if _inside_ray():
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def _leave_ray() -> None:
     """End this process' part in Ray, so that what Ray's own threads still say comes before our last line."""
     ray = sys.modules.get("ray")
-    if ray is not None:
+    if ray is not None and not _inside_ray():
         with contextlib.suppress(KeyboardInterrupt):
             ray.shutdown()
 

@@ -284,6 +284,11 @@ class Location:
         with self.replacing() as path, self.filesystem.open_output_stream(path) as stream:
             stream.write(content)
 
+    def remove(self) -> None:
+        """Delete the file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.path)
+
     def make_parent(self) -> None:
         """Create the folder that the file goes into; buckets need none."""
         if not self.remote:

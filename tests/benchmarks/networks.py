@@ -95,7 +95,7 @@ def plain_step(network: nn.Module, batch: Batch) -> Callable[[], object]:
 
 def our_step(name: str, batch: Batch) -> Callable[[], object]:
     """The step that the training loop does, moving average and clipping included."""
-    config = TrainingConfig(model=name, learning_rate=1e-6, steps=10**6)
+    config = TrainingConfig(model=name, learning_rate=1e-6, steps=10**6, batch_size=len(batch))
     state = TrainingState.create(config, batch.noisy.device)
     channels_last = Batch(*(x.contiguous(memory_format=torch.channels_last) for x in (batch.noisy, batch.clean)))
     return lambda: train_step(state, channels_last)

@@ -20,14 +20,11 @@ import torch
 from PIL import Image
 from skimage import data as skimage_data
 
-from degrain.data.loader import BatchLoader, BatchPlan, Patches
 from degrain.data.patches import PatchGeometry, binary_column, column_patches, cut
 from degrain.imaging.denoiser import Denoiser, NetworkDenoiser
 from degrain.imaging.filters import create_filter, list_filters
 from degrain.imaging.pixels import Photo
 from denoisenets import create_model, describe, list_models
-
-BATCH, CROP = 8, 64
 
 
 def seconds(work: Callable[[], object], repeats: int = 7) -> float:
@@ -40,14 +37,6 @@ def seconds(work: Callable[[], object], repeats: int = 7) -> float:
         work()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
-
-
-def random_patches(count: int, side: int) -> Patches:
-    """Patches of a photograph, twice: for speed their content does not matter."""
-    photo = skimage_data.retina()
-    geometry = PatchGeometry(patch_size=side, stride=side)
-    patches = cut(photo, geometry.starts(photo.shape[0]), geometry)[:count]
-    return Patches([(patches, patches.copy())])
 
 
 def bench_reading() -> None:
@@ -76,31 +65,6 @@ def bench_reading() -> None:
     print(f"| degrain: raw bytes in Parquet | {megapixels / ours:.0f} | |")
     print(f"| list column in Parquet | {megapixels / lists_time:.0f} | {lists_time / ours:.1f} |")
     print(f"| PNG in memory, Pillow | {megapixels / png:.0f} | {png / ours:.1f} |")
-
-
-def bench_batches() -> None:
-    """Making float batches: mapped patches by index against decoding PNG patch pairs."""
-    patches = random_patches(100, 128)
-    plan = BatchPlan(seed=0, patches=len(patches), side=128, batch_size=BATCH, crop=CROP)
-    loader = BatchLoader(patches, plan, device=torch.device("cpu"))
-    files = []
-    for index in range(len(patches)):
-        pair = []
-        for patch in patches[index]:
-            buffer = io.BytesIO()
-            Image.fromarray(patch).save(buffer, format="PNG")
-            pair.append(buffer.getvalue())
-        files.append(pair)
-
-    def by_png() -> None:
-        for kind in (0, 1):
-            stack = [np.asarray(Image.open(io.BytesIO(files[i][kind])))[:CROP, :CROP] for i in plan.indices(0)]
-            torch.from_numpy(np.stack(stack)).permute(0, 3, 1, 2).float().div_(255)
-
-    ours, png = seconds(lambda: loader.batch(0), 50), seconds(by_png, 20)
-    print(f"\n| batches of {BATCH} crops of {CROP}, one process | patches/s | degrain is faster by |\n|---|---:|---:|")
-    print(f"| degrain: mapped patches by index | {BATCH / ours:.0f} | |")
-    print(f"| PNG patch pairs in memory, Pillow | {BATCH / png:.0f} | {png / ours:.1f} |")
 
 
 def bench_photos(side: int = 1024) -> None:
@@ -163,7 +127,6 @@ def main() -> int:
     """Run all benchmarks."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} CPUs")
     bench_reading()
-    bench_batches()
     bench_photos()
     bench_memory()
     return 0

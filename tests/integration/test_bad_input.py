@@ -22,7 +22,8 @@ BEFORE_RAY = [
     ("tune", ["--trials", "1"], "2 models need at least as many trials, got 1"),
     ("tune", ["--steps", "0"], "--steps must be at least 1, got 0"),
     ("tune", ["--steps", "many"], "argument --steps: invalid int value: 'many'; see"),
-    ("tune", ["--batch-size", "3"], "--batch-size 3 is not a multiple of 2 workers"),
+    ("tune", ["--batch-size", "1"], "--batch-size 1 leaves some of 2 workers without a patch"),
+    ("tune", ["--gpus", "-1"], "--gpus must be a number that is not negative, got -1"),
     ("tune", ["--out", "{tmp}/typo.yaml"], "'{tmp}/typo.yaml' is a file; name a folder"),
     ("tune", ["--mlflow", "{tmp}"], "cannot read '{tmp}': Is a directory; name a file with --mlflow"),
     ("tune", ["--summary", "{tmp}"], "cannot write '{tmp}': it is a folder"),
@@ -36,9 +37,36 @@ BEFORE_RAY = [
     ("train", ["--data", "ftp://host/x"], "only local paths and s3:// are supported"),
     ("train", ["--data", "{tmp}/nowhere", "--arguments", '{{"widht": 3}}'], "takes no argument 'widht'"),
     ("train", ["--data", "{tmp}/nowhere", "--learning-rate", "-1"], "--learning-rate must be a positive number"),
+    ("train", [], "name a patch set with --data, or a run to go on with by --resume"),
     ("train", ["--data", "{tmp}/nowhere", "--workers", "0"], "--workers must be at least 1, got 0"),
-    ("train", ["--data", "{tmp}/nowhere", "--gpus", "-1"], "--gpus must be a number that is not negative, got -1"),
-    ("train", ["--data", "{tmp}/nowhere", "--batch-size", "9", "--workers", "2"], "--batch-size 9 is not a multiple of 2"),
+    ("train", ["--data", "{tmp}/nowhere", "--workers", "4:2"], "--workers must be a range that rises, got 4:2"),
+    (
+        "train",
+        ["--data", "{tmp}/nowhere", "--workers", "-2"],
+        "--workers must be a number, or a range such as 2:8, got '-2'",
+    ),
+    (
+        "train",
+        ["--data", "{tmp}/nowhere", "--workers", "2:"],
+        "--workers must be a number, or a range such as 2:8, got '2:'",
+    ),
+    ("train", ["--data", "{tmp}/nowhere", "--gpus-per-worker", "-1"], "--gpus-per-worker must be a number that is not"),
+    ("train", ["--data", "{tmp}/nowhere", "--restarts", "-1"], "--restarts must not be negative, got -1"),
+    ("train", ["--data", "{tmp}/nowhere", "--keep-best", "0"], "--keep-best must be at least 1, for the best"),
+    ("train", ["--data", "{tmp}/nowhere", "--gpus-per-worker", "0.5", "--workers", "2"], "--gpus-per-worker must be whole"),
+    (
+        "train",
+        ["--data", "{tmp}/nowhere", "--batch-size", "2", "--workers", "2:3"],
+        "--batch-size 2 leaves some of 3 workers",
+    ),
+    ("train", ["--data", "{tmp}/nowhere", "--micro-batch", "0"], "--micro-batch must be at least 1, got 0"),
+    ("train", ["--data", "{tmp}/nowhere", "--validate-every", "0"], "--validate-every must be at least 1, got 0"),
+    ("train", ["--data", "{tmp}/nowhere", "--start", "{tmp}/nowhere"], "'{tmp}/nowhere' is not a model of degrain"),
+    ("train", ["--data", "{tmp}/nowhere", "--start", "models:/x@champion"], "there is no model 'models:/x@champion'"),
+    ("train", ["--resume", "red10-1", "--out", "{tmp}"], "there is no run 'red10-1' in '{tmp}'; check --resume and --out"),
+    ("train", ["--resume", "../list", "--out", "{tmp}"], "there is no run '../list' in"),
+    ("train", ["--resume", "list", "--out", "{tmp}"], "cannot resume 'list': '{tmp}/list/run.json' is damaged"),
+    ("train", ["--resume", "fine", "--out", "{tmp}", "--steps", "7"], "--steps cannot be changed on the way; leave it out"),
     ("train", ["--data", "{tmp}/nowhere", "--arguments", "width"], "argument --arguments: 'width' is not JSON"),
     ("train", ["--data", "{tmp}/nowhere", "--arguments", "3"], "argument --arguments: '3' is not a JSON object"),
     ("ingest", ["--corpus", "sid={tmp}", "--out", "{tmp}/o"], "unknown corpus 'sid'; did you mean 'sidd'?"),
@@ -72,6 +100,9 @@ def test_bad_options(
     (tmp_path / "typo.yaml").write_text("experimnt: x\n")
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "card.json").write_text("[]")
+    (tmp_path / "list" / "run.json").write_text("[]")
+    (tmp_path / "fine").mkdir()
+    (tmp_path / "fine" / "run.json").write_text('{"data": "nowhere", "config": {}, "run_id": "1"}')
     (tmp_path / "photo.png").write_bytes(write_photo(tmp_path))
     argv = [a.format(tmp=tmp_path) for a in argv]
     if "--mlflow" not in argv and name != "ingest":

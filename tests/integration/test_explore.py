@@ -98,7 +98,7 @@ def test_sixteen_bits_stay_sixteen_from_a_table_to_training(tmp_path: Path, caps
         noisy, _ = patch_set.read_shard(shard)
         assert noisy.dtype == (np.uint16 if row.bit_depth == 16 else np.uint8)
         assert np.array_equal(noisy[0], decode(Path(row.noisy).read_bytes())[:32, :32])
-    weights = make_resident(patch_set, "train").patches().weights
+    weights = make_resident(patch_set, "train").notes.weights
     assert weights is not None
     assert weights.mean() == pytest.approx(1)
     argv = ["--data", tmp_path / "o", "--mlflow", write_tracking(tmp_path), "--out", tmp_path / "runs", "--mix", "even"]

@@ -1,7 +1,7 @@
 """Going on from a checkpoint is the same, bit for bit, as never having stopped."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from unit.support import smooth_patches
 
 from degrain.errors import UserError
 from degrain.imaging.execution import Precision
-from degrain.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from degrain.storage import Storage
+from degrain.training.checkpoint import Snapshot, decode, encode, restore, take_snapshot
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import make_loader, train
 from degrain.training.session import LocalSession, Metrics
 from degrain.training.step import TrainingState, train_step
+from degrain.training.store import CheckpointStore
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(
@@ -39,19 +41,22 @@ class Killed(Exception):  # noqa: N818 - no error of ours
 class KilledSession(LocalSession):
     """Is killed right after its first checkpoint."""
 
-    def report(self, metrics: Metrics, checkpoint: bytes | None) -> None:
-        super().report(metrics, checkpoint)
+    def report(self, metrics: Metrics, snapshot: Callable[[], Snapshot], samples: Callable[[], bytes]) -> None:
+        super().report(metrics, snapshot, samples)
+        assert self.store is not None
+        self.store.flush()
         raise Killed
 
 
-def session(checkpoint: Path | None = None, kind: type[LocalSession] = LocalSession) -> LocalSession:
-    return kind(smooth_patches(7, 24), smooth_patches(3, 24, seed=1), checkpoint=checkpoint)
+def session(folder: Path | None = None, kind: type[LocalSession] = LocalSession) -> LocalSession:
+    store = CheckpointStore(Storage().locate(folder), warn=pytest.fail) if folder else None
+    return kind(smooth_patches(7, 24), smooth_patches(3, 24, seed=1), store=store)
 
 
 def tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
-    yield from state.network.state_dict().items()
+    yield from state.denoiser.network.state_dict().items()
     yield from ((f"ema {name}", t) for name, t in state.ema.network.state_dict().items())
-    for number, moments in state.optimizer.state_dict()["state"].items():
+    for number, moments in state.denoiser.optimizer.state_dict()["state"].items():
         yield from ((f"optimizer {number} {name}", t) for name, t in moments.items())
 
 
@@ -61,7 +66,7 @@ def assert_same(a: TrainingState, b: TrainingState) -> None:
     got = dict(tensors(a))
     assert got.keys() == expected.keys()
     assert [name for name, t in got.items() if not torch.equal(t, expected[name])] == []
-    assert a.optimizer.state_dict()["param_groups"] == b.optimizer.state_dict()["param_groups"]
+    assert a.denoiser.optimizer.state_dict()["param_groups"] == b.denoiser.optimizer.state_dict()["param_groups"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -71,18 +76,18 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, precision: 
     config = replace(CONFIG, model=model, arguments=arguments, precision=precision)
     whole = train(config, session())
 
-    file = tmp_path / "checkpoint.pt"
+    file = tmp_path / "checkpoints"
     with pytest.raises(Killed):
         train(config, session(file, KilledSession))
     torch.manual_seed(99)
     resumed = session(file)
     assert_same(train(config, resumed), whole)
     assert [m["step"] for m in resumed.history] == [10, 12]
-    assert list(tmp_path.iterdir()) == [file]
+    assert sorted(f.name[:13] for f in file.iterdir()) == ["step-00000010", "step-00000012"]
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
-    file = tmp_path / "checkpoint.pt"
+    file = tmp_path / "checkpoints"
     whole = train(CONFIG, session(file))
     again = session(file)
     assert_same(train(CONFIG, again), whole)
@@ -99,9 +104,9 @@ def state_after(steps: int, config: TrainingConfig = CONFIG) -> TrainingState:
 
 def test_a_checkpoint_restores_everything() -> None:
     state = state_after(3)
-    content = save_checkpoint(state)
+    content = take_snapshot(state)
     fresh = TrainingState.create(CONFIG, CPU)
-    assert not torch.equal(next(fresh.network.parameters()), next(state.network.parameters()))
+    assert not torch.equal(next(fresh.denoiser.network.parameters()), next(state.denoiser.network.parameters()))
     restore(fresh, content)
     assert_same(fresh, state)
 
@@ -112,7 +117,7 @@ def test_a_checkpoint_restores_the_random_states() -> None:
 
     np.random.randn()  # leaves half of a pair behind
     state = TrainingState.create(CONFIG, CPU)
-    content = save_checkpoint(state)
+    content = take_snapshot(state)
     expected = draws()
     draws()
     restore(state, content)
@@ -120,10 +125,10 @@ def test_a_checkpoint_restores_the_random_states() -> None:
 
 
 def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
-    loaded = read_checkpoint(save_checkpoint(state_after(1)))
+    loaded = decode(encode(take_snapshot(state_after(1))))
     assert loaded["config"] == CONFIG.to_dict()
     assert loaded["step"] == 1
-    assert set(loaded) == {"config", "step", "network", "ema", "optimizer", "random"}
+    assert set(loaded) == {"config", "step", "best_psnr", "stale", "ema", "denoiser", "adversary", "random", "metrics"}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
     ],
 )
 def test_another_configuration_is_refused_by_its_field(change: dict[str, object], message: str) -> None:
-    content = save_checkpoint(TrainingState.create(CONFIG, CPU))
+    content = take_snapshot(TrainingState.create(CONFIG, CPU))
     other = TrainingState.create(replace(CONFIG, **change), CPU)  # type: ignore[arg-type]
     before = {name: t.clone() for name, t in tensors(other)}
     with pytest.raises(UserError, match=rf"cannot resume with another configuration \({message}\)"):
@@ -147,5 +152,5 @@ def test_another_configuration_is_refused_by_its_field(change: dict[str, object]
 def test_how_often_it_is_validated_may_change() -> None:
     state = state_after(2)
     other = TrainingState.create(replace(CONFIG, validate_every=3, validation_patches=1), CPU)
-    restore(other, save_checkpoint(state))
+    restore(other, take_snapshot(state))
     assert_same(other, state)

@@ -1,5 +1,6 @@
 """What a step sees depends on the seed and the step alone."""
 
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from unit.support import random_photo
+from unit.support import random_photo, with_noise
 
-from degrain.data.loader import BatchLoader, BatchPlan, Patches, epoch_order, oriented
+from degrain.data.loader import BatchLoader, BatchPlan, Patches, PatchNotes, oriented, turned
+from degrain.data.order import Permuted, epoch_order
 from degrain.imaging.pixels import sixteen_bits
 
 CPU = torch.device("cpu")
@@ -25,7 +27,8 @@ def noise(count: int, side: int = 20) -> Patches:
 
 
 def plan(patches: int = 7, batch_size: int = 4, seed: int = 0, side: int = 20, crop: int = 16) -> BatchPlan:
-    return BatchPlan(seed=seed, patches=patches, side=side, batch_size=batch_size, crop=crop)
+    order = Permuted(seed=seed, patches=patches)
+    return BatchPlan(seed=seed, order=order, side=side, batch_size=batch_size, crop=crop)
 
 
 def test_blocks_are_addressed_as_one_sequence() -> None:
@@ -77,7 +80,7 @@ def batches(step: int, world_size: int = 1, **changes: int) -> tuple[Tensor, Ten
     return torch.cat([p.noisy for p in parts]), torch.cat([p.clean for p in parts])
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize("batch_size", [4, 8, 20])
 def test_the_number_of_workers_changes_nothing(world_size: int, batch_size: int) -> None:
     for step in (0, 1, 5):
@@ -178,3 +181,68 @@ def test_patches_of_eight_bits_stay_views() -> None:
     patches = Patches([(block, block)])
     assert patches.dtype == np.uint8
     assert all(np.shares_memory(patch, block) for patch in patches[2])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_a_gpu_turns_is_what_a_cpu_turns(kind: type[np.generic]) -> None:
+    photos = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (8, 6, 6, 3)).astype(kind)  # type: ignore[type-var]
+    channels_first = torch.from_numpy(photos.astype(np.float32)).permute(0, 3, 1, 2)
+    got = turned(channels_first, torch.arange(8))
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    for i in range(8):
+        assert np.array_equal(got[i].permute(1, 2, 0).numpy(), oriented(photos[i], i))
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 7), (3, 4), (5, 5), (2, 11)])
+def test_batches_that_are_made_ahead_are_those_of_their_steps(first: int, last: int) -> None:
+    loader = BatchLoader(noise(7), plan(), device=CPU)
+    got = list(loader.batches(first, last))
+    assert len(got) == last - first
+    for step, batch in zip(range(first, last), got, strict=True):
+        assert torch.equal(batch.noisy, loader.batch(step).noisy)
+
+
+def test_an_error_while_a_batch_is_made_is_raised_where_it_is_taken() -> None:
+    loader = BatchLoader(noise(3), plan(patches=7), device=CPU)
+    with pytest.raises(IndexError):
+        list(loader.batches(0, 9))
+
+
+def test_who_stops_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    coming = BatchLoader(noise(7), plan(), device=CPU).batches(0, 1000)
+    next(coming)
+    assert threading.active_count() == before + 1
+    coming.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def made_noisy(fresh_noise: bool, world_size: int = 1) -> list[tuple[Tensor, Tensor]]:
+    """Four steps over seven grey patches, of which the first three have Gaussian noise of a known strength."""
+    grey = np.full((7, 20, 20, 3), 128, dtype=np.uint8)
+    noisy = with_noise(grey, 0, 20)
+    notes = PatchNotes(np.ones(7), np.array([0, 0, 0, -1, -1, -1, -1], dtype=np.int16), ("gaussian:20",))
+    made = plan(batch_size=7)
+    found = []
+    for step in range(4):
+        ranks = [
+            BatchLoader(
+                Patches([(noisy, grey)], notes), made, rank=rank, world_size=world_size, device=CPU, fresh_noise=fresh_noise
+            ).batch(step)
+            for rank in range(world_size)
+        ]
+        order = np.argsort(made.indices(step))
+        parts = [torch.cat([getattr(r, kind) for r in ranks])[order] * 255 for kind in ("noisy", "clean")]
+        found.append((parts[0], parts[1]))
+    return found
+
+
+def test_fresh_noise_is_new_each_step_and_only_for_what_was_clean() -> None:
+    stored, fresh = made_noisy(fresh_noise=False), made_noisy(fresh_noise=True)
+    for (noisy, clean), (old, _) in zip(fresh, stored, strict=True):
+        assert torch.equal(noisy[3:], old[3:])
+        assert not torch.equal(noisy[:3], old[:3])
+        assert (noisy[:3] - clean[:3]).std().item() == pytest.approx(20, rel=0.1)
+    assert not torch.equal(fresh[0][0][0].sort().values, fresh[1][0][0].sort().values)
+    again = made_noisy(fresh_noise=True, world_size=3)
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(fresh, again, strict=True))

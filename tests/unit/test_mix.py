@@ -5,36 +5,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from degrain.data.loader import BatchPlan
+from degrain.data.order import Permuted
 
 
-def plan(weights: np.ndarray | None, patches: int, batch_size: int = 4, seed: int = 3) -> BatchPlan:
-    return BatchPlan(seed=seed, patches=patches, side=16, batch_size=batch_size, crop=16, weights=weights)
+def order(weights: np.ndarray | None, patches: int, seed: int = 3) -> Permuted:
+    return Permuted(seed=seed, patches=patches, weights=weights)
 
 
-def shown(made: BatchPlan, epochs: int) -> np.ndarray:
+def shown(made: Permuted, epochs: int) -> np.ndarray:
     """How often each patch is shown in so many epochs."""
-    steps = made.patches * epochs // made.batch_size
-    return np.bincount(np.concatenate([made.indices(step) for step in range(steps)]), minlength=made.patches)
+    return np.bincount(made.indices(np.arange(made.patches * epochs)), minlength=made.patches)
 
 
 def test_groups_count_the_same_however_large_they_are() -> None:
     groups = np.repeat([0, 1, 2], [80, 16, 4])
     weights = np.repeat([100 / 3 / 80, 100 / 3 / 16, 100 / 3 / 4], [80, 16, 4])
-    counts = shown(plan(weights, 100), epochs=6)
+    counts = shown(order(weights, 100), epochs=6)
     per_group = np.bincount(groups, counts)
     assert per_group.sum() == 600
     assert per_group == pytest.approx([200, 200, 200], abs=7)
 
 
 def test_equal_weights_show_each_patch_once_an_epoch() -> None:
-    assert (shown(plan(np.ones(20), 20), epochs=3) == 3).all()
-    assert (shown(plan(None, 20), epochs=3) == 3).all()
+    assert (shown(order(np.ones(20), 20), epochs=3) == 3).all()
+    assert (shown(order(None, 20), epochs=3) == 3).all()
 
 
 def test_a_patch_of_small_weight_gets_its_turn() -> None:
     weights = np.repeat([0.2, 1.8], 50)
-    counts = shown(plan(weights, 100), epochs=60)
+    counts = shown(order(weights, 100), epochs=60)
     assert counts.min() > 0
     assert counts[:50].mean() == pytest.approx(12, rel=0.1)
 
@@ -44,8 +43,8 @@ def test_a_patch_of_small_weight_gets_its_turn() -> None:
 def test_an_epoch_keeps_its_length_and_no_patch_strays_from_its_weight(values: list[float]) -> None:
     weights = np.array(values) / np.mean(values)
     count = len(values)
-    made = plan(weights, count, batch_size=1)
+    made = order(weights, count)
     counts = shown(made, epochs=1)
     assert counts.sum() == count
     assert (np.abs(counts - weights) < 1 + 1e-9).all()
-    assert (made.indices(2) == plan(weights, count, batch_size=1).indices(2)).all()
+    assert (made.indices(np.arange(3)) == order(weights, count).indices(np.arange(3))).all()

@@ -29,7 +29,7 @@ from degrain.data.checks import CheckRules
 from degrain.data.photos import PhotoSource
 from degrain.errors import UserError
 from degrain.imaging.pixels import Photo, sixteen_bits
-from degrain.storage import Location, Storage, json_bytes
+from degrain.storage import Location, Storage, json_bytes, patiently
 
 CUTTER_VERSION = 2
 """Raise it when the same photos and geometry would give other bytes."""
@@ -336,8 +336,11 @@ class PatchSet:
         try:
             # Mapped, a local file is copied once, from the system's cache into Arrow's buffers.
             how = {"filesystem": place.filesystem} if place.remote else {"memory_map": True, "pre_buffer": False}
-            table = pq.read_table(place.path, columns=["noisy", "clean"], **how)
+            table = patiently(lambda: pq.read_table(place.path, columns=["noisy", "clean"], **how))
         except (OSError, pa.ArrowException) as error:
+            if place.remote and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                # The bucket is away, which is no fault of the shard.
+                raise
             raise UserError(
                 f"cannot read shard '{place}': {str(error).splitlines()[0]}; remove it and ingest the corpus again"
             ) from None

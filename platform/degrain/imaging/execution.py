@@ -10,8 +10,6 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor.exc import InductorError
 
 from degrain.errors import UserError
 
@@ -71,6 +69,11 @@ class CompiledNetwork:
     """A network as `torch.compile` makes it, or as it is if that fails, which is logged with the reason."""
 
     def __init__(self, network: nn.Module) -> None:
+        # Here alone, because importing the compiler takes longer than importing torch.
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.exc import InductorError
+
+        self._failures = (TorchDynamoException, InductorError)
         self._eager = network
         self._run: Callable[..., Tensor] = torch.compile(network)
 
@@ -78,7 +81,7 @@ class CompiledNetwork:
         """The forward pass; the first one compiles, and so does the first of another shape."""
         try:
             output = self._run(*inputs)
-        except (TorchDynamoException, InductorError) as error:
+        except self._failures as error:
             if self._run is self._eager:
                 raise
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

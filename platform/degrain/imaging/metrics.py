@@ -76,24 +76,29 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=255)` averaged over channels. Raises ValueError for images smaller than the window.
     """
-    batch, channels, height, width = a.shape
+    # In float32 the variance of a flat region drowns in rounding.
+    return structural_similarity(a.to(torch.float64).div_(255), b.to(torch.float64).div_(255))
+
+
+def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
+    """As `ssim`, of two (B, C, H, W) floats in [0, 1] in their own precision; differentiable."""
+    batch, channels, height, width = x.shape
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
-    offsets = torch.arange(WINDOW, dtype=torch.float64, device=a.device) - WINDOW // 2
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     window = window / window.sum()
 
-    def blur(x: Tensor) -> Tensor:
-        x = conv2d(x, window.view(1, 1, 1, WINDOW))
-        return conv2d(x, window.view(1, 1, WINDOW, 1))
+    def blur(image: Tensor) -> Tensor:
+        return conv2d(conv2d(image, window.view(1, 1, 1, WINDOW)), window.view(1, 1, WINDOW, 1))
 
-    # In float32 the variance of a flat region drowns in rounding.
-    x = a.to(torch.float64).div_(255).reshape(batch * channels, 1, height, width)
-    y = b.to(torch.float64).div_(255).reshape(batch * channels, 1, height, width)
-    mean_x, mean_y = blur(x), blur(y)
-    variance_x = blur(x * x) - mean_x * mean_x
-    variance_y = blur(y * y) - mean_y * mean_y
-    covariance = blur(x * y) - mean_x * mean_y
+    x, y = (image.reshape(batch * channels, 1, height, width) for image in (x, y))
+    # TensorFloat-32, which cuDNN takes for float32 unless told not to, would drown variances in rounding.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        mean_x, mean_y = blur(x), blur(y)
+        variance_x = blur(x * x) - mean_x * mean_x
+        variance_y = blur(y * y) - mean_y * mean_y
+        covariance = blur(x * y) - mean_x * mean_y
     similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
         (mean_x.square() + mean_y.square() + _C1) * (variance_x + variance_y + _C2)
     )

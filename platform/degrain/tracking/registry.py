@@ -169,6 +169,17 @@ def load_model(
     return load_registered(connect(tracking, storage, make=False), uri, application)
 
 
+def pinned(named: str, mlflow: Path, storage: Storage) -> str:
+    """The URI of what MODEL names now: an alias becomes the version that holds it, a folder its whole path.
+
+    Raises UserError for an unknown model.
+    """
+    if not named.startswith("models:"):
+        return str(_model_folder(named).absolute())
+    found = _find_version(connect(load_tracking_config(mlflow), storage, make=False), named)
+    return ModelVersion(str(found.name), str(found.version)).uri
+
+
 def _model_folder(text: str) -> Path:
     if ":/" in text:
         raise UserError(

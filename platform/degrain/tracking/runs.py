@@ -5,9 +5,11 @@ the driver, so that workers need neither MLflow nor its credentials.
 """
 
 import contextlib
+import importlib.metadata
 import logging
 import math
 import os
+import platform
 import signal
 import subprocess
 import tempfile
@@ -171,13 +173,22 @@ class Tracker:
 
     @contextlib.contextmanager
     def run(
-        self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None
+        self,
+        name: str,
+        kind: str,
+        *,
+        parent: Run | None = None,
+        tags: Mapping[str, object] | None = None,
+        resume: str | None = None,
     ) -> Iterator[Run]:
-        """A run for the length of a block: FINISHED at its end, FAILED on an error, KILLED on Ctrl-C."""
+        """A run for the length of a block: FINISHED at its end, FAILED on an error, KILLED on Ctrl-C.
+
+        `resume` is the id of a run that goes on; if the store does not know it, a new one is started.
+        """
         run: Run | None = None
         try:
             with interrupts_deferred():
-                run = self.start(name, kind, parent=parent, tags=tags)
+                run = (self.reopen(resume) if resume else None) or self.start(name, kind, parent=parent, tags=tags)
             yield run
         except BaseException as error:
             if run is not None:
@@ -186,6 +197,14 @@ class Tracker:
                     run.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
             raise
         run.finish()
+
+    def reopen(self, run_id: str) -> Run | None:
+        """Go on with a run that was ended or broken off; None if the store does not know it."""
+        try:
+            self.client.update_run(run_id, status="RUNNING")
+        except MlflowException:
+            return None
+        return Run(self.client, run_id)
 
     def start(self, name: str, kind: str, *, parent: Run | None = None, tags: Mapping[str, object] | None = None) -> Run:
         """Start a run that the caller finishes.
@@ -204,6 +223,17 @@ class Tracker:
             all_tags["mlflow.parentRunId"] = parent.id
         created = self.client.create_run(self.experiment_id, tags={k: str(v) for k, v in all_tags.items()}, run_name=name)
         return Run(self.client, str(created.info.run_id))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run is made with, by name: the code's commit, Python, the packages that decide, the machine."""
+    packages = ("degrain", "torch", "ray", "mlflow", "numpy", "pyarrow")
+    return {
+        "commit": git_commit() or "",
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
 
 
 def git_commit() -> str | None:

@@ -1,62 +1,110 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped.
 
-Network, EMA, optimizer, step, random states and configuration, as one file. It is written by `torch.save` and read with
-`weights_only=True`, which loads tensors and plain values and runs no code.
+Networks, EMA, optimizers, step, random states and configuration, as one file: a line with a hash of what follows, and what
+`torch.save` writes. It is read with `weights_only=True`, which loads tensors and plain values and runs no code.
 """
 
+import hashlib
 import io
 import random
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from degrain.errors import UserError
-from degrain.training.step import TrainingState
+from degrain.training.config import TrainingConfig
+from degrain.training.step import Learner, TrainingState
 
-CHECKPOINT_FILE = "checkpoint.pt"
-# What may differ between the run that wrote a checkpoint and the one that goes on from it.
-_FREE_FIELDS = frozenset({"validate_every", "validation_patches"})
+Snapshot: TypeAlias = Mapping[str, Any]
+"""What a checkpoint holds, on the CPU, and unaffected by further training."""
+
+_MAGIC = b"degrain checkpoint 1 "
+FREE_FIELDS = frozenset({"validate_every", "validation_patches", "micro_batch", "log_every", "patience"})
+"""What may differ between the run that wrote a checkpoint and the one that goes on from it."""
 
 
-def save_checkpoint(state: TrainingState) -> bytes:
-    """The state as bytes."""
+class DamagedCheckpointError(ValueError):
+    """The file is no whole checkpoint."""
+
+
+def take_snapshot(state: TrainingState, metrics: Mapping[str, float] | None = None) -> Snapshot:
+    """The state as it is now, and the metrics of its validation, if there was one."""
     content = {
         "config": state.config.to_dict(),
         "step": state.step,
-        "network": state.network.state_dict(),
+        "best_psnr": state.best_psnr,
+        "stale": state.stale,
         "ema": state.ema.network.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+        "denoiser": _learned(state.denoiser),
+        "adversary": _learned(state.adversary) if state.adversary else None,
         "random": _random_states(state.execution.device),
+        "metrics": dict(metrics) if metrics else None,
     }
+    copied: Snapshot = _copied(content)
+    return copied
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """A snapshot as a file."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+    torch.save(dict(snapshot), buffer)
+    content = buffer.getvalue()
+    return _MAGIC + _hash(content) + b"\n" + content
 
 
-def read_checkpoint(content: bytes) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU."""
-    loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return loaded
+def decode(file: bytes) -> Snapshot:
+    """The snapshot in a file. Raises DamagedCheckpointError if it is not whole."""
+    line, _, content = file.partition(b"\n")
+    if not line.startswith(_MAGIC):
+        raise DamagedCheckpointError("it does not begin as a checkpoint")
+    if line.removeprefix(_MAGIC) != _hash(content):
+        raise DamagedCheckpointError("its content is not what was written")
+    snapshot: Snapshot = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return snapshot
 
 
-def restore(state: TrainingState, content: bytes) -> None:
-    """Bring `state` to where the checkpoint was written.
+def restore(state: TrainingState, snapshot: Snapshot) -> None:
+    """Bring `state` to where the snapshot was taken.
 
     Raises UserError if the run it belongs to was configured otherwise: going on would be neither the old run nor the
     new one.
     """
-    loaded = read_checkpoint(content)
-    config = state.config.to_dict()
-    differing = [k for k, v in loaded["config"].items() if k not in _FREE_FIELDS and config.get(k) != v]
+    _check_same(snapshot["config"], state.config)
+    state.step, state.best_psnr, state.stale = snapshot["step"], snapshot["best_psnr"], snapshot["stale"]
+    state.ema.network.load_state_dict(snapshot["ema"])
+    for learner, learned in ((state.denoiser, snapshot["denoiser"]), (state.adversary, snapshot["adversary"])):
+        if learner is not None:
+            learner.network.load_state_dict(learned["network"])
+            learner.optimizer.load_state_dict(learned["optimizer"])
+    _set_random_states(snapshot["random"], state.execution.device)
+
+
+def _check_same(before: Mapping[str, Any], config: TrainingConfig) -> None:
+    now = config.to_dict()
+    differing = [k for k in {**before, **now} if k not in FREE_FIELDS and before.get(k) != now.get(k)]
     if differing:
-        changes = ", ".join(f"{k} {loaded['config'][k]!r} -> {config.get(k)!r}" for k in differing)
+        changes = ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differing)
         raise UserError(f"cannot resume with another configuration ({changes}); use the old values or a new run name")
-    state.step = loaded["step"]
-    state.network.load_state_dict(loaded["network"])
-    state.ema.network.load_state_dict(loaded["ema"])
-    state.optimizer.load_state_dict(loaded["optimizer"])
-    _set_random_states(loaded["random"], state.execution.device)
+
+
+def _learned(learner: Learner) -> dict[str, Any]:
+    return {"network": learner.network.state_dict(), "optimizer": learner.optimizer.state_dict()}
+
+
+def _copied(content: Any) -> Any:  # noqa: ANN401 - nested mappings, lists and tensors
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, Mapping):
+        return {key: _copied(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_copied(value) for value in content)
+    return content
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:

@@ -8,9 +8,16 @@ import torch
 
 from degrain.imaging.execution import COMPILED, PRECISIONS, Compiled, Precision
 from denoisenets import create_model, model_contract
+from denoisenets.discriminator import MINIMUM_SIDE
 
-Loss: TypeAlias = Literal["mse", "l1", "charbonnier"]
-LOSSES: tuple[Loss, ...] = ("mse", "l1", "charbonnier")
+Loss: TypeAlias = Literal["mse", "l1", "charbonnier", "psnr", "ssim"]
+LOSSES: tuple[Loss, ...] = ("mse", "l1", "charbonnier", "psnr", "ssim")
+Batches: TypeAlias = Literal["auto", "resident", "streaming"]
+BATCHES: tuple[Batches, ...] = ("auto", "resident", "streaming")
+Noise: TypeAlias = Literal["stored", "fresh"]
+NOISES: tuple[Noise, ...] = ("stored", "fresh")
+Schedule: TypeAlias = Literal["cosine", "step"]
+SCHEDULES: tuple[Schedule, ...] = ("cosine", "step")
 Mix: TypeAlias = Literal["natural", "even"]
 MIXES: tuple[Mix, ...] = ("natural", "even")
 Optimizer: TypeAlias = Literal["adam", "adamw"]
@@ -28,17 +35,31 @@ class TrainingConfig:
     steps: int = 20_000
     """Optimizer steps; one step sees `batch_size` patches over all workers together."""
     batch_size: int = 16
-    """Patches per step over all workers; a multiple of their number."""
+    """Patches per step over all workers, however many they are; each takes its part."""
+    micro_batch: int | None = None
+    """Most patches that a worker takes through the network at once; the gradients of a larger share are accumulated."""
+    batches: Batches = "auto"
+    """`resident`: the split is in memory whole; `streaming`: in windows; `auto`: resident if it fits."""
+    window_megabytes: int = 1024
+    """Megabytes of patches that a streamed split shuffles at once."""
+    noise: Noise = "stored"
+    """For corpora of clean photos: the noise that ingest made, or `fresh` noise of the same kind for each step."""
     crop: int | None = None
     """Side in pixels of the random crop that is taken from each stored patch; None takes the whole patch."""
     mix: Mix = "natural"
     """`natural` shows each patch once an epoch; `even` shows all cameras and ISOs of the corpora equally often."""
     loss: Loss = "mse"
-    """`mse` (the seed article's), `l1`, or `charbonnier`."""
+    """`mse` (the seed article's), `l1`, `charbonnier`, `psnr` (minus it, in dB), or `ssim` (a mix of it with L1)."""
+    adversarial: float = 0.0
+    """Weight of a patch discriminator's verdict beside the loss; for fine-tuning a network that denoises already."""
     optimizer: Optimizer = "adamw"
     """Adam, or Adam with decoupled weight decay."""
     learning_rate: float = 1e-3
-    """Highest learning rate, reached after warm-up; it then falls to zero as half a cosine."""
+    """Highest learning rate, reached after warm-up."""
+    schedule: Schedule = "cosine"
+    """After warm-up the rate falls to zero as half a cosine, or is halved every `decay_steps` steps."""
+    decay_steps: int | None = None
+    """Steps between halvings of the schedule `step`; None: a fifth of `steps`."""
     weight_decay: float = 0.0
     """Decay of the weights per step and unit of learning rate."""
     warmup_steps: int = 20
@@ -55,24 +76,36 @@ class TrainingConfig:
     """Steps between validations; a checkpoint is written with each, and with the last step."""
     validation_patches: int = 64
     """Patches that a validation scores, spread evenly over the val split."""
+    patience: int | None = None
+    """Validations without a better val PSNR after which training ends early; None: never."""
+    log_every: int | None = None
+    """Steps between lines of progress; None: a hundredth of `steps`, at most 100."""
+    start: str | None = None
+    """Name of the model whose weights training starts from; None: random weights."""
     seed: int = 0
     """Seeds the weights, the order of patches, and how they are cropped and turned."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "validation_patches"):
+        for name in ("steps", "batch_size", "window_megabytes", "validate_every", "validation_patches"):
             if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("micro_batch", "decay_steps", "patience", "log_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a positive number, got {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "seed"):
+        for name in ("weight_decay", "adversarial", "warmup_steps", "seed"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a number that is not negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
         for name, known in (
             ("mix", MIXES),
+            ("batches", BATCHES),
+            ("noise", NOISES),
             ("loss", LOSSES),
+            ("schedule", SCHEDULES),
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
             ("compiled", COMPILED),
@@ -94,7 +127,23 @@ class TrainingConfig:
         size = model_contract(self.model, **self.arguments).size
         if size.padded(crop) != crop:
             raise ValueError(f"crop {crop} does not suit {self.model}, which takes multiples of {size.multiple}")
+        if self.adversarial and crop < MINIMUM_SIDE:
+            raise ValueError(f"crop {crop} is too small for a discriminator, which needs {MINIMUM_SIDE} pixels")
         return crop
+
+    def parts(self, world_size: int) -> int:
+        """In how many parts each of so many workers takes its share through the network: the same number for all.
+
+        They pass as often as each other because DDP's exchanges are matched by their order. So where some share has fewer
+        patches than `micro_batch` would make parts, parts of other shares are larger by one.
+        """
+        largest, smallest = -(-self.batch_size // world_size), self.batch_size // world_size
+        return min(-(-largest // (self.micro_batch or largest)), smallest)
+
+    @property
+    def progress_steps(self) -> int:
+        """Steps between lines of progress."""
+        return self.log_every or min(max(self.steps // 100, 1), 100)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON can say them."""

@@ -1,14 +1,20 @@
-"""Losses between the network's output and the clean patch, both (B, 3, H, W) float32; each gives a scalar."""
+"""Losses between the network's output and the clean patch, both (B, 3, H, W) float32; each gives a scalar.
+
+Each is a mean over patches, so that the losses of a batch's parts, weighted by their patches, make that of the batch.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import l1_loss, mse_loss
+from torch.nn.functional import l1_loss, mse_loss, softplus
 
+from degrain.imaging.metrics import structural_similarity
 from degrain.training.config import Loss
 
 _EPSILON = 1e-3
+_DARKEST_ERROR = 1e-8
+_SSIM_SHARE = 0.84
 
 
 def charbonnier_loss(output: Tensor, clean: Tensor) -> Tensor:
@@ -16,8 +22,32 @@ def charbonnier_loss(output: Tensor, clean: Tensor) -> Tensor:
     return torch.sqrt((output - clean).square() + _EPSILON**2).mean()
 
 
+def psnr_loss(output: Tensor, clean: Tensor) -> Tensor:
+    """Minus the PSNR in dB, each patch by itself, then the mean; as in HINet (Chen et al., 2021, arXiv:2105.06086)."""
+    errors = (output - clean).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(errors + _DARKEST_ERROR).mean()
+
+
+def ssim_loss(output: Tensor, clean: Tensor) -> Tensor:
+    """0.84 (1 - SSIM) + 0.16 L1: the mix of Zhao et al., 2017 (IEEE TCI 3(1), arXiv:1511.08861), with SSIM of one scale."""
+    similarity = structural_similarity(output, clean).mean()
+    return _SSIM_SHARE * (1 - similarity) + (1 - _SSIM_SHARE) * l1_loss(output, clean)
+
+
 LOSS_FUNCTIONS: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mse_loss,
     "l1": l1_loss,
     "charbonnier": charbonnier_loss,
+    "psnr": psnr_loss,
+    "ssim": ssim_loss,
 }
+
+
+def passes_as_clean(logits: Tensor) -> Tensor:
+    """Mean of -log sigmoid(logits): what a network pays for being found out (Goodfellow et al., 2014, non-saturating)."""
+    return softplus(-logits).mean()
+
+
+def tells_apart(clean_logits: Tensor, output_logits: Tensor) -> Tensor:
+    """What a discriminator pays for taking clean for output, and output for clean; half of each."""
+    return (softplus(-clean_logits).mean() + softplus(output_logits).mean()) / 2

@@ -1,86 +1,61 @@
-"""The two hosts on Ray: a Tune trial that trains in its own process, and one worker of Ray Train."""
+"""The host that is one worker of Ray Train."""
 
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
-import ray.tune
 import torch
-from ray.util.queue import Queue
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from degrain.data.loader import Patches
-from degrain.data.resident import ResidentSplit
-from degrain.errors import JobFailedError, UserError
-from degrain.training.checkpoint import CHECKPOINT_FILE
+from degrain.data.resident import Split
+from degrain.errors import JobFailedError, find_cause
+from degrain.storage import Location
+from degrain.training.checkpoint import Snapshot
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import train
+from degrain.training.mailbox import Began, Mailbox, Progress, Rescued, Validated, Warned
 from degrain.training.session import Metrics
+from degrain.training.store import CheckpointStore
+from degrain.training.usage import process_usage
 
-FAILURE = "failure"
-"""Key of the report by which a trial says why it fails."""
-
-
-def _read(checkpoint: Any) -> bytes | None:  # noqa: ANN401 - Ray's checkpoint classes
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return (Path(folder) / CHECKPOINT_FILE).read_bytes()
+_ASK_SECONDS = 1.0
 
 
-def _handed_over(report: Callable[..., None], metrics: Metrics, content: bytes | None, **options: object) -> None:
-    """Report with the checkpoint as the folder that Ray wants."""
-    if content is None:
-        report(dict(metrics), checkpoint=None, **options)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / CHECKPOINT_FILE).write_bytes(content)
-        report(dict(metrics), checkpoint=ray.tune.Checkpoint.from_directory(folder), **options)
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What each worker of a run is told."""
 
-
-class TrialSession:
-    """The host that is a Tune trial: one worker, trained where the trial runs, because a nested trainer starts slowly."""
-
-    rank = 0
-    world_size = 1
-
-    def __init__(self, train: Patches, val: Patches) -> None:
-        self.train = train
-        self.val = val
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def replicate(self, network: nn.Module) -> nn.Module:
-        """The network itself."""
-        return network
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The values themselves."""
-        return values
-
-    def restored(self) -> bytes | None:
-        """The trial's checkpoint, if it was interrupted."""
-        return _read(ray.tune.get_checkpoint())
-
-    def report(self, metrics: Metrics, checkpoint: bytes | None) -> None:
-        """Report to Ray Tune, which may stop the trial here."""
-        _handed_over(ray.tune.report, metrics, checkpoint)
+    config: TrainingConfig
+    train_split: Split
+    val_split: Split
+    start: ray.ObjectRef | None
+    """Weights to start from, by name."""
+    checkpoints: Location
+    keep_best: int
+    mailbox: Mailbox
 
 
 class WorkerSession:
-    """The host that is one worker of Ray Train; rank 0 also sends its metrics to the driver."""
+    """The host that is one worker of Ray Train; rank 0 writes checkpoints and letters to the driver."""
 
-    def __init__(self, train: Patches, val: Patches, mailbox: Queue) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.train = train
-        self.val = val
-        self._mailbox = mailbox
+        self.train = assignment.train_split.patches()
+        self.val = assignment.val_split.patches()
+        self.start = None if assignment.start is None else ray.get(assignment.start)
+        self._mailbox = assignment.mailbox
+        self._store = CheckpointStore(assignment.checkpoints, keep_best=assignment.keep_best, warn=self._warn)
+        self._asked = threading.Event()
+        if self.rank == 0:
+            threading.Thread(target=self._listen, daemon=True, name="mailbox").start()
 
     def replicate(self, network: nn.Module) -> nn.Module:
         """DistributedDataParallel around the network, where there are several workers."""
@@ -97,29 +72,78 @@ class WorkerSession:
         torch.distributed.all_reduce(total)
         return total.cpu()
 
-    def restored(self) -> bytes | None:
-        """The run's newest checkpoint, if it was interrupted."""
-        return _read(ray.train.get_checkpoint())
-
-    def report(self, metrics: Metrics, checkpoint: bytes | None) -> None:
-        """Report to Ray Train (a barrier over all workers), and to the driver."""
+    def restored(self) -> Snapshot | None:
+        """The run's newest whole checkpoint, which rank 0 reads for all."""
+        found = [self._store.newest() if self.rank == 0 else None]
+        if self.world_size > 1:
+            torch.distributed.broadcast_object_list(found, device=self.device)
+        snapshot = found[0]
         if self.rank == 0:
-            self._mailbox.put(dict(metrics))
-        _handed_over(ray.train.report, metrics, checkpoint)
+            self._mailbox.put(Began(snapshot["step"] if snapshot else 0, self.world_size))
+        return snapshot
 
+    def progress(self, metrics: Metrics) -> None:
+        """Write to the driver."""
+        if self.rank == 0:
+            self._mailbox.put(Progress(dict(metrics)))
 
-def run_trial(arguments: dict[str, Any], *, train_split: ResidentSplit, val_split: ResidentSplit) -> None:
-    """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration."""
-    config = TrainingConfig(**arguments["trial"]["training"])
-    try:
-        train(config, TrialSession(train_split.patches(), val_split.patches()))
-    except (UserError, JobFailedError, OSError) as error:
-        # Tune tells its callbacks that a trial failed, but not why.
-        ray.tune.report({FAILURE: str(error)})
-        raise
+    def usage(self) -> Mapping[str, float]:
+        """Memory and load."""
+        return process_usage(self.device)
+
+    def report(self, metrics: Metrics, snapshot: Callable[[], Snapshot], samples: Callable[[], bytes]) -> None:
+        """Write to the driver, and have a checkpoint written."""
+        if self.rank == 0:
+            self._mailbox.put(Validated(dict(metrics), samples()))
+            self._store.save(snapshot())
+
+    def must_go(self) -> bool:
+        """Whether the driver has heard that a node is to go, or is to go itself."""
+        if self._asked.is_set():
+            self._asked.clear()
+            return True
+        return False
+
+    def rescue(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, and tell the driver when it is written."""
+        self._store.save(snapshot)
+        try:
+            self._store.flush()
+        except JobFailedError as error:
+            self._warn(str(error))
+        else:
+            self._mailbox.put(Rescued(snapshot["step"]))
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint."""
+        self._store.flush()
+
+    def _warn(self, text: str) -> None:
+        self._mailbox.put(Warned(text))
+
+    def _listen(self) -> None:
+        """Ask, until the process ends, whether the driver wants a checkpoint."""
+        stop = threading.Event()
+        while not stop.wait(_ASK_SECONDS):
+            try:
+                if self._mailbox.rescue_wanted():
+                    self._asked.set()
+            except ray.exceptions.RayError:
+                return
 
 
 def run_worker(arguments: dict[str, Any]) -> None:
-    """The body of a Ray Train worker."""
-    session = WorkerSession(arguments["train_split"].patches(), arguments["val_split"].patches(), arguments["mailbox"])
-    train(TrainingConfig(**arguments["training"]), session)
+    """The body of a Ray Train worker.
+
+    What is lost with a worker or a node comes back with the group that Ray starts anew; an error of ours would come again,
+    so it is noted, and the new group ends at once.
+    """
+    assignment: Assignment = arguments["assignment"]
+    if assignment.mailbox.failure() is not None:
+        return
+    try:
+        train(assignment.config, WorkerSession(assignment))
+    except Exception as error:
+        if (known := find_cause(error)) is not None:
+            assignment.mailbox.fail(known)
+        raise

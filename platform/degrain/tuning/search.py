@@ -10,11 +10,11 @@ import ray.tune
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from degrain.data.resident import ResidentSplit
 from degrain.storage import Location
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
-from degrain.training.worker import FAILURE, run_trial
+from degrain.training.trainer import Splits
+from degrain.training.trial import FAILURE, run_trial
 from degrain.tuning.space import Draw
 
 
@@ -161,8 +161,7 @@ METRICS = (
 def search(
     trials: Sequence[Trial],
     *,
-    train_split: ResidentSplit,
-    val_split: ResidentSplit,
+    splits: Splits,
     folder: Location,
     name: str,
     gpus_per_trial: float,
@@ -178,7 +177,7 @@ def search(
         grace_period=min(t.config.validate_every for t in trials),
         reduction_factor=2,
     )
-    body = ray.tune.with_parameters(run_trial, train_split=train_split, val_split=val_split)
+    body = ray.tune.with_parameters(run_trial, train_split=splits.train, val_split=splits.val)
     space = [{"number": t.number, "training": t.config.to_dict()} for t in trials]
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(body, {"cpu": 1, "gpu": gpus_per_trial}),

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from degrain.data.patches import PatchSet
-from degrain.data.resident import ResidentSplit, make_resident
+from degrain.data.spread import spread
 from degrain.errors import JobFailedError, UserError
 from degrain.evaluation.comparison import Comparison, compare
 from degrain.evaluation.figures import save_crops
@@ -24,13 +24,14 @@ from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import PATCH_PROTOCOL, PROTOCOL
 from degrain.storage import Location, Storage, json_bytes
 from degrain.tracking.config import BASELINES
+from degrain.tracking.outbox import Outbox
 from degrain.tracking.promotion import ALIASES, Decision, Scored, decide
 from degrain.tracking.registry import ModelVersion, holders, load_registered, register
 from degrain.tracking.runs import Run, Tracker, interrupts_deferred
-from degrain.training.config import Mix, TrainingConfig
-from degrain.training.loop import spread
+from degrain.training.config import Batches, Mix, TrainingConfig
 from degrain.training.session import Metrics
-from degrain.training.trainer import Trained, check_resources, check_workers, report_line, train_distributed, trained_card
+from degrain.training.trainer import Job, Splits, Trained, Workers, open_splits, trained_card
+from degrain.training.watch import Watch
 from degrain.tuning.search import Observer, Trial, search
 from degrain.tuning.space import SCALES, Scale, draw_trials, search_space
 
@@ -58,6 +59,8 @@ class StudyConfig:
     """Side of the random crop from each patch, pixels; None takes whole patches."""
     mix: Mix = "natural"
     """Whether cameras and ISOs are shown as often as they are there, or equally often."""
+    batches: Batches = "auto"
+    """Whether patches are in memory whole, or streamed."""
     workers: int = 2
     """Ray Train workers of a refit."""
     gpus: float = 0
@@ -87,7 +90,14 @@ class StudyConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
-        check_workers(self.workers, self.gpus, self.batch_size)
+        if not 0 <= self.gpus < float("inf"):
+            raise ValueError(f"gpus must be a number that is not negative, got {self.gpus}")
+        self.refit_workers.check_batch(self.batch_size)
+
+    @property
+    def refit_workers(self) -> Workers:
+        """Who trains a refit."""
+        return Workers(least=self.workers, most=self.workers, gpus=self.gpus)
 
     def training(self, **changes: object) -> TrainingConfig:
         """The configuration that trials and refits share, with `changes`."""
@@ -95,6 +105,7 @@ class StudyConfig:
             batch_size=self.batch_size,
             crop=self.crop,
             mix=self.mix,
+            batches=self.batches,
             validation_patches=self.validation_patches,
             seed=self.seed,
         )
@@ -170,7 +181,7 @@ def run_study(
     """
     for model in config.models:
         _check_crop(config, model, patch_set)
-    check_resources(config.workers, config.gpus)
+    config.refit_workers.check_cluster()
     test_photos = patch_set.photos("test")
     patch_set.source.check([test_photos[i] for i in spread(len(test_photos), config.test_photos)])
     name = time.strftime("study-%Y%m%d-%H%M%S")
@@ -181,7 +192,8 @@ def run_study(
     }
     with tracker.run(name, "study", parent=parent, tags={**tags, "test_protocol": PROTOCOL}) as run:
         run.params(asdict(config))
-        splits = {"train_split": make_resident(patch_set, "train"), "val_split": make_resident(patch_set, "val")}
+        resolved, splits = open_splits(config.training(), patch_set)
+        config = replace(config, batches=resolved.batches)
         study = _Study(config, patch_set, storage, tracker, run, tags, folder / name, splits, say, progress)
         trials = study.search()
         refits = study.refit(trials)
@@ -257,14 +269,6 @@ class _TrialRuns(Observer):
             run.finish("KILLED")
 
 
-def _reporter(run: Run, training: TrainingConfig, say: Say) -> Callable[[Metrics], None]:
-    def report(metrics: Metrics) -> None:
-        run.metrics(metrics, step=int(metrics["step"]))
-        say(report_line(metrics, training.steps))
-
-    return report
-
-
 @dataclass(frozen=True)
 class _Study:
     """A study that runs: what its four parts have in common."""
@@ -277,8 +281,7 @@ class _Study:
     tags: Mapping[str, str]
     """Of each child run."""
     folder: Location
-    splits: Mapping[str, ResidentSplit]
-    """`train_split` and `val_split`."""
+    splits: Splits
     say: Say
     progress: Progress
 
@@ -290,7 +293,7 @@ class _Study:
         try:
             search(
                 trials,
-                **self.splits,
+                splits=self.splits,
                 folder=self.folder,
                 name="trials",
                 gpus_per_trial=config.gpus,
@@ -320,15 +323,10 @@ class _Study:
         self.say(f"refit: {winner.name}, {steps} steps on {workers} workers")
         with self.tracker.run(name, "refit", parent=self.run, tags=self.tags) as run:
             run.params({**training.to_dict(), "workers": workers, "parameters": winner.parameters})
-            trained = train_distributed(
-                training,
-                **self.splits,
-                folder=self.folder,
-                name=name,
-                workers=workers,
-                gpus_per_worker=self.config.gpus,
-                on_report=_reporter(run, training, self.say),
-            )
+            folder = self.folder / name
+            with Outbox(run, kept=folder, say=self.say) as outbox:
+                watch = Watch(steps, outbox, say=self.say, status=lambda _: None)
+                trained = Job(training, self.splits, folder, name, self.config.refit_workers, listen=watch).run()
         return Refit(winner, run, trained)
 
     def compare(self, refits: Sequence[Refit]) -> tuple[Comparison, dict[str, ModelVersion]]:
