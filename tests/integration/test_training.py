@@ -108,7 +108,7 @@ def test_ddp_workers_give_the_gradient_of_one_process(
     got = torch.load(file, weights_only=True)
     assert len(got) == len(expected)
     for a, b in zip(got, expected, strict=True):
-        assert (a - b).norm() <= 2e-6 * b.norm()
+        assert (a - b).norm() <= 1e-5 * b.norm()
 
 
 def job(tmp_path: Path, name: str, config: TrainingConfig = CONFIG, workers: int = 2, **options: object) -> Job:
@@ -224,7 +224,10 @@ def test_a_streamed_split_trains_as_one_in_memory_in_the_same_order(ray_cluster:
     resolved, splits = open_splits(training, patch_set)
     folder = Storage().locate(tmp_path / "run")
     trained = Job(resolved, splits, folder, "streamed", Workers(least=2, most=2, cpus=0.5)).run()
-    assert trained.metrics["step"] == CONFIG.steps
+    newest = CheckpointStore(folder / "checkpoints", warn=pytest.fail).newest()
+    assert newest is not None
+    assert newest["step"] == CONFIG.steps
+    assert trained.metrics["val_psnr"] == newest["best_psnr"]
     assert open_splits(replace(CONFIG, batches="auto"), patch_set)[0].batches == "resident"
 
 
