@@ -47,7 +47,7 @@ def make_patch_set(folder: Path) -> Path:
         top, left = 320 * (number // 4), 320 * (number % 4)
         (photos / f"scene{number}.png").write_bytes(encode_png(wide[top : top + 640, left : left + 320].copy()))
     command = ["--corpus", f"clean={photos}", "--noise", "gaussian:25", "--out", str(folder / "patches")]
-    run_pipeline("ingest", [*command, "--val-scenes", "scene7", "--test-scenes", "scene6"], folder)
+    run_pipeline("ingest", [*command, "--val-scenes", "clean/scene7.png", "--test-scenes", "clean/scene6.png"], folder)
     return folder / "patches"
 
 
