@@ -31,8 +31,6 @@ class Watch:
         self._say = say
         self._status = status
         self._groups = 0
-        self.last_progress: Metrics = {}
-        """The newest measurements."""
 
     def __call__(self, letter: Letter) -> None:
         """Tell of one letter."""
@@ -40,7 +38,6 @@ class Watch:
             case Began(step, workers):
                 self._began(step, workers)
             case Progress(metrics):
-                self.last_progress = metrics
                 self._status(self._pace(metrics))
                 self._log.metrics(metrics, step=int(metrics["step"]))
             case Validated(metrics, samples):
