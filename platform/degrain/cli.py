@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import psutil
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.status import Status
@@ -183,6 +184,10 @@ def _left(status: int) -> int:
     """The exit status. With a thread inside Ray the process ends here, for Ray would end it with a status of its own."""
     if _inside_ray():
         sys.stdout.flush()
+        # Ray's own processes would outlive a Ray of this process by up to a minute, in which they look for it.
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         os._exit(status)
     return status
 

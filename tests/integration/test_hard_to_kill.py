@@ -85,6 +85,13 @@ class Nodes:
         """A node that trains."""
         return random.choice([node for node in self.workers if self.training_processes(node)])
 
+    def wait_until_idle(self) -> None:
+        """Wait until no node trains: workers notice a while later that their driver is gone."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while any(self.training_processes(node) for node in self.workers):
+            assert time.monotonic() < deadline, "workers outlive their driver"
+            time.sleep(0.1)
+
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
@@ -261,6 +268,7 @@ def test_workers_nodes_drivers_buckets_and_checkpoints_that_are_lost(
         assert restarts(training) == 2, "the workers were started anew for the bucket's sake"
         assert training.process.poll() is None, "it ended before its driver could be killed"
         training.kill()
+        nodes.wait_until_idle()
 
         (name,) = {key.split("/")[0] for key in storage.locate("s3://runs/train").files()}
         folder = storage.locate(f"s3://runs/train/{name}")
