@@ -157,6 +157,7 @@ def run(
 ) -> int:
     """Parse, run `main`, write its summary; gives the exit status. `main` returns the summary."""
     options = arguments.parse_args(argv)
+    options.given = _given(arguments, argv, options)
     console = Console()
     try:
         _end_as_interrupted()
@@ -173,6 +174,13 @@ def run(
         console.end_status()
         return _left(complain(error))
     return 0
+
+
+def _given(arguments: argparse.ArgumentParser, argv: Sequence[str] | None, parsed: argparse.Namespace) -> frozenset[str]:
+    """Names of the options that the command line has, also those whose value is the default."""
+    # What a namespace has already is not set to a default.
+    found = vars(arguments.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(parsed)))))
+    return frozenset(name for name, value in found.items() if value is not None)
 
 
 def _inside_ray() -> bool:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
+PARTIAL = ".part"
+"""How the names of files end that are still being written."""
 _PAUSES_SECONDS = (1, 2, 4, 8, 15)
 
 
@@ -323,7 +325,7 @@ class Replacing:
 
     def __init__(self, target: Location) -> None:
         self.target = target
-        self.path = target.path if target.remote else f"{target.path}.{uuid.uuid4().hex[:8]}.part"
+        self.path = target.path if target.remote else f"{target.path}.{uuid.uuid4().hex[:8]}{PARTIAL}"
 
     def __enter__(self) -> str:
         self.target.make_parent()

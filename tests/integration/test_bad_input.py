@@ -67,6 +67,12 @@ BEFORE_RAY = [
     ("train", ["--resume", "../list", "--out", "{tmp}"], "there is no run '../list' in"),
     ("train", ["--resume", "list", "--out", "{tmp}"], "cannot resume 'list': '{tmp}/list/run.json' is damaged"),
     ("train", ["--resume", "fine", "--out", "{tmp}", "--steps", "7"], "--steps cannot be changed on the way; leave it out"),
+    (
+        "train",
+        ["--resume", "fine", "--out", "{tmp}", "--seed", "0"],  # as it is by default, which the run may not have been told
+        "--seed cannot be changed on the way; leave it out",
+    ),
+    ("train", ["--data", "{tmp}/nowhere", "--decay-steps", "9"], "--decay-steps 9 is for the schedule 'step', and this"),
     ("train", ["--data", "{tmp}/nowhere", "--arguments", "width"], "argument --arguments: 'width' is not JSON"),
     ("train", ["--data", "{tmp}/nowhere", "--arguments", "3"], "argument --arguments: '3' is not a JSON object"),
     ("ingest", ["--corpus", "sid={tmp}", "--out", "{tmp}/o"], "unknown corpus 'sid'; did you mean 'sidd'?"),

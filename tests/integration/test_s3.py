@@ -2,15 +2,24 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
+import torch
 from integration.support import SCENES, TEMPLATES, S3Server, free_ports, run_here, s3_server, write_pairs, write_tracking
 
 from degrain import cli, locking
+from degrain.data.corpora import CorpusOptions
+from degrain.data.ingest import IngestConfig, ingest
+from degrain.data.loader import BatchLoader, BatchPlan
+from degrain.data.order import Windowed
+from degrain.data.patches import PatchGeometry
+from degrain.data.resident import make_resident, make_streamed
+from degrain.data.streamed import StreamedPatches
 from degrain.errors import JobFailedError
 from degrain.storage import Storage
 from degrain.tracking.config import load_tracking_config
@@ -142,3 +151,41 @@ def test_an_endpoint_that_does_not_answer_is_said_within_20_seconds(
     assert "cannot reach 's3://bucket/patches'" in done.err
     if listener:
         listener.close()
+
+
+@pytest.mark.ray
+def test_a_bucket_that_goes_away_while_it_is_streamed_from_delays_and_changes_nothing(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_pairs(tmp_path / "photos", SCENES, side=96, shots=2)
+    with s3_server(tmp_path / "weed") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        storage = Storage.from_environment()
+        storage.s3_client().create_bucket(Bucket="patches")
+        config = IngestConfig(
+            corpora=[f"pairs={corpus}"],
+            out="s3://patches/set",
+            geometry=PatchGeometry(patch_size=32, stride=32),
+            options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
+        )
+        patch_set = ingest(config, storage, start_ray=lambda: None).patch_set
+        whole = make_resident(patch_set, "train").patches()
+        window = 4 * 2 * 32 * 32 * 3
+        streamed = make_streamed(patch_set, "train", window).patches()
+        assert isinstance(streamed, StreamedPatches)
+        plan = BatchPlan(seed=0, order=Windowed(seed=0, shards=streamed.shards, window=4), side=32, batch_size=4, crop=32)
+        steps = 3 * len(streamed) // 4
+        expected = BatchLoader(whole, plan, device=torch.device("cpu"))
+        got = BatchLoader(streamed, plan, device=torch.device("cpu"))
+        before = steps // 3
+        for step in range(before):
+            assert torch.equal(got.batch(step).noisy, expected.batch(step).noisy)
+        server.kill()
+        back = threading.Timer(6, server.start)
+        back.start()
+        gone = time.monotonic()
+        for step in range(before, steps):
+            assert torch.equal(got.batch(step).noisy, expected.batch(step).noisy)
+        assert time.monotonic() - gone > 6, "nothing was read from the bucket"
+        back.join()

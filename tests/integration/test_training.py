@@ -229,6 +229,8 @@ def test_a_streamed_split_trains_as_one_in_memory_in_the_same_order(ray_cluster:
     assert newest["step"] == CONFIG.steps
     assert trained.metrics["val_psnr"] == newest["best_psnr"]
     assert open_splits(replace(CONFIG, batches="auto"), patch_set)[0].batches == "resident"
+    with pytest.raises(UserError, match="has no patches of clean-only corpora, which --noise fresh is for; leave it out"):
+        open_splits(replace(CONFIG, noise="fresh"), patch_set)
 
 
 def test_workers_map_resident_patches_without_copying(ray_cluster: None) -> None:

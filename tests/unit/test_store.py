@@ -43,6 +43,15 @@ def test_the_two_newest_and_the_best_are_kept(tmp_path: Path, keep_best: int, ex
     assert made.newest() == snapshot(500, 30.0)
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    made.save(snapshot(10, 20.0))
+    made.flush()
+    (tmp_path / "step-00000020.psnr-21.0000.pt.0badcafe.part").write_bytes(b"cut off")
+    assert made.newest() == snapshot(10, 20.0)
+    assert steps(tmp_path) == [10]
+
+
 def test_the_best_is_the_later_of_equals(tmp_path: Path) -> None:
     made = store(tmp_path)
     for step, psnr in ((1, 30.0), (2, 30.0), (3, 29.0)):

@@ -112,6 +112,8 @@ class TrainingConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
+        if self.decay_steps is not None and self.schedule != "step":
+            raise ValueError(f"decay_steps {self.decay_steps} is for the schedule 'step', and this one is '{self.schedule}'")
         _check_buildable(self.model, self.arguments)
         if self.crop is not None and self.crop < 16:
             raise ValueError(f"crop must be at least 16 pixels, got {self.crop}")

@@ -165,16 +165,14 @@ def _resumed(options: argparse.Namespace, out: Location, workers: Workers) -> Pl
 
 def _changed(options: argparse.Namespace) -> dict[str, Any]:
     """What is to be otherwise from now on. Raises UserError if an option describes the run, which is described already."""
-    described = argparse.ArgumentParser()
-    add_run_options(described)
-    given = {k: getattr(options, k) for k, v in vars(described.parse_args([])).items() if getattr(options, k) != v}
+    given = sorted(options.given & {"data", *TrainingConfig.__dataclass_fields__})
     for name in given:
         if name not in FREE_FIELDS:
             raise UserError(
                 f"--{name.replace('_', '-')} cannot be changed on the way; leave it out, for --resume goes on with what "
                 f"'{options.resume}' was told, or start a new run"
             )
-    return given
+    return {name: getattr(options, name) for name in given}
 
 
 def _configured(options: argparse.Namespace) -> TrainingConfig:

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from degrain.errors import JobFailedError
-from degrain.storage import Location, patiently
+from degrain.storage import PARTIAL, Location, patiently
 from degrain.training.checkpoint import DamagedCheckpointError, Snapshot, decode, encode
 
 _NEWEST_KEPT = 2
@@ -61,7 +61,13 @@ class CheckpointStore:
             )
 
     def newest(self) -> Snapshot | None:
-        """The newest checkpoint that is whole, if there is one; those that are not are told and removed."""
+        """The newest checkpoint that is whole, if there is one; those that are not are told and removed.
+
+        What a killed process was writing is removed too.
+        """
+        for name in self._files():
+            if name.endswith(PARTIAL):
+                (self.folder / name).remove()
         return self._first_whole(sorted(self._entries(), reverse=True))
 
     def best(self) -> Snapshot | None:
@@ -105,10 +111,11 @@ class CheckpointStore:
                     (self.folder / entry.name).remove()
 
     def _entries(self) -> list[_Entry]:
-        if not self.folder.exists():
-            return []
-        found = [(name, _NAME.fullmatch(name)) for name in patiently(self.folder.files)]
+        found = [(name, _NAME.fullmatch(name)) for name in self._files()]
         return [_Entry(int(m[1]), float(m[2] or "-inf"), name) for name, m in found if m]
+
+    def _files(self) -> list[str]:
+        return list(patiently(self.folder.files)) if self.folder.exists() else []
 
 
 def _short(error: OSError) -> str:

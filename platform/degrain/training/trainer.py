@@ -158,6 +158,11 @@ def open_splits(config: TrainingConfig, patch_set: PatchSet) -> tuple[TrainingCo
             f"the train split of {patch_set.uri} has {patches} patches, fewer than a batch of {config.batch_size}; lower "
             "--batch-size or ingest more photos"
         )
+    if config.noise == "fresh" and all(row.noise is None for row in patch_set.catalog):
+        raise UserError(
+            f"{patch_set.uri} has no patches of clean-only corpora, which --noise fresh is for; leave it out, or ingest "
+            "one with --noise"
+        )
     if config.batches == "auto":
         config = replace(config, batches="resident" if fits(patch_set, "train") else "streaming")
     if config.batches == "streaming":

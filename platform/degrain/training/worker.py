@@ -1,5 +1,6 @@
 """The host that is one worker of Ray Train."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class WorkerSession:
         self._store = CheckpointStore(assignment.checkpoints, keep_best=assignment.keep_best, warn=self._warn)
         self._asked = threading.Event()
         if self.rank == 0:
+            logging.getLogger("degrain").addHandler(_Letters(self._warn))
             threading.Thread(target=self._listen, daemon=True, name="mailbox").start()
 
     def replicate(self, network: nn.Module) -> nn.Module:
@@ -130,6 +132,18 @@ class WorkerSession:
                     self._asked.set()
             except ray.exceptions.RayError:
                 return
+
+
+class _Letters(logging.Handler):
+    """Tells the driver what is logged as a warning, such as that the network is not compiled and why."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._warn = warn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the message."""
+        self._warn(record.getMessage())
 
 
 def run_worker(arguments: dict[str, Any]) -> None:
