@@ -45,7 +45,7 @@ from degrain.training.session import LocalSession
 from degrain.training.store import CheckpointStore
 
 pytestmark = pytest.mark.ray
-STEPS = 1000
+STEPS = 800
 WAIT_SECONDS = 240
 TRAINING = ["--model", "red10", "--arguments", '{"width": 24}', "--steps", STEPS, "--batch-size", 4, "--crop", 48]
 TRAINING += ["--validate-every", 60, "--validation-patches", 8, "--log-every", 20, "--seed", 5, "--precision", "float32"]
@@ -245,11 +245,11 @@ def test_workers_nodes_drivers_buckets_and_checkpoints_that_are_lost(
         nodes.add()
         training = Training(nodes, place, "s3://runs/train", "--data", data, *TRAINING)
 
-        training.at_step(random.randint(60, 120))
+        training.at_step(random.randint(30, 70))
         os.kill(nodes.training_processes(nodes.busy())[0].pid, signal.SIGKILL)
         training.wait_for(lambda: restarts(training) == 1)
 
-        training.at_step(random.randint(150, 220))
+        training.at_step(random.randint(90, 140))
         nodes.kill(nodes.busy())
         training.wait_for(lambda: restarts(training) == 2)
 
@@ -357,8 +357,7 @@ def losses_of_one_process(data: Path, run: Path) -> dict[int, float]:
 
 def test_elastic_training_grows_and_shrinks_with_the_cluster(nodes: Nodes, data: Path, place: Path) -> None:
     nodes.kill(nodes.workers[-1])
-    steps = 800
-    training = Training(nodes, place, place / "runs", "--data", data, *TRAINING, "--steps", steps, workers="1:2")
+    training = Training(nodes, place, place / "runs", "--data", data, *TRAINING, workers="1:2")
     training.at_step(20)
     nodes.add()
     training.wait_for(lambda: 2 in workers_seen(training))
@@ -373,4 +372,4 @@ def test_elastic_training_grows_and_shrinks_with_the_cluster(nodes: Nodes, data:
     # 5% at most, and 0.7% at the end.
     apart = {step: abs(got[step] - expected[step]) / expected[step] for step in got}
     assert max(apart.values()) < 0.15
-    assert max(value for step, value in apart.items() if step > 0.8 * steps) < 0.02
+    assert max(value for step, value in apart.items() if step > 0.8 * STEPS) < 0.02
