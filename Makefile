@@ -34,8 +34,13 @@ tune: $(VENV)/.installed  ## the default study on the embedded photos, about fiv
 	@$(BIN)/python pipelines/tune.py
 
 test: $(VENV)/.installed-dev  ## every test
-	$(BIN)/python -m pytest tests/unit --numprocesses 2
-	$(BIN)/python -m pytest tests/integration
+	@# The unit tests take what the others, which often wait, leave of the processors.
+	@log=$$(mktemp); \
+	nice -n 19 $(BIN)/python -m pytest tests/unit --numprocesses 2 > $$log 2>&1 & unit=$$!; \
+	trap 'kill $$unit 2> /dev/null; rm -f $$log' EXIT; \
+	$(BIN)/python -m pytest tests/integration; status=$$?; \
+	if wait $$unit; then tail -n 1 $$log; else cat $$log; status=1; fi; \
+	exit $$status
 
 unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about a minute
 	$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses 2
