@@ -11,6 +11,7 @@ which would make the gradient depend on how a batch is spread over workers.
 Checked against: a receptive field of 70 pixels, 2.76 M parameters.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -35,6 +36,28 @@ class PatchDiscriminator(nn.Module):
             nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
             layers += [spectral_norm(convolution), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])
+        self.train()
+
+    def train(self, mode: bool = True) -> "PatchDiscriminator":
+        """As of any module, but that a forward pass leaves the normalisation as it is: `renormalise` renews it."""
+        super().train(mode)
+        for layer in self._normalised():
+            layer.get_submodule("parametrizations").eval()
+        return self
+
+    @torch.no_grad()
+    def renormalise(self) -> None:
+        """Follow the weights by one power iteration: to be called once a step.
+
+        In each forward pass, as PyTorch has it, it would make the gradient depend on how many passes a batch is cut into.
+        """
+        for layer in self._normalised():
+            layer.get_submodule("parametrizations").train()
+            _ = layer.weight
+            layer.get_submodule("parametrizations").eval()
+
+    def _normalised(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
 
     def forward(self, photos: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 1, about H/8 - 2, about W/8 - 2) logits, above zero for clean.

@@ -183,6 +183,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     s3, master, volume, filer, *grpc = free_ports(8)
     command = [str(Path(sys.executable).parent / "weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3"]
     command += [f"-s3.port={s3}", f"-s3.port.grpc={grpc[0]}", f"-s3.config={config}", "-volume.max=20"]
+    # Servers that nobody asked for, on ports that two of ours would both want.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-master.port={master}", f"-master.port.grpc={grpc[1]}", "-master.volumeSizeLimitMB=64"]
     command += [f"-volume.port={volume}", f"-volume.port.grpc={grpc[2]}"]
     command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}"]

@@ -145,6 +145,8 @@ def train_step(state: TrainingState, batch: Batch, world_size: int = 1) -> Tenso
     learners = [state.denoiser] + ([state.adversary] if state.adversary else [])
     for learner in learners:
         learner.optimizer.zero_grad(set_to_none=True)
+    if state.adversary is not None:
+        state.adversary.network.renormalise()  # type: ignore[operator]
     parts = batch.parts(config.parts(world_size))
     losses = [_accumulate(state, part, world_size, last=part is parts[-1]) for part in parts]
     loss = torch.stack(losses).sum()
