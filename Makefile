@@ -1,9 +1,10 @@
-# One command per job, the same on a laptop and in CI. Python 3.11-3.13 and make are all that has to be there.
+# One command per job, the same on a laptop and in CI. Only Python 3.11-3.13 and make are needed.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := infra/constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .PHONY: help install tune test unit check format bench up down clean
 .DEFAULT_GOAL := help
@@ -13,19 +14,20 @@ help:  ## this list
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "error: degrain needs Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.12"; exit 2; }
+		{ echo "error: degrain needs Python 3.11 to 3.13, and $(PYTHON) is" \
+			"$$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev,bench]'
+	$(INSTALL) -e '.[dev,bench]'
 	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
 
 install: $(VENV)/.installed  ## make .venv and install degrain into it
@@ -33,14 +35,18 @@ install: $(VENV)/.installed  ## make .venv and install degrain into it
 tune: $(VENV)/.installed  ## the default study on the embedded photos, about five minutes
 	@$(BIN)/python pipelines/tune.py
 
-test: $(VENV)/.installed-dev  ## every test
-	@# The unit tests take what the others, which often wait, leave of the processors.
-	@log=$$(mktemp); \
-	nice -n 19 $(BIN)/python -m pytest tests/unit --numprocesses 2 > $$log 2>&1 & unit=$$!; \
-	trap 'kill $$unit 2> /dev/null; rm -f $$log' EXIT; \
-	$(BIN)/python -m pytest tests/integration; status=$$?; \
-	if wait $$unit; then tail -n 1 $$log; else cat $$log; status=1; fi; \
-	exit $$status
+# These start clusters of several nodes and mostly wait; the other tests share one local cluster.
+OWN_CLUSTERS := tests/integration/test_training_faults.py tests/integration/test_job.py
+
+test: $(VENV)/.installed-dev  ## every test, three groups side by side
+	@logs=$$(mktemp -d); trap 'kill $$(jobs -p) 2> /dev/null; rm -rf $$logs' EXIT; \
+	nice -n 19 $(BIN)/python -m pytest tests/unit --numprocesses 2 > $$logs/unit 2>&1 & unit=$$!; \
+	$(BIN)/python -m pytest $(OWN_CLUSTERS) > $$logs/clusters 2>&1 & clusters=$$!; \
+	$(BIN)/python -m pytest tests/integration $(OWN_CLUSTERS:%=--ignore=%); status=$$?; \
+	wait $$clusters || status=1; wait $$unit || status=1; \
+	for group in clusters unit; do \
+		if [ $$status = 0 ]; then tail -n 1 $$logs/$$group; else cat $$logs/$$group; fi; \
+	done; exit $$status
 
 unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about a minute
 	$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses 2
@@ -49,7 +55,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy infra/ray/cluster.py
+	MYPYPATH=infra/ray $(BIN)/mypy infra/ray/up.py
 	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev  ## format the code
@@ -57,17 +63,13 @@ format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-bench  ## measure speed, as ratios
-	$(BIN)/python tests/benchmarks/networks.py
 	$(BIN)/python tests/benchmarks/run.py
-	$(BIN)/python tests/benchmarks/loader.py
-	$(BIN)/python tests/benchmarks/training.py
-	$(BIN)/python tests/benchmarks/ingest.py
 
 up: $(VENV)/.installed  ## a Ray head and an MLflow server on 127.0.0.1
-	@$(BIN)/python infra/ray/cluster.py up
+	@$(BIN)/python infra/ray/up.py up
 
 down:  ## end what `make up` started
-	@test ! -x $(BIN)/python || $(BIN)/python infra/ray/cluster.py down
+	@test ! -x $(BIN)/python || $(BIN)/python infra/ray/up.py down
 
 clean:  ## remove the environment and caches; runs and models stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

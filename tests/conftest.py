@@ -21,11 +21,12 @@ def ray_cluster() -> Iterator[None]:
     """One cluster of two CPUs for all tests that need Ray."""
     import ray
 
-    from degrain import cli
+    from degrain.cluster import start_ray
 
     # Functions of test modules run in workers, which have to find the modules.
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)
-    cli.start_ray(verbose=False)
+    folders = [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+    start_ray()
     yield
     ray.shutdown()
 

@@ -1,17 +1,20 @@
-"""FFDNet: a fast and flexible network told the noise level (Zhang, Zuo and Zhang, 2018, arXiv:1710.04026).
+"""FFDNet: a fast and flexible network with the noise level as input (Zhang, Zuo and Zhang, 2018,
+arXiv:1710.04026).
 
-The photo is cut into four sub-photos of half the size, a map of the noise level goes beside them, and a plain stack of 3x3
-convolutions gives the four clean sub-photos, which are put together again.
-Shapes: B batch, H W pixels, which must be even.
+Pixel unshuffle divides the photo into four sub-images of half the size. Together with a map of the
+noise level they pass a plain stack of 3x3 convolutions, whose output pixel shuffle joins again.
+Layers are named as in cszn/KAIR. Shapes: B batch, H W pixels, which must be even.
 
 Differs from the paper:
-- The noise level is a second input that may be left out. It is then estimated from the photo itself, as the mean
-  magnitude of the finest diagonal wavelet band, whose expectation for Gaussian noise is sqrt(2 / pi) times its standard
-  deviation; texture makes it a little too high, in training as in use. So the network is trained on photos whose noise
-  level nobody knows.
-- What the convolutions give is added to the sub-photos (`residual=True`), so that useful weights come after hundreds
-  of steps. `residual=False` gives the paper's direct mapping.
-- No batch normalisation: its statistics would make the gradient depend on how a batch is spread over workers.
+- The noise level is optional. Without it, it is estimated from the photo as the mean magnitude of
+  the finest diagonal wavelet band, whose expectation for Gaussian noise is sqrt(2 / pi) times the
+  standard deviation. Texture makes the estimate slightly too high, in training as in inference, so
+  that the network can be trained on photos of unknown noise level.
+- The output of the convolutions is added to the sub-images (`residual=True`), so that training
+  needs hundreds of steps for useful weights. `residual=False` is the paper's direct mapping, which
+  the authors' published weights need.
+- No batch normalisation, whose statistics would make the gradient depend on how a batch is
+  distributed over workers.
 
 Checked against: the authors' merged colour model, 852,108 parameters.
 """
@@ -23,43 +26,54 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from denoisenets.contract import Contract, SizeContract
-from denoisenets.layers import FrameMean, conv3x3, haar_analysis, initialise
+from denoisenets.layers import GlobalAveragePool, conv3x3, haar_analysis, initialise
 
 
 def contract(*, depth: int, **_: object) -> Contract:
-    """Each convolution sees two pixels of the photo further; the estimated noise level comes from the whole frame."""
-    return Contract(size=SizeContract(minimum=2, multiple=2), receptive_radius=2 * depth + 1, global_statistics=True)
+    """Even sizes; each convolution widens the receptive radius by two pixels, and the estimate of
+    the noise level depends on the whole image.
+    """
+    return Contract(
+        size=SizeContract(minimum=2, multiple=2),
+        receptive_radius=2 * depth + 1,
+        global_statistics=True,
+    )
 
 
 class FFDNet(nn.Module):
-    """`depth` convolutions, of `width` features between them, at half the size."""
+    """`depth` convolutions at half the size with `width` features between them."""
 
     def __init__(self, *, width: int = 96, depth: int = 12, residual: bool = True) -> None:
         super().__init__()
         self.residual = residual
-        self.mean = FrameMean(scale=2)
+        self.pool = GlobalAveragePool(scale=2)
         layers: list[nn.Module] = []
         for i in range(depth - 1):
             layers += [conv3x3(4 * 3 + 1 if i == 0 else width, width), nn.ReLU(inplace=True)]
         layers.append(conv3x3(width if depth > 1 else 4 * 3 + 1, 4 * 3))
-        self.layers = nn.Sequential(*layers)
-        initialise(self, added=[self.layers[-1]] if residual else [])
+        self.model = nn.Sequential(*layers)
+        initialise(self, residual=[self.model[-1]] if residual else [])
 
     def forward(self, noisy: Tensor, noise_level: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W) -> (B, 3, H, W); `noise_level` is a standard deviation in [0, 1].
+        """(B, 3, H, W) -> (B, 3, H, W).
 
-        It is (B, 1, 1, 1), or a map of it at half the size, (B, 1, H/2, W/2).
+        `noise_level` is a standard deviation in [0, 1]: (B, 1, 1, 1), or a map at half the size,
+        (B, 1, H/2, W/2). None estimates it.
         """
-        parts = pixel_unshuffle(noisy, 2)  # (B, 3, H, W) -> (B, 12, H/2, W/2)
-        level = self.estimate(noisy) if noise_level is None else noise_level
-        told = level.to(parts.dtype).expand(parts.shape[0], 1, *parts.shape[-2:])
-        clean = self.layers(torch.cat([parts, told], dim=1))
+        sub_images = pixel_unshuffle(noisy, 2)  # (B, 3, H, W) -> (B, 12, H/2, W/2)
+        level = self.estimate_noise_level(noisy) if noise_level is None else noise_level
+        level_map = level.to(sub_images.dtype).expand(
+            sub_images.shape[0], 1, *sub_images.shape[-2:]
+        )
+        clean = self.model(torch.cat([sub_images, level_map], dim=1))
         if self.residual:
-            clean = parts + clean
+            clean = sub_images + clean
         return pixel_shuffle(clean, 2)  # (B, 12, H/2, W/2) -> (B, 3, H, W)
 
-    def estimate(self, noisy: Tensor) -> Tensor:
-        """The standard deviation of the noise: (B, 3, H, W) -> (B, 1, 1, 1), or a map of it where means are local."""
+    def estimate_noise_level(self, noisy: Tensor) -> Tensor:
+        """Standard deviation of the noise: (B, 3, H, W) -> (B, 1, 1, 1), or with local statistics a
+        map, (B, 1, H/2, W/2).
+        """
         _, _, _, diagonal = haar_analysis(noisy).chunk(4, dim=1)  # (B, 3, H/2, W/2)
         magnitude = diagonal.abs().mean(dim=1, keepdim=True) * math.sqrt(math.pi / 2)
-        return self.mean.spread(self.mean(magnitude), magnitude)
+        return self.pool.upsample(self.pool(magnitude), magnitude)

@@ -1,4 +1,4 @@
-"""How much memory a network's forward pass takes, found without taking it."""
+"""Peak activation memory of a forward pass, measured on the meta device without allocating it."""
 
 import weakref
 from collections.abc import Callable
@@ -10,42 +10,49 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class _LivePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that operations make, from their making to their end."""
+class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tracks the bytes of all live tensors that operations return."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._now = 0
+        self._current = 0
         self._live: dict[int, int] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         output = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+                self._add(tensor.untyped_storage())
         return output
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self._live:
             self._live[key] = storage.nbytes()
-            self._now += storage.nbytes()
-            self.peak = max(self.peak, self._now)
-            weakref.finalize(storage, self._forget, key)
+            self._current += storage.nbytes()
+            self.peak = max(self.peak, self._current)
+            weakref.finalize(storage, self._remove, key)
 
-    def _forget(self, key: int) -> None:
-        self._now -= self._live.pop(key)
+    def _remove(self, key: int) -> None:
+        self._current -= self._live.pop(key)
 
 
-def activation_bytes(build: Callable[[], nn.Module], side: int) -> float:
-    """Peak bytes of float32 activations per pixel of a forward pass without gradients, for frames of `side` pixels.
+def activation_bytes_per_pixel(build: Callable[[], nn.Module], side: int) -> float:
+    """Peak bytes of float32 activations per input pixel of a forward pass without gradients, for an
+    input of `side` x `side` pixels.
 
-    The network is built on the meta device, where tensors have shapes and no memory. What a backend needs beside the
-    tensors, such as copies in another layout, is not in it.
+    Memory that a backend needs beside the tensors, such as copies in another layout, is not
+    counted.
     """
     with torch.device("meta"), torch.inference_mode():
         network = build().eval()
-        with _LivePeak() as live:
+        with _PeakMemory() as memory:
             network(torch.empty(1, 3, side, side))
-    return float(live.peak / side**2)
+    return float(memory.peak / side**2)

@@ -1,28 +1,37 @@
-"""Restormer: efficient transformer for high-resolution image restoration (Zamir et al., 2022, arXiv:2111.09881), in a
-small form.
+"""Restormer: efficient transformer for high-resolution image restoration (Zamir et al., 2022,
+arXiv:2111.09881), in a small form.
 
-Attention between channels, not pixels: each channel's new value is a mixture of all, weighed by how alike their maps
-are over the frame, so that cost grows with the number of pixels and not with its square. A gated feed-forward network
-follows. Three halvings by pixel unshuffle, three doublings by pixel shuffle, a refinement at full size, the result
-added to the input.
-Shapes: B batch, C features, N heads, D = C / N features of a head, H W pixels, which must be multiples of 8.
+Self-attention across channels instead of pixels: each output channel is a mixture of all channels,
+weighted by the cosine similarity of their feature maps over the image, so that the cost is linear
+in the number of pixels. A gated feed-forward network follows. Pixel unshuffle downsamples three
+times, pixel shuffle upsamples three times, refinement blocks follow at full size, and the result is
+added to the input. Layers are named as in swz30/Restormer (`LayerNorm_type="WithBias"`). Shapes: B
+batch, C features, N heads, D = C / N features of a head, H W pixels, which must be multiples of 8.
 
 Differs from the paper:
-- Small by default: width 24 for 48, and half the blocks. `depth` stands for the paper's lists: (2, 3, 3) times `depth`
-  blocks at each level, both ways, 4 times at the deepest, 2 times for refinement; 2 gives the paper's.
-- Heads 1, 2, 4 and 8 from the top down as in the paper; `width` is any even number.
+- Small by default: width 24 instead of 48, and half the blocks. `depth` replaces the paper's lists:
+  (2, 3, 3) times `depth` blocks at each level of the encoder and the decoder, 4 times at the
+  deepest, 2 times for refinement; 2 is the paper's.
+- Heads 1, 2, 4 and 8 from full size down as in the paper; `width` is any even number.
 
 Checked against: width 48 and depth 2 have 26.1 M parameters.
 """
 
-from typing import Any
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import gelu, pad
 
 from denoisenets.contract import Contract, pyramid_contract
-from denoisenets.layers import CELLS, ChannelNorm, FrameMean, conv1x1, initialise, over_cells
+from denoisenets.layers import (
+    CELLS,
+    GlobalAveragePool,
+    LayerNorm2d,
+    average_neighbouring_cells,
+    conv1x1,
+    initialise,
+)
 
 _LEVELS = 3
 _BLOCKS = (2, 3, 3)
@@ -30,138 +39,191 @@ _EXPANSION = 2.66
 
 
 def contract(*, depth: int, **_: object) -> Contract:
-    """Each block has two depthwise 3x3 convolutions; there is one more at each change of size, and one at each end."""
+    """Each block has two depthwise 3x3 convolutions; each change of size has one more, and so has
+    each end.
+    """
     fine = sum(2 * 2 * count * depth * 2**level for level, count in enumerate(_BLOCKS))
-    between = sum(2**level + 2 ** (level + 1) for level in range(_LEVELS))
+    resampling = sum(2**level + 2 ** (level + 1) for level in range(_LEVELS))
     blocks = pyramid_contract(levels=_LEVELS, fine=0, deepest=2 * 4 * depth)
     refinement = 2 * 2 * depth
-    radius = blocks.receptive_radius + fine + between + refinement + 2
+    radius = blocks.receptive_radius + fine + resampling + refinement + 2
     return Contract(size=blocks.size, receptive_radius=radius, global_statistics=True)
 
 
-class ChannelAttention(nn.Module):
-    """Multi-Dconv head transposed attention of `channels` features at 1 / `scale` of the photo's sides."""
+def depthwise_conv3x3(channels: int) -> nn.Conv2d:
+    """A 3x3 convolution of each channel by itself."""
+    return nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=False)
+
+
+def nested(name: str, module: nn.Module) -> nn.Sequential:
+    """A module as the child `name` of another one, as the reference nests it."""
+    return nn.Sequential(OrderedDict([(name, module)]))
+
+
+def layer_norm(channels: int) -> nn.Sequential:
+    """Layer normalisation over the channels of each pixel."""
+    return nested("body", LayerNorm2d(channels))
+
+
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3x3 convolution without bias that preserves height and width."""
+    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+
+
+def downsample(channels: int) -> nn.Sequential:
+    """(B, C, H, W) -> (B, C/2, H, W) -> (B, 2C, H/2, W/2)."""
+    convolution = conv3x3(channels, channels // 2)
+    return nested("body", nn.Sequential(convolution, nn.PixelUnshuffle(2)))
+
+
+def upsample(channels: int) -> nn.Sequential:
+    """(B, C, H, W) -> (B, 2C, H, W) -> (B, C/2, 2H, 2W)."""
+    convolution = conv3x3(channels, 2 * channels)
+    return nested("body", nn.Sequential(convolution, nn.PixelShuffle(2)))
+
+
+class Attention(nn.Module):
+    """Multi-Dconv head transposed attention of `channels` features at 1 / `scale` of the photo's
+    sides.
+    """
 
     def __init__(self, channels: int, heads: int, scale: int) -> None:
         super().__init__()
         self.heads = heads
-        self.mean = FrameMean(scale)
+        self.pool = GlobalAveragePool(scale)
+        """Holds the window of local statistics; attention computes its own sums."""
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.ask = nn.Sequential(
-            conv1x1(channels, 3 * channels, bias=False),
-            nn.Conv2d(3 * channels, 3 * channels, kernel_size=3, padding=1, groups=3 * channels, bias=False),
-        )
-        self.answer = conv1x1(channels, channels, bias=False)
+        self.qkv = conv1x1(channels, 3 * channels, bias=False)
+        self.qkv_dwconv = depthwise_conv3x3(3 * channels)
+        self.project_out = conv1x1(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        query, key, value = self.ask(x).chunk(3, dim=1)
-        mixed = self._over_frame(query, key, value) if self.mean.window is None else self._over_cells(query, key, value)
-        out: Tensor = self.answer(mixed)
+        query, key, value = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
+        attended = (
+            self._global_attention(query, key, value)
+            if self.pool.window is None
+            else self._local_attention(query, key, value, self.pool.window)
+        )
+        out: Tensor = self.project_out(attended)
         return out
 
-    def _over_frame(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _global_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         batch, channels, height, width = value.shape
         query, key, value = (
-            t.reshape(batch, self.heads, channels // self.heads, height * width) for t in (query, key, value)
+            t.reshape(batch, self.heads, channels // self.heads, height * width)
+            for t in (query, key, value)
         )
         products = query @ key.transpose(-2, -1)  # (B, N, D, HW), (B, N, HW, D) -> (B, N, D, D)
-        alike = self._alike(products, query.square().sum(-1), key.square().sum(-1))
-        return (alike.to(value.dtype) @ value).reshape(batch, channels, height, width)
+        weights = self._attention_weights(products, query.square().sum(-1), key.square().sum(-1))
+        return (weights.to(value.dtype) @ value).reshape(batch, channels, height, width)
 
-    def _alike(self, products: Tensor, of_queries: Tensor, of_keys: Tensor) -> Tensor:
-        """The softmax of cosines times the temperature, from products (..., D, D) and sums of squares (..., D)."""
-        lengths = of_queries.float().unsqueeze(-1) * of_keys.float().unsqueeze(-2)
+    def _attention_weights(
+        self, products: Tensor, query_squares: Tensor, key_squares: Tensor
+    ) -> Tensor:
+        """The softmax of cosines times the temperature, (..., D, D), from products, (..., D, D),
+        and sums of squares, (..., D).
+        """
+        lengths = query_squares.float().unsqueeze(-1) * key_squares.float().unsqueeze(-2)
         cosines = products.float() * lengths.clamp_min(1e-24).rsqrt()
         return (cosines * self.temperature).softmax(dim=-1)
 
-    def _over_cells(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """As over the frame, but alike within a window of the photo; the weights are interpolated between cells."""
-        assert self.mean.window is not None
-        cell = self.mean.window // CELLS // self.mean.scale
-        batch, (height, width) = len(value), value.shape[-2:]
+    def _local_attention(self, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+        """Attention with weights from a window around each cell, interpolated between cells."""
+        cell = window // CELLS // self.pool.scale
+        height, width = value.shape[-2:]
         down, right = -height % cell, -width % cell
-        query, key = (self._cells(pad(t, (0, right, 0, down)), cell) for t in (query, key))  # (B, h, w, N, D, cell * cell)
-        rows, columns = query.shape[1:3]
-
-        def windowed(sums: Tensor) -> Tensor:
-            flat = sums.float().reshape(batch, rows, columns, -1).permute(0, 3, 1, 2)  # (B, ..., h, w)
-            return over_cells(flat).permute(0, 2, 3, 1).reshape(sums.shape)
-
-        products = windowed(query @ key.transpose(-2, -1))  # (B, h, w, N, D, D)
-        squares = [windowed(t.square().sum(-1)) for t in (query, key)]
-        alike = self._alike(products, *squares).to(value.dtype)
+        query, key = (
+            self._to_cells(pad(t, (0, right, 0, down)), cell) for t in (query, key)
+        )  # (B, h, w, N, D, cell * cell)
+        products = self._window_sums(query @ key.transpose(-2, -1))  # (B, h, w, N, D, D)
+        squares = [self._window_sums(t.square().sum(-1)) for t in (query, key)]
+        weights = self._attention_weights(products, *squares).to(value.dtype)
         if cell == 1:
-            return self._uncells(alike @ self._cells(value, 1), 1)
-        # Between the centres of four cells all four have a say; at the border the outermost cells go on.
+            return self._from_cells(weights @ self._to_cells(value, 1), 1)
         half = cell // 2
         shifted = pad(value, (half, right + half, half, down + half))
-        blocks = self._cells(shifted, cell)  # (B, h + 1, w + 1, N, D, cell * cell)
-        edged = torch.cat([alike[:, :1], alike, alike[:, -1:]], dim=1)
-        edged = torch.cat([edged[:, :, :1], edged, edged[:, :, -1:]], dim=2)
-        ramp = (torch.arange(cell, device=value.device, dtype=value.dtype) + 0.5) / cell
-        mixed = torch.zeros_like(blocks)
-        for lower, of_row in enumerate((1 - ramp, ramp)):
-            for later, of_column in enumerate((1 - ramp, ramp)):
-                weights = (of_row[:, None] * of_column[None, :]).flatten()  # (cell * cell,)
-                corner = edged[:, lower : lower + rows + 1, later : later + columns + 1]
-                mixed = mixed + (corner @ blocks) * weights
-        return self._uncells(mixed, cell)[..., half : half + height, half : half + width]
+        attended = self._interpolated_product(weights, self._to_cells(shifted, cell), cell)
+        out = self._from_cells(attended, cell)
+        return out[..., half : half + height, half : half + width]
 
-    def _cells(self, x: Tensor, cell: int) -> Tensor:
+    def _window_sums(self, sums: Tensor) -> Tensor:
+        """Sums per cell averaged over neighbouring cells: (B, h, w, ...) -> (B, h, w, ...)."""
+        batch, rows, columns = sums.shape[:3]
+        flat = sums.float().reshape(batch, rows, columns, -1).permute(0, 3, 1, 2)  # (B, ..., h, w)
+        return average_neighbouring_cells(flat).permute(0, 2, 3, 1).reshape(sums.shape)
+
+    def _interpolated_product(self, weights: Tensor, blocks: Tensor, cell: int) -> Tensor:
+        """Attention weights, interpolated bilinearly between cell centres, times the values.
+
+        `weights` is (B, h, w, N, D, D), one per cell. `blocks`, (B, h + 1, w + 1, N, D, cell *
+        cell), are the values between the centres of four cells; beyond the outermost centres the
+        outermost weights are repeated.
+        """
+        rows, columns = weights.shape[1:3]
+        padded = torch.cat([weights[:, :1], weights, weights[:, -1:]], dim=1)
+        padded = torch.cat([padded[:, :, :1], padded, padded[:, :, -1:]], dim=2)
+        ramp = (torch.arange(cell, device=blocks.device, dtype=blocks.dtype) + 0.5) / cell
+        attended = torch.zeros_like(blocks)
+        for row, row_ramp in enumerate((1 - ramp, ramp)):
+            for column, column_ramp in enumerate((1 - ramp, ramp)):
+                bilinear = (row_ramp[:, None] * column_ramp[None, :]).flatten()  # (cell * cell,)
+                corner = padded[:, row : row + rows + 1, column : column + columns + 1]
+                attended = attended + (corner @ blocks) * bilinear
+        return attended
+
+    def _to_cells(self, x: Tensor, cell: int) -> Tensor:
         """(B, C, H, W) -> (B, H / cell, W / cell, N, D, cell * cell)."""
         batch, channels, height, width = x.shape
-        x = x.reshape(batch, self.heads, channels // self.heads, height // cell, cell, width // cell, cell)
+        x = x.reshape(
+            batch, self.heads, channels // self.heads, height // cell, cell, width // cell, cell
+        )
         return x.permute(0, 3, 5, 1, 2, 4, 6).flatten(-2)
 
-    def _uncells(self, x: Tensor, cell: int) -> Tensor:
-        """The inverse of `_cells`."""
+    def _from_cells(self, x: Tensor, cell: int) -> Tensor:
+        """The inverse of `_to_cells`."""
         batch, rows, columns, heads, depth, _ = x.shape
         x = x.reshape(batch, rows, columns, heads, depth, cell, cell).permute(0, 3, 4, 1, 5, 2, 6)
         return x.reshape(batch, heads * depth, rows * cell, columns * cell)
 
 
-class GatedFeedForward(nn.Module):
-    """Gated-Dconv feed-forward network: one half, through a GELU, times the other."""
+class FeedForward(nn.Module):
+    """Gated-Dconv feed-forward network: GELU of one half of the channels times the other."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = int(channels * _EXPANSION)
-        self.widen = nn.Sequential(
-            conv1x1(channels, 2 * hidden, bias=False),
-            nn.Conv2d(2 * hidden, 2 * hidden, kernel_size=3, padding=1, groups=2 * hidden, bias=False),
-        )
-        self.narrow = conv1x1(hidden, channels, bias=False)
+        self.project_in = conv1x1(channels, 2 * hidden, bias=False)
+        self.dwconv = depthwise_conv3x3(2 * hidden)
+        self.project_out = conv1x1(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        a, b = self.widen(x).chunk(2, dim=1)
-        out: Tensor = self.narrow(gelu(a) * b)
+        a, b = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        out: Tensor = self.project_out(gelu(a) * b)
         return out
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """One transformer block of `channels` features at 1 / `scale` of the photo's sides."""
 
     def __init__(self, channels: int, heads: int, scale: int) -> None:
         super().__init__()
-        self.attend = nn.Sequential(ChannelNorm(channels), ChannelAttention(channels, heads, scale))
-        self.feed = nn.Sequential(ChannelNorm(channels), GatedFeedForward(channels))
+        self.norm1 = layer_norm(channels)
+        self.attn = Attention(channels, heads, scale)
+        self.norm2 = layer_norm(channels)
+        self.ffn = FeedForward(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        x = x.float()  # the sum over all blocks would lose what they add if autocast kept it in bfloat16
-        x = x + self.attend(x)
-        out: Tensor = x + self.feed(x)
+        x = x.float()  # in bfloat16 the sum over all blocks would lose small terms
+        x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.ffn(self.norm2(x))
         return out
-
-    def last_layers(self) -> list[Any]:
-        """The two layers whose outputs are added to what comes in."""
-        return [self.attend[1].answer, self.feed[1].narrow]
 
 
 class Restormer(nn.Module):
-    """`width` features at full size and twice as many after each halving; `depth` as in the file's header."""
+    """`width` features at full size, doubled by each halving; `depth` as in the module's header."""
 
     def __init__(self, *, width: int = 24, depth: int = 1) -> None:
         super().__init__()
@@ -169,33 +231,55 @@ class Restormer(nn.Module):
             raise ValueError(f"width must be an even number, got {width}")
 
         def blocks(features: int, level: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*[Block(features, 2**level, 2**level) for _ in range(count * depth)])
+            return nn.Sequential(
+                *[TransformerBlock(features, 2**level, 2**level) for _ in range(count * depth)]
+            )
 
-        features = [width * 2**level for level in range(_LEVELS + 1)]
-        # At full size what went down is joined to what comes up without narrowing it, as the paper has it.
-        rising = [2 * width, *features[1:-1]]
-        self.first = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
-        self.down = nn.ModuleList([blocks(features[level], level, _BLOCKS[level]) for level in range(_LEVELS)])
-        self.halve = nn.ModuleList([nn.Conv2d(f, f // 2, kernel_size=3, padding=1, bias=False) for f in features[:-1]])
-        self.deepest = blocks(features[-1], _LEVELS, 4)
-        self.widen = nn.ModuleList([nn.Conv2d(2 * f, 4 * f, kernel_size=3, padding=1, bias=False) for f in features[:-1]])
-        self.narrow = nn.ModuleList([nn.Identity(), *[conv1x1(2 * f, f, bias=False) for f in features[1:-1]]])
-        self.up = nn.ModuleList([blocks(rising[level], level, _BLOCKS[level]) for level in range(_LEVELS)])
-        self.refine = blocks(rising[0], 0, 2)
-        self.last = nn.Conv2d(rising[0], 3, kernel_size=3, padding=1, bias=False)
-        added = [layer for block in self.modules() if isinstance(block, Block) for layer in block.last_layers()]
-        initialise(self, added=[*added, self.last], rectified=False)
+        # The order of registration is the order in which `initialise` draws the weights.
+        self.patch_embed = nested("proj", conv3x3(3, width))
+        self.encoder_level1 = blocks(width, 0, _BLOCKS[0])
+        self.encoder_level2 = blocks(2 * width, 1, _BLOCKS[1])
+        self.encoder_level3 = blocks(4 * width, 2, _BLOCKS[2])
+        self.down1_2 = downsample(width)
+        self.down2_3 = downsample(2 * width)
+        self.down3_4 = downsample(4 * width)
+        self.latent = blocks(8 * width, _LEVELS, 4)
+        self.up2_1 = upsample(2 * width)
+        self.up3_2 = upsample(4 * width)
+        self.up4_3 = upsample(8 * width)
+        self.reduce_chan_level2 = conv1x1(4 * width, 2 * width, bias=False)
+        self.reduce_chan_level3 = conv1x1(8 * width, 4 * width, bias=False)
+        # At full size the concatenated channels are not reduced, as in the paper.
+        self.decoder_level1 = blocks(2 * width, 0, _BLOCKS[0])
+        self.decoder_level2 = blocks(2 * width, 1, _BLOCKS[1])
+        self.decoder_level3 = blocks(4 * width, 2, _BLOCKS[2])
+        self.refinement = blocks(2 * width, 0, 2)
+        self.output = conv3x3(2 * width, 3)
+        projections = [
+            module.project_out
+            for module in self.modules()
+            if isinstance(module, Attention | FeedForward)
+        ]
+        initialise(self, residual=[*projections, self.output], rectified=False)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""
-        x = self.first(noisy)
-        kept: list[Tensor] = []
-        for down, halve in zip(self.down, self.halve, strict=True):
-            kept.append(down(x))
-            x = pixel_unshuffle(halve(kept[-1]), 2)  # (B, C, H, W) -> (B, C/2, H, W) -> (B, 2C, H/2, W/2)
-        x = self.deepest(x)
-        for widen, narrow, up in zip(reversed(self.widen), reversed(self.narrow), reversed(self.up), strict=True):
-            joined = torch.cat([pixel_shuffle(widen(x), 2), kept.pop()], dim=1)  # (B, 2C, H/2, W/2) -> (B, 2C, H, W)
-            x = up(narrow(joined))
-        clean: Tensor = noisy + self.last(self.refine(x))
+        x = self.patch_embed(noisy)
+        skips: list[Tensor] = []
+        for encoder, down in (
+            (self.encoder_level1, self.down1_2),
+            (self.encoder_level2, self.down2_3),
+            (self.encoder_level3, self.down3_4),
+        ):
+            skips.append(encoder(x))
+            x = down(skips[-1])  # (B, C, H, W) -> (B, 2C, H/2, W/2)
+        x = self.latent(x)
+        for up, reduce, decoder in (
+            (self.up4_3, self.reduce_chan_level3, self.decoder_level3),
+            (self.up3_2, self.reduce_chan_level2, self.decoder_level2),
+            (self.up2_1, nn.Identity(), self.decoder_level1),
+        ):
+            joined = torch.cat([up(x), skips.pop()], dim=1)  # (B, 2C, H/2, W/2) -> (B, 2C, H, W)
+            x = decoder(reduce(joined))
+        clean: Tensor = noisy + self.output(self.refinement(x))
         return clean

@@ -1,3 +1,3 @@
-"""Degrain: train, tune and ship image-denoising networks on a Ray cluster."""
+"""Degrain trains, tunes and ships image-denoising networks on a Ray cluster."""
 
 __version__ = "0.1.0"

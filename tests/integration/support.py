@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import importlib.util
+import io
 import json
 import os
 import signal
@@ -15,16 +15,15 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from skimage import data as skimage_data
 
-from degrain import cli
+from degrain.cli.main import main
+from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
-from degrain.imaging.noise import ISO_LEVELS, photograph
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ["attic", "bench", "cliff", "delta", "eagle"]
@@ -57,22 +56,14 @@ def empty_store() -> bytes:
 
 
 def write_tracking(folder: Path, artifacts: str = "mlartifacts") -> Path:
-    """An `mlflow.yaml` with a store of its own in `folder`, and no demand on a model but to be the best."""
+    """An `mlflow.yaml` with a store of its own in `folder`, and no demand on a model but to be the
+    best.
+    """
     file = folder / "mlflow.yaml"
     if not (folder / "mlflow.db").exists():
         (folder / "mlflow.db").write_bytes(empty_store())
     file.write_text(f"artifacts: {artifacts}\npromotion:\n  must_beat: []\n")
     return file
-
-
-def pipeline(name: str) -> ModuleType:
-    """A pipeline script as a module."""
-    spec = importlib.util.spec_from_file_location(f"pipeline_{name}", ROOT / "pipelines" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -85,20 +76,57 @@ class Outcome:
     summary: dict
 
 
-def run_here(name: str, argv: Sequence[object], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Outcome:
-    """Run a pipeline in this process, on the cluster that the tests share."""
-    module = pipeline(name)
-    summary = tmp_path / f"{name}-summary.json"
+def run_here(name: str, argv: Sequence[object], folder: Path) -> Outcome:
+    """Run a command in this process, on the cluster that the tests share."""
+    summary = folder / f"{name}-summary.json"
     summary.unlink(missing_ok=True)
-    capsys.readouterr()
-    try:
-        # An argument given twice has its last value: what a test gives comes last.
-        status = cli.run(module.main, module.arguments(), ["--summary", str(summary), *map(str, argv)])
-    except SystemExit as left:
-        status = int(left.code or 0)
-    said = capsys.readouterr()
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            # An option given twice has its last value: those of the test come last.
+            status = main([name, "--summary", str(summary), *map(str, argv)])
+        except SystemExit as left:
+            status = int(left.code or 0)
     found = json.loads(summary.read_text()) if summary.exists() else {}
-    return Outcome(status, said.out, said.err, found)
+    return Outcome(status, out.getvalue(), err.getvalue(), found)
+
+
+class Promises:
+    """The promises that one long scenario keeps or breaks, each a test of its own.
+
+    The scenario runs once, in a fixture; each step is a `with promises.keep(NAME)` block. A step
+    that fails ends the scenario, and the tests of the later steps fail as not reached.
+    """
+
+    def __init__(self) -> None:
+        self._outcomes: dict[str, BaseException | None] = {}
+
+    @contextlib.contextmanager
+    def keep(self, name: str) -> Iterator[None]:
+        """Record whether the block succeeds."""
+        try:
+            yield
+        except BaseException as error:
+            self._outcomes[name] = error
+            raise
+        self._outcomes[name] = None
+
+    @contextlib.contextmanager
+    def scenario(self) -> Iterator[None]:
+        """The whole scenario; its error is raised by the test of the step that failed."""
+        try:
+            yield
+        except Exception:
+            if not any(self._outcomes.values()):
+                raise
+
+    def check(self, name: str) -> None:
+        """Raise the error of a step, or fail if it was not reached."""
+        if name not in self._outcomes:
+            pytest.fail(f"the scenario did not reach '{name}'")
+        error = self._outcomes[name]
+        if error is not None:
+            raise error
 
 
 def start_pipeline(
@@ -179,13 +207,32 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     credentials = [{"accessKey": "tester", "secretKey": "tester-secret"}]
     config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [{"name": "tester", "credentials": credentials, "actions": actions}]}))
+    config.write_text(
+        json.dumps(
+            {"identities": [{"name": "tester", "credentials": credentials, "actions": actions}]}
+        )
+    )
     s3, master, volume, filer, *grpc = free_ports(8)
-    command = [str(Path(sys.executable).parent / "weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3"]
-    command += [f"-s3.port={s3}", f"-s3.port.grpc={grpc[0]}", f"-s3.config={config}", "-volume.max=20"]
+    command = [
+        str(Path(sys.executable).parent / "weed"),
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-s3",
+    ]
+    command += [
+        f"-s3.port={s3}",
+        f"-s3.port.grpc={grpc[0]}",
+        f"-s3.config={config}",
+        "-volume.max=400",
+    ]
     # Servers that nobody asked for, on ports that two of ours would both want.
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
-    command += [f"-master.port={master}", f"-master.port.grpc={grpc[1]}", "-master.volumeSizeLimitMB=64"]
+    command += [
+        f"-master.port={master}",
+        f"-master.port.grpc={grpc[1]}",
+        "-master.volumeSizeLimitMB=64",
+    ]
     command += [f"-volume.port={volume}", f"-volume.port.grpc={grpc[2]}"]
     command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}"]
     server = S3Server(f"http://127.0.0.1:{s3}", command, folder)

@@ -1,4 +1,6 @@
-"""Ingest that is killed, and a bucket that goes away for a while: the next run ends as an undisturbed one would have."""
+"""Ingest that is killed, and a bucket that goes away for a while: the next run ends as an
+undisturbed one would have.
+"""
 
 import os
 import random
@@ -13,10 +15,9 @@ import psutil
 import pytest
 from integration.support import TEMPLATES, run_here, s3_server, start_pipeline, write_pairs
 
-from degrain import cli
-from degrain.data.patches import PatchSet
 from degrain.errors import UserError
-from degrain.storage import Storage
+from degrain.patchsets.patch_set import PatchSet
+from degrain.storage.location import Storage
 
 pytestmark = pytest.mark.ray
 MANY = [f"scene{n:02}" for n in range(40)]
@@ -59,7 +60,10 @@ class Reader:
             except UserError as error:
                 self.complaints.append(str(error))
                 continue
-            if read != patch_set.manifest.patches() or len(patch_set.catalog) != patch_set.manifest.pairs:
+            if (
+                read != patch_set.manifest.patches()
+                or len(patch_set.catalog) != patch_set.manifest.pairs
+            ):
                 self.complaints.append(f"{read} patches instead of {patch_set.manifest.patches()}")
 
 
@@ -76,12 +80,14 @@ def kill_family(pid: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_ingest_killed_at_any_moment_is_finished_by_the_next(
-    ray_cluster: None, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None,
+    seed: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
     corpus = write_pairs(tmp_path / "photos", MANY, side=160)
     out = tmp_path / "out"
-    undisturbed = run_here("ingest", arguments(corpus, tmp_path / "other"), capsys, tmp_path)
+    undisturbed = run_here("ingest", arguments(corpus, tmp_path / "other"), tmp_path)
     after = random.Random(seed).randrange(1, len(MANY))
     running = start_pipeline("ingest", arguments(corpus, out), {"RAY_ADDRESS": ""})
     with Reader(str(out)) as reader:
@@ -94,7 +100,7 @@ def test_an_ingest_killed_at_any_moment_is_finished_by_the_next(
         kill_family(running.pid)
         running.communicate()
         cut = {p.name for p in (out / "shards").glob("*.json")}
-        again = run_here("ingest", arguments(corpus, out), capsys, tmp_path)
+        again = run_here("ingest", arguments(corpus, out), tmp_path)
         time.sleep(0.2)
     assert again.status == 0, again.err
     assert again.summary["version"] == undisturbed.summary["version"]
@@ -104,11 +110,12 @@ def test_an_ingest_killed_at_any_moment_is_finished_by_the_next(
 
 
 def test_a_server_that_goes_away_costs_a_retry_and_not_the_job(
-    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
     corpus = write_pairs(tmp_path / "photos", MANY, side=160)
-    expected = run_here("ingest", arguments(corpus, tmp_path / "local"), capsys, tmp_path)
+    expected = run_here("ingest", arguments(corpus, tmp_path / "local"), tmp_path)
     with s3_server(tmp_path / "weed") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -120,7 +127,9 @@ def test_a_server_that_goes_away_costs_a_retry_and_not_the_job(
         def outage() -> None:
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
-                listed = client.list_objects_v2(Bucket="photos", Prefix="out/shards/").get("KeyCount", 0)
+                listed = client.list_objects_v2(Bucket="photos", Prefix="out/shards/").get(
+                    "KeyCount", 0
+                )
                 if listed >= 4:
                     break
             server.kill()
@@ -129,39 +138,51 @@ def test_a_server_that_goes_away_costs_a_retry_and_not_the_job(
 
         breaking = threading.Thread(target=outage)
         breaking.start()
-        done = run_here("ingest", arguments("s3://photos/in", "s3://photos/out"), capsys, tmp_path)
+        done = run_here("ingest", arguments("s3://photos/in", "s3://photos/out"), tmp_path)
         breaking.join()
         assert server.kills == 1
         assert done.status == 0, done.err
         assert done.summary["version"] == expected.summary["version"]
         patch_set = PatchSet.open("s3://photos/out", Storage.from_environment())
-        assert sum(len(patch_set.read_shard(s)[0]) for s in patch_set.manifest.shards) == done.summary["patches"]
+        assert (
+            sum(len(patch_set.read_shard(s)[0]) for s in patch_set.manifest.shards)
+            == done.summary["patches"]
+        )
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_set(
-    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A file system of four megabytes, where the tests may mount one."""
     import subprocess
 
-    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], capture_output=True
+    )
     if mounted.returncode != 0:
         pytest.skip("no permission to mount a small file system")
     try:
         corpus = write_pairs(tmp_path / "photos", MANY[:5], side=160)
-        first = run_here("ingest", arguments(corpus, small / "out"), capsys, tmp_path)
+        first = run_here("ingest", arguments(corpus, small / "out"), tmp_path)
         assert first.status == 0, first.err
         write_pairs(tmp_path / "photos", MANY, side=160)
-        full = run_here("ingest", arguments(corpus, small / "out"), capsys, tmp_path)
+        full = run_here("ingest", arguments(corpus, small / "out"), tmp_path)
         assert full.status == 1
         assert len(full.err.splitlines()) == 1
         assert "No space left on device" in full.err
         assert not list(small.rglob("*.part"))
-        assert PatchSet.open(str(small / "out"), Storage()).manifest.version == first.summary["version"]
-        assert np.sum([row.patches for row in PatchSet.open(str(small / "out"), Storage()).catalog]) > 0
+        assert (
+            PatchSet.open(str(small / "out"), Storage()).manifest.version
+            == first.summary["version"]
+        )
+        assert (
+            np.sum([row.patches for row in PatchSet.open(str(small / "out"), Storage()).catalog])
+            > 0
+        )
     finally:
         subprocess.run(["umount", str(small)], check=True)
     shutil.rmtree(small)

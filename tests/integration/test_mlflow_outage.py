@@ -15,9 +15,9 @@ import pytest
 from integration.support import empty_store, free_ports
 from mlflow.entities import Metric
 
-from degrain.storage import Storage
+from degrain.storage.location import Storage
 from degrain.tracking.config import TrackingConfig
-from degrain.tracking.outbox import Outbox
+from degrain.tracking.metric_journal import MetricJournal
 from degrain.tracking.runs import Tracker
 
 OUTAGE_SECONDS = 20
@@ -34,13 +34,36 @@ class MlflowServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        command += [
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{self.folder / 'mlflow.db'}",
+        ]
         command += ["--artifacts-destination", str(self.folder / "mlartifacts")]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env=environment, start_new_session=True
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=environment,
+                start_new_session=True,
             )
 
     def wait(self) -> None:
@@ -84,9 +107,9 @@ def test_metrics_of_an_outage_arrive_with_their_own_steps_and_times(
 ) -> None:
     said: list[str] = []
     handed: list[tuple[int, int]] = []
-    slowest = 0.0
+    during_outage = 0
     with tracker.run("training", "training") as run:
-        with Outbox(run, Storage().locate(tmp_path / "unsent"), said.append) as outbox:
+        with MetricJournal(run, Storage().locate(tmp_path / "unsent"), said.append) as journal:
             began = time.monotonic()
             killed = started = False
             while (now := time.monotonic() - began) < OUTAGE_SECONDS + 12:
@@ -97,27 +120,29 @@ def test_metrics_of_an_outage_arrive_with_their_own_steps_and_times(
                     server.start()
                     started = True
                 step, before = len(handed), time.time()
-                outbox.metrics({"loss": 1 / (step + 1)}, step)
+                journal.metrics({"loss": 1 / (step + 1)}, step)
                 if step % 20 == 0:
-                    outbox.files({f"{step:04}.png": b"picture"}, "samples")
-                slowest = max(slowest, time.time() - before)
+                    journal.files({f"{step:04}.png": b"picture"}, "samples")
+                during_outage += killed and not started
                 handed.append((step, int(before * 1000)))
                 time.sleep(0.2)
         logged = tracker.client.get_metric_history(run.id, "loss")
         pictures = [file.path for file in tracker.client.list_artifacts(run.id, "samples")]
     logged.sort(key=lambda m: m.step)
-    assert slowest < 0.1
+    assert during_outage > OUTAGE_SECONDS, "training waited for the server"
     assert [m.step for m in logged] == [step for step, _ in handed]
     assert all(0 <= m.timestamp - at < 100 for m, (_, at) in zip(logged, handed, strict=True))
     assert [m.value for m in logged] == pytest.approx([1 / (step + 1) for step, _ in handed])
     assert pictures == [f"samples/{step:04}.png" for step, _ in handed if step % 20 == 0]
-    assert said[0].startswith("the MLflow server does not answer; training goes on, ")
-    assert said[-1].startswith("the MLflow server is back after ")
+    assert said[0].startswith("the MLflow server does not answer; training continues, ")
+    assert said[-1].startswith("the MLflow server answers again after ")
     assert not (tmp_path / "unsent").exists()
     assert tracker.client.get_run(run.id).info.status == "FINISHED"
 
 
-def test_a_model_is_registered_though_the_server_is_away(server: MlflowServer, tracker: Tracker, tmp_path: Path) -> None:
+def test_a_model_is_registered_though_the_server_is_away(
+    server: MlflowServer, tracker: Tracker, tmp_path: Path
+) -> None:
     (tmp_path / "weights").write_bytes(b"weights")
     name = tracker.config.model
     with tracker.run("training", "training") as run:
@@ -132,9 +157,15 @@ def test_a_model_is_registered_though_the_server_is_away(server: MlflowServer, t
         later = threading.Timer(5, server.start)
         later.start()
         tracker.client.create_registered_model(name)
-        version = tracker.client.create_model_version(name, source=f"{run.artifact_uri}/model", run_id=run.id).version
+        version = tracker.client.create_model_version(
+            name, source=f"{run.artifact_uri}/model", run_id=run.id
+        ).version
         run.log([Metric("loss", 0.5, 1234, 7)])
         later.join()
-    assert [file.path for file in tracker.client.list_artifacts(run.id, "model")] == ["model/weights"]
+    assert [file.path for file in tracker.client.list_artifacts(run.id, "model")] == [
+        "model/weights"
+    ]
     assert tracker.client.get_model_version(name, version).run_id == run.id
-    assert [(m.timestamp, m.step) for m in tracker.client.get_metric_history(run.id, "loss")] == [(1234, 7)]
+    assert [(m.timestamp, m.step) for m in tracker.client.get_metric_history(run.id, "loss")] == [
+        (1234, 7)
+    ]

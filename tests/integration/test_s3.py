@@ -1,45 +1,39 @@
-"""Everything over a real S3 server: ingest from and to it, train from it, artifacts in it, the lock, its absence."""
+"""Everything over a real S3 server: ingest from and to it, train from it, artifacts in it, the
+lock, its absence.
+"""
 
-import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 import torch
-from integration.support import SCENES, TEMPLATES, S3Server, free_ports, run_here, s3_server, write_pairs, write_tracking
+from integration.support import (
+    SCENES,
+    TEMPLATES,
+    S3Server,
+    free_ports,
+    run_here,
+    s3_server,
+    write_pairs,
+    write_tracking,
+)
 
-from degrain import cli, locking
-from degrain.data.corpora import CorpusOptions
-from degrain.data.ingest import IngestConfig, ingest
-from degrain.data.loader import BatchLoader, BatchPlan
-from degrain.data.order import Windowed
-from degrain.data.patches import PatchGeometry
-from degrain.data.resident import make_resident, make_streamed
-from degrain.data.streamed import StreamedPatches
-from degrain.errors import JobFailedError
-from degrain.storage import Storage
+from degrain import cluster
+from degrain.corpora.config import CorpusOptions
+from degrain.loading.batches import BatchLoader, BatchPlan
+from degrain.loading.order import Windowed
+from degrain.loading.resident import make_resident, make_streamed
+from degrain.loading.streamed import StreamedPatches
+from degrain.patchsets.geometry import PatchGeometry
+from degrain.patchsets.ingest.config import IngestConfig
+from degrain.patchsets.ingest.run import ingest
+from degrain.storage.location import Storage
+from degrain.tracking.client import connect
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.registry import load_registered
-from degrain.tracking.runs import connect
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("weed")) as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    name = f"test-{abs(hash(request.node.name)) % 10**8}"
-    Storage.from_environment().s3_client().create_bucket(Bucket=name)
-    return name
 
 
 def upload(folder: Path, bucket: str, prefix: str) -> None:
@@ -53,35 +47,61 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     ray_cluster: None,
     bucket: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
     corpus = write_pairs(tmp_path / "photos", SCENES)
     upload(corpus, bucket, "a corpus")
     argv = ["--corpus", f"pairs=s3://{bucket}/a corpus", "--patch-size", 32, *TEMPLATES]
-    remote = run_here("ingest", [*argv, "--out", f"s3://{bucket}/patches"], capsys, tmp_path)
+    remote = run_here("ingest", [*argv, "--out", f"s3://{bucket}/patches"], tmp_path)
     assert remote.status == 0, remote.err
     assert remote.summary["uri"] == f"s3://{bucket}/patches/{remote.summary['version']}"
-    again = run_here("ingest", [*argv, "--out", f"s3://{bucket}/patches"], capsys, tmp_path)
+    again = run_here("ingest", [*argv, "--out", f"s3://{bucket}/patches"], tmp_path)
     assert again.summary["reused"] is True
     local = run_here(
         "ingest",
         ["--corpus", f"pairs={corpus}", "--out", tmp_path / "p", "--patch-size", 32, *TEMPLATES],
-        capsys,
         tmp_path,
     )
-    assert local.summary["version"] == remote.summary["version"], "the version depends on content, not on place"
+    assert local.summary["version"] == remote.summary["version"], (
+        "the version depends on content, not on place"
+    )
 
     tracking = write_tracking(tmp_path, artifacts=f"s3://{bucket}/artifacts")
-    argv = ["--data", f"s3://{bucket}/patches", "--out", f"s3://{bucket}/a report", "--mlflow", tracking]
-    explored = run_here("explore", argv, capsys, tmp_path)
+    argv = [
+        "--data",
+        f"s3://{bucket}/patches",
+        "--out",
+        f"s3://{bucket}/a report",
+        "--mlflow",
+        tracking,
+    ]
+    explored = run_here("explore", argv, tmp_path)
     assert explored.status == 0, explored.err
     page = Storage.from_environment().locate(f"s3://{bucket}/a report/report.html").read_bytes()
     assert page.startswith(b"<!DOCTYPE html>")
-    options = ["--data", f"s3://{bucket}/patches", "--mlflow", tracking, "--out", f"s3://{bucket}/runs"]
-    smoke = ["--models", "red10", "--trials", 1, "--steps", 4, "--refit-steps", 4, "--batch-size", 2, "--crop", 24]
-    done = run_here("tune", [*options, *smoke], capsys, tmp_path)
+    options = [
+        "--data",
+        f"s3://{bucket}/patches",
+        "--mlflow",
+        tracking,
+        "--out",
+        f"s3://{bucket}/runs",
+    ]
+    smoke = [
+        "--models",
+        "red10",
+        "--trials",
+        1,
+        "--steps",
+        4,
+        "--refit-steps",
+        4,
+        "--batch-size",
+        2,
+        "--crop",
+        24,
+    ]
+    done = run_here("tune", [*options, *smoke], tmp_path)
     assert done.status == 0, done.err
     keys = [
         entry["Key"]
@@ -97,39 +117,21 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     denoiser, _ = load_registered(client, "models:/degrain-denoiser@champion")
     assert denoiser.parameters > 0
     argv = [f"s3://{bucket}/a corpus/noisy", "--out", f"s3://{bucket}/clean", "--mlflow", tracking]
-    applied = run_here("denoise", argv, capsys, tmp_path)
+    applied = run_here("denoise", argv, tmp_path)
     assert applied.summary["files"] == len(SCENES), applied.err
 
 
-def test_the_lock_in_a_bucket_keeps_the_second_out_and_a_dead_one_is_taken_over(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage = Storage.from_environment()
-    lock = storage.locate(f"s3://{bucket}/retrain.lock")
-    with (
-        locking.only_one(lock, "retraining"),
-        pytest.raises(JobFailedError, match="another retraining is running"),
-        locking.only_one(lock, "retraining"),
-    ):
-        pytest.fail("two hold the lock")
-    with locking.only_one(lock, "retraining"):
-        pass
-    lock.write_bytes(json.dumps({"holder": "a dead one", "expires": time.time() - 1}).encode())
-    with locking.only_one(lock, "retraining"):
-        holder = json.loads(lock.read_bytes())
-        assert holder["expires"] > time.time()
-    assert not lock.exists()
-
-
 def test_wrong_credentials_and_missing_buckets_are_said(
-    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: pytest.fail("started Ray before looking"))
-    done = run_here("train", ["--data", "s3://no-such-bucket-here/x", "--steps", 1], capsys, tmp_path)
+    monkeypatch.setattr(
+        cluster, "start_ray", lambda: pytest.fail("started Ray before the input was checked")
+    )
+    done = run_here("train", ["--data", "s3://no-such-bucket-here/x", "--steps", 1], tmp_path)
     assert done.status == 2
-    assert "there is no such bucket" in done.err
+    assert "the bucket does not exist" in done.err
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    done = run_here("train", ["--data", f"s3://{bucket}/x", "--steps", 1], capsys, tmp_path)
+    done = run_here("train", ["--data", f"s3://{bucket}/x", "--steps", 1], tmp_path)
     assert done.status == 2
     assert "credentials are refused" in done.err
     assert len(done.err.splitlines()) == 1
@@ -137,14 +139,16 @@ def test_wrong_credentials_and_missing_buckets_are_said(
 
 @pytest.mark.parametrize("silent", [True, False])
 def test_an_endpoint_that_does_not_answer_is_said_within_20_seconds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, silent: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    silent: bool,
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0)) if silent else None
     port = listener.getsockname()[1] if listener else free_ports(1)[0]
     for name, value in S3Server(f"http://127.0.0.1:{port}", [], tmp_path).environment.items():
         monkeypatch.setenv(name, value)
     began = time.monotonic()
-    done = run_here("train", ["--data", "s3://bucket/patches", "--steps", 1], capsys, tmp_path)
+    done = run_here("train", ["--data", "s3://bucket/patches", "--steps", 1], tmp_path)
     assert time.monotonic() - began < 20
     assert done.status == 2
     assert len(done.err.splitlines()) == 1
@@ -165,17 +169,23 @@ def test_a_bucket_that_goes_away_while_it_is_streamed_from_delays_and_changes_no
         storage = Storage.from_environment()
         storage.s3_client().create_bucket(Bucket="patches")
         config = IngestConfig(
-            corpora=[f"pairs={corpus}"],
+            corpus=[f"pairs={corpus}"],
             out="s3://patches/set",
             geometry=PatchGeometry(patch_size=32, stride=32),
             options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
         )
-        patch_set = ingest(config, storage, start_ray=lambda: None).patch_set
+        patch_set = ingest(config, storage).patch_set
         whole = make_resident(patch_set, "train").patches()
         window = 4 * 2 * 32 * 32 * 3
         streamed = make_streamed(patch_set, "train", window).patches()
         assert isinstance(streamed, StreamedPatches)
-        plan = BatchPlan(seed=0, order=Windowed(seed=0, shards=streamed.shards, window=4), side=32, batch_size=4, crop=32)
+        plan = BatchPlan(
+            seed=0,
+            order=Windowed(seed=0, shards=streamed.shards, window=4),
+            side=32,
+            batch_size=4,
+            crop=32,
+        )
         steps = 3 * len(streamed) // 4
         expected = BatchLoader(whole, plan, device=torch.device("cpu"))
         got = BatchLoader(streamed, plan, device=torch.device("cpu"))

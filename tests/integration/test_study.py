@@ -1,126 +1,287 @@
 """Studies on the shared cluster: registry, promotion, denoising, retraining."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from integration.support import SCENES, TEMPLATES, run_here, write_pairs, write_tracking
+from integration.support import (
+    SCENES,
+    TEMPLATES,
+    Outcome,
+    run_here,
+    write_pairs,
+    write_tracking,
+)
 from mlflow import MlflowClient
 
-from degrain import cli
+from degrain.api import load_denoiser
+from degrain.corpora.config import CorpusOptions
 from degrain.imaging.codecs import decode
-from degrain.storage import Storage
+from degrain.patchsets.geometry import PatchGeometry
+from degrain.patchsets.ingest.config import IngestConfig
+from degrain.patchsets.patch_set import PatchSet
+from degrain.retraining import retrain
+from degrain.storage.lease import LeaseLostError
+from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.registry import load_registered
-from degrain.tracking.runs import connect
+from degrain.tracking.runs import Tracker, connect
+from degrain.tuning.config import StudyConfig
+from degrain.tuning.study import run_study
 
 pytestmark = pytest.mark.ray
-SMOKE = ["--models", "red10,mwcnn", "--trials", 2, "--steps", 8, "--refit-steps", 8, "--batch-size", 2, "--crop", 24]
+SMOKE = [
+    "--models",
+    "red10,mwcnn",
+    "--trials",
+    2,
+    "--steps",
+    8,
+    "--refit-steps",
+    8,
+    "--batch-size",
+    2,
+    "--crop",
+    24,
+]
 
 
 @pytest.fixture(autouse=True)
-def on_shared_cluster(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "start_ray", lambda *, verbose: None)
+def on_shared_cluster(ray_cluster: None) -> None:
+    """Commands join the cluster that the tests share."""
 
 
 def client_of(tracking: Path) -> MlflowClient:
     return connect(load_tracking_config(tracking), Storage())
 
 
-def test_a_study_tracks_compares_registers_and_its_champion_denoises(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    corpus = write_pairs(tmp_path / "photos", SCENES)
-    tracking = write_tracking(tmp_path)
-    ingest = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "patches", "--patch-size", 32, *TEMPLATES]
-    assert run_here("ingest", ingest, capsys, tmp_path).status == 0
-    options = ["--data", tmp_path / "patches", "--mlflow", tracking, "--out", tmp_path / "runs"]
-    done = run_here("tune", [*options, *SMOKE], capsys, tmp_path)
-    assert done.status == 0, done.err
-    assert len(done.out.splitlines()) <= 60
+@dataclass(frozen=True)
+class Study:
+    """A finished study, and where it left its parts."""
 
-    summary = done.summary
+    folder: Path
+    outcome: Outcome
+
+    @property
+    def tracking(self) -> Path:
+        return self.folder / "mlflow.yaml"
+
+    @property
+    def summary(self) -> dict:
+        return self.outcome.summary
+
+    @property
+    def version(self) -> str:
+        return json.loads((self.folder / "patches" / "current.json").read_text())["version"]
+
+
+@pytest.fixture(scope="module")
+def study(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A small study of two networks."""
+    folder = tmp_path_factory.mktemp("study")
+    corpus = write_pairs(folder / "photos", SCENES)
+    write_tracking(folder)
+    out = folder / "patches"
+    ingest = ["--corpus", f"pairs={corpus}", "--out", out, "--patch-size", 32, *TEMPLATES]
+    assert run_here("ingest", ingest, folder).status == 0
+    options = ["--data", out, "--mlflow", folder / "mlflow.yaml", "--out", folder / "runs"]
+    done = run_here("tune", [*options, *SMOKE], folder)
+    assert done.status == 0, done.err
+    return Study(folder, done)
+
+
+def test_study_prints_at_most_a_page(study: Study) -> None:
+    assert len(study.outcome.out.splitlines()) <= 60
+
+
+def test_summary_lists_trials_refits_comparison_and_models(study: Study) -> None:
+    summary = study.summary
     assert {"study_run_id", "trials", "refits", "comparison", "registered"} <= set(summary)
     assert [t["model"] for t in summary["trials"]] == ["red10", "mwcnn"]
-    assert all({"model", "params", "val_psnr", "val_ssim", "status"} <= set(t) for t in summary["trials"])
-    assert [row["model"] for row in summary["comparison"]] == ["untouched", "nlm", "red10", "mwcnn"]
-    columns = {"model", "psnr", "ssim", "psnr_gain", "ssim_gain", "seconds_per_megapixel", "parameters"}
-    assert all(columns <= set(row) for row in summary["comparison"])
-    assert {a for v in summary["registered"] for a in v["aliases"]} == {"best-psnr", "best-ssim", "champion"}
-    assert Path(summary["picture"]).stat().st_size > 10_000
+    keys = {"model", "params", "val_psnr", "val_ssim", "status"}
+    assert all(keys <= set(t) for t in summary["trials"])
 
-    client = client_of(tracking)
+
+def test_comparison_has_the_baselines_and_the_refits(study: Study) -> None:
+    rows = study.summary["comparison"]
+    assert [row["model"] for row in rows] == ["noisy", "nlm", "red10", "mwcnn"]
+    columns = {"model", "psnr", "ssim", "psnr_gain", "ssim_gain", "seconds_per_megapixel"}
+    assert all(columns | {"parameters"} <= set(row) for row in rows)
+
+
+def test_registered_models_hold_the_aliases(study: Study) -> None:
+    held = {a for v in study.summary["registered"] for a in v["aliases"]}
+    assert held == {"best-psnr", "best-ssim", "champion"}
+
+
+def test_picture_of_crops_is_written(study: Study) -> None:
+    assert Path(study.summary["picture"]).stat().st_size > 10_000
+
+
+def test_trials_and_refits_are_child_runs_with_their_curves(study: Study) -> None:
+    client = client_of(study.tracking)
     children = client.search_runs(
         [client.get_experiment_by_name("degrain").experiment_id],
-        filter_string=f"tags.`mlflow.parentRunId` = '{summary['study_run_id']}'",
+        filter_string=f"tags.`mlflow.parentRunId` = '{study.summary['study_run_id']}'",
     )
     kinds = sorted(run.data.tags["degrain.kind"] for run in children)
     assert kinds == ["refit", "refit", "trial", "trial"]
-    version = json.loads((tmp_path / "patches" / "current.json").read_text())["version"]
     for run in children:
         assert run.info.status == "FINISHED"
-        assert run.data.tags["patch_set"] == version
+        assert run.data.tags["patch_set"] == study.version
         assert {"model", "learning_rate", "loss"} <= set(run.data.params)
         curve = client.get_metric_history(run.info.run_id, "val_psnr")
-        assert [m.step for m in curve] == ([2, 4, 6, 8] if run.data.tags["degrain.kind"] == "trial" else [3, 6, 8])
-    artifacts = {a.path for a in client.list_artifacts(summary["study_run_id"])}
-    assert artifacts == {"comparison.md", "comparison.png", "summary.json"}
+        steps = [2, 4, 6, 8] if run.data.tags["degrain.kind"] == "trial" else [3, 6, 8]
+        assert [m.step for m in curve] == steps
 
+
+def test_report_is_logged_to_the_study(study: Study) -> None:
+    listed = client_of(study.tracking).list_artifacts(study.summary["study_run_id"])
+    assert {a.path for a in listed} == {"comparison.md", "comparison.png", "summary.json"}
+
+
+def test_registered_model_loads_the_same_every_time_with_its_score(study: Study) -> None:
+    client = client_of(study.tracking)
     by_alias, card = load_registered(client, "models:/degrain-denoiser@champion")
     again, _ = load_registered(client, "models:/degrain-denoiser@champion")
-    photo = decode(next((corpus / "noisy").iterdir()).read_bytes())
+    photo = decode(next((study.folder / "photos" / "noisy").iterdir()).read_bytes())
     assert np.array_equal(by_alias(photo), again(photo))
-    row = next(r for r in summary["comparison"] if r["model"] == card.model)
+    row = next(r for r in study.summary["comparison"] if r["model"] == card.model)
     assert card.scores["rgb8"]["psnr"] == row["psnr"]
-    assert card.patch_set == version
+    assert card.patch_set == study.version
 
-    noisy = sorted((corpus / "noisy").iterdir())
-    (tmp_path / "odd name %.png").write_bytes(noisy[0].read_bytes())
-    argv = [tmp_path / "odd name %.png", corpus / "noisy", "--out", tmp_path / "clean", "--mlflow", tracking]
-    applied = run_here("denoise", [*argv, "--model", "models:/degrain-denoiser@champion"], capsys, tmp_path)
+
+def test_champion_denoises_files_and_folders(study: Study, tmp_path: Path) -> None:
+    noisy = sorted((study.folder / "photos" / "noisy").iterdir())
+    odd = tmp_path / "odd name %.png"
+    odd.write_bytes(noisy[0].read_bytes())
+    argv = [odd, noisy[0].parent, "--out", tmp_path / "clean", "--mlflow", study.tracking]
+    model = "models:/degrain-denoiser@champion"
+    applied = run_here("denoise", [*argv, "--model", model], tmp_path)
     assert applied.status == 0, applied.err
     assert applied.summary["files"] == len(noisy) + 1
     assert applied.summary["failed"] == []
-    assert np.array_equal(
-        decode((tmp_path / "clean" / "odd name %.png").read_bytes()), by_alias(decode(noisy[0].read_bytes()))
+    denoiser, _ = load_registered(client_of(study.tracking), model)
+    written = decode((tmp_path / "clean" / "odd name %.png").read_bytes())
+    assert np.array_equal(written, denoiser(decode(noisy[0].read_bytes())))
+
+
+def test_api_loads_the_champion(study: Study) -> None:
+    photo = decode(next((study.folder / "photos" / "noisy").iterdir()).read_bytes())
+    denoiser = load_denoiser(mlflow=study.tracking)
+    expected, _ = load_registered(client_of(study.tracking), "models:/degrain-denoiser@champion")
+    assert np.array_equal(denoiser(photo), expected(photo))
+
+
+def test_job_that_lost_its_lease_publishes_nothing(study: Study, tmp_path: Path) -> None:
+    class Lost:
+        def check(self) -> None:
+            raise LeaseLostError("this retraining lost its lock")
+
+    storage = Storage()
+    config = IngestConfig(
+        corpus=[f"pairs={study.folder / 'photos'}"],
+        out=str(tmp_path / "patches"),
+        geometry=PatchGeometry(patch_size=32),
+        options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
     )
+    tracking = load_tracking_config(write_tracking(tmp_path))
+    with pytest.raises(LeaseLostError):
+        retrain(
+            config,
+            StudyConfig(models=("red10",), trials=1).fit_to(2, 0),
+            storage,
+            Tracker.open(tracking, storage),
+            lease=Lost(),
+            folder=storage.locate(tmp_path / "studies"),
+            log=lambda _: None,
+            progress=lambda _label, _unit: lambda _done, _total: None,
+        )
+    assert not list((tmp_path / "patches").glob("*.json"))
+    assert not list((tmp_path / "patches").glob("*/manifest.json"))
 
 
-def test_retraining_does_nothing_without_new_photos_and_promotes_only_the_better(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_study_that_lost_its_lease_registers_nothing(study: Study, tmp_path: Path) -> None:
+    def lost() -> None:
+        raise LeaseLostError("this retraining lost its lock")
+
+    storage = Storage()
+    tracker = Tracker.open(load_tracking_config(write_tracking(tmp_path)), storage)
+    config = StudyConfig(models=("red10",), trials=1, steps=4, refit_steps=4, batch_size=2, crop=24)
+    with pytest.raises(LeaseLostError):
+        run_study(
+            config.fit_to(2, 0),
+            PatchSet.open(str(study.folder / "patches"), storage),
+            tracker,
+            folder=storage.locate(tmp_path / "studies"),
+            log=lambda _: None,
+            progress=lambda _label, _unit: lambda _done, _total: None,
+            before_publishing=lost,
+        )
+    assert tracker.client.search_model_versions("name='degrain-denoiser'") == []
+
+
+def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
+    tmp_path: Path,
 ) -> None:
     corpus = write_pairs(tmp_path / "photos", SCENES)
     tracking = write_tracking(tmp_path)
-    argv = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "patches", "--patch-size", 32, *TEMPLATES]
-    argv += ["--studies", tmp_path / "studies", "--mlflow", tracking, *SMOKE, "--models", "red10", "--trials", 1]
-    first = run_here("retrain", argv, capsys, tmp_path)
+    argv = [
+        "--corpus",
+        f"pairs={corpus}",
+        "--out",
+        tmp_path / "patches",
+        "--patch-size",
+        32,
+        *TEMPLATES,
+    ]
+    argv += [
+        "--studies",
+        tmp_path / "studies",
+        "--mlflow",
+        tracking,
+        *SMOKE,
+        "--models",
+        "red10",
+        "--trials",
+        1,
+    ]
+    first = run_here("retrain", argv, tmp_path)
     assert first.status == 0, first.err
     assert first.summary["decision"] == "promoted"
     assert first.summary["champion"] == first.summary["challenger"] == "1"
 
-    idle = run_here("retrain", argv, capsys, tmp_path)
+    idle = run_here("retrain", argv, tmp_path)
     assert idle.status == 0
     assert idle.summary["decision"] == "unchanged"
     assert idle.summary["champion"] == "1"
     client = client_of(tracking)
     assert len(client.search_model_versions("name='degrain-denoiser'")) == 1
 
-    # New photos, and a training too short to learn anything: the challenger is no better than the champion.
+    # New photos, and a training too short to learn anything: the challenger is no better than the
+    # champion.
     write_pairs(tmp_path / "photos", [*SCENES, "fjord"])
-    worse = run_here("retrain", [*argv, "--refit-steps", 1], capsys, tmp_path)
+    worse = run_here("retrain", [*argv, "--refit-steps", 1], tmp_path)
     assert worse.status == 0, worse.err
     models = [row["model"] for row in worse.summary["comparison"]]
-    assert models == ["untouched", "nlm", "red10", "degrain-denoiser v1"]
+    assert models == ["noisy", "nlm", "red10", "degrain-denoiser v1"]
     scores = {row["model"]: row["psnr"] for row in worse.summary["comparison"]}
-    assert (scores["red10"] > scores["degrain-denoiser v1"]) == (worse.summary["decision"] == "promoted")
+    assert (scores["red10"] > scores["degrain-denoiser v1"]) == (
+        worse.summary["decision"] == "promoted"
+    )
     held = str(client.get_model_version_by_alias("degrain-denoiser", "champion").version)
-    assert held == worse.summary["champion"] == ("2" if worse.summary["decision"] == "promoted" else "1")
+    assert (
+        held
+        == worse.summary["champion"]
+        == ("2" if worse.summary["decision"] == "promoted" else "1")
+    )
     assert worse.summary["challenger"] == "2"
 
 
-def test_a_trial_that_diverges_is_marked_and_the_study_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_study_continues_after_a_trial_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
 
@@ -134,10 +295,25 @@ def test_a_trial_that_diverges_is_marked_and_the_study_goes_on(
 
     monkeypatch.setattr(study, "draw_trials", with_one_absurd)
     corpus = write_pairs(tmp_path / "photos", SCENES)
-    ingest = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "patches", "--patch-size", 32, *TEMPLATES]
-    run_here("ingest", ingest, capsys, tmp_path)
-    options = ["--data", tmp_path / "patches", "--mlflow", write_tracking(tmp_path), "--out", tmp_path / "runs"]
-    done = run_here("tune", [*options, *SMOKE], capsys, tmp_path)
+    ingest = [
+        "--corpus",
+        f"pairs={corpus}",
+        "--out",
+        tmp_path / "patches",
+        "--patch-size",
+        32,
+        *TEMPLATES,
+    ]
+    run_here("ingest", ingest, tmp_path)
+    options = [
+        "--data",
+        tmp_path / "patches",
+        "--mlflow",
+        write_tracking(tmp_path),
+        "--out",
+        tmp_path / "runs",
+    ]
+    done = run_here("tune", [*options, *SMOKE], tmp_path)
     assert done.status == 0, done.err
     assert [t["status"] for t in done.summary["trials"]] == ["failed", "finished"]
     assert "training diverged at step" in done.summary["trials"][0]["error"]

@@ -18,23 +18,27 @@ import ray.train.torch
 import torch
 from integration.support import ROOT, SCENES, TEMPLATES, write_pairs
 
-from degrain.data.corpora import CorpusOptions
-from degrain.data.ingest import IngestConfig, ingest
-from degrain.data.loader import BatchLoader, BatchPlan, Patches
-from degrain.data.order import Windowed
-from degrain.data.patches import PatchGeometry
-from degrain.data.resident import ResidentSplit, make_resident, make_streamed
+from degrain.corpora.config import CorpusOptions
 from degrain.errors import JobFailedError, UserError
-from degrain.storage import Storage
+from degrain.loading.batches import BatchLoader, BatchPlan
+from degrain.loading.order import Windowed
+from degrain.loading.patches import ResidentPatches
+from degrain.loading.resident import ResidentSplit, make_resident, make_streamed
+from degrain.patchsets.geometry import PatchGeometry
+from degrain.patchsets.ingest.config import IngestConfig
+from degrain.patchsets.ingest.run import ingest
+from degrain.storage.location import Storage
+from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
-from degrain.training.loop import begin, make_loader, train
-from degrain.training.mailbox import Letter, Mailbox, Progress
+from degrain.training.distributed.events import EventChannel, Progress, WorkerEvent
+from degrain.training.distributed.job import TrainingJob
+from degrain.training.distributed.resource_usage import process_usage
+from degrain.training.distributed.splits import TrainingSplits, open_splits
+from degrain.training.distributed.worker import WorkerConfig, WorkerSession
+from degrain.training.distributed.workers import WorkerRange, Workers
+from degrain.training.loop import initial_state, make_loader, train
 from degrain.training.session import LocalSession
 from degrain.training.step import train_step
-from degrain.training.store import CheckpointStore
-from degrain.training.trainer import Job, Splits, Workers, open_splits
-from degrain.training.usage import process_usage
-from degrain.training.worker import Assignment, WorkerSession
 
 pytestmark = pytest.mark.ray
 CONFIG = TrainingConfig(
@@ -52,7 +56,9 @@ CONFIG = TrainingConfig(
 
 def blocks(seed: int, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
     random_ = np.random.default_rng(seed)
-    clean = np.repeat(np.repeat(random_.integers(30, 220, (count, 4, 4, 3), dtype=np.uint8), 8, 1), 8, 2)
+    clean = np.repeat(
+        np.repeat(random_.integers(30, 220, (count, 4, 4, 3), dtype=np.uint8), 8, 1), 8, 2
+    )
     noise = random_.normal(0, 20, clean.shape)
     return np.clip(clean + noise, 0, 255).astype(np.uint8), clean
 
@@ -63,61 +69,74 @@ def resident(seed: int) -> ResidentSplit:
 
 def gradients(config: TrainingConfig, session: object) -> list[torch.Tensor]:
     """The gradients of the first step, the same on all ranks."""
-    state = begin(config, session)
+    state = initial_state(config, session)
     train_step(state, make_loader(config, session).batch(0), session.world_size)
     return [p.grad.clone() for p in state.denoiser.network.parameters()]
 
 
 def test_ddp_workers_give_the_gradient_of_one_process(ray_cluster: None, tmp_path: Path) -> None:
-    """Shares are uneven, and taken in parts; with a discriminator two networks exchange gradients by turns."""
+    """Shares are uneven, and taken in parts; with a discriminator two networks exchange gradients
+    by turns.
+    """
     uneven = replace(CONFIG, gradient_clip=1e9, micro_batch=1)
     configs = [uneven, replace(uneven, batch_size=7, adversarial=0.1)]
 
     def body(arguments: dict) -> None:
-        session = WorkerSession(arguments["assignment"])
+        session = WorkerSession(arguments["worker_config"])
         found = [gradients(config, session) for config in configs]
         if session.rank == 0:
             torch.save(found, arguments["file"])
 
     file = tmp_path / "gradients.pt"
-    mailbox = Mailbox.open()
-    assignment = Assignment(
+    events = EventChannel.open()
+    worker_config = WorkerConfig(
         config=uneven,
         train_split=resident(0),
         val_split=resident(1),
         start=None,
         checkpoints=Storage().locate(tmp_path / "none"),
         keep_best=1,
-        mailbox=mailbox,
+        events=events,
     )
     ray.train.torch.TorchTrainer(
         body,
-        train_loop_config={"assignment": assignment, "file": str(file)},
+        train_loop_config={"worker_config": worker_config, "file": str(file)},
         scaling_config=ray.train.ScalingConfig(num_workers=3, resources_per_worker={"CPU": 0.5}),
         run_config=ray.train.RunConfig(name="gradients", storage_path=str(tmp_path)),
     ).fit()
-    mailbox.close()
-    patches = Patches([blocks(0)])
+    events.close()
+    patches = ResidentPatches([blocks(0)])
     for config, got in zip(configs, torch.load(file, weights_only=True), strict=True):
         expected = gradients(replace(config, micro_batch=None), LocalSession(patches, patches))
         for a, b in zip(got, expected, strict=True):
             assert (a - b).norm() <= 1e-5 * b.norm()
 
 
-def job(tmp_path: Path, name: str, config: TrainingConfig = CONFIG, workers: int = 2, **options: object) -> Job:
-    splits = Splits(resident(0), resident(1))
+def job(
+    tmp_path: Path, name: str, config: TrainingConfig = CONFIG, workers: int = 2, **options: object
+) -> TrainingJob:
+    splits = TrainingSplits(resident(0), resident(1))
     folder = Storage().locate(tmp_path / "runs" / name)
-    return Job(config, splits, folder, name, Workers(least=workers, most=workers, cpus=0.5), **options)
+    return TrainingJob(
+        config,
+        splits,
+        folder,
+        name,
+        Workers(workers=WorkerRange(workers, workers), cpus_per_worker=0.5),
+        **options,
+    )
 
 
-def test_one_two_and_four_workers_see_the_same_and_lose_the_same(ray_cluster: None, tmp_path: Path) -> None:
+def test_one_two_and_four_workers_see_the_same_and_lose_the_same(
+    ray_cluster: None, tmp_path: Path
+) -> None:
     config = replace(CONFIG, steps=50, validate_every=25, log_every=1)
     curves: dict[int, list[float]] = {}
     scores: dict[int, float] = {}
     for workers in (1, 2, 4):
-        letters: list[Letter] = []
-        trained = job(tmp_path, f"of{workers}", config, workers, listen=letters.append).run()
-        progress = [letter.metrics for letter in letters if isinstance(letter, Progress)]
+        events: list[WorkerEvent] = []
+        trained = job(tmp_path, f"of{workers}", config, workers, on_event=events.append).run()
+        progress = [event.metrics for event in events if isinstance(event, Progress)]
         assert [m["step"] for m in progress] == list(range(1, 51))
         assert {m["workers"] for m in progress} == {workers}
         curves[workers] = [m["train_loss"] for m in progress]
@@ -132,13 +151,13 @@ import sys
 sys.path[:0] = [sys.argv[1]]
 from pathlib import Path
 from integration.test_training import CONFIG, blocks
-from degrain.data.loader import Patches
+from degrain.loading.patches import ResidentPatches
 from degrain.training.loop import train
 from degrain.training.session import LocalSession
-from degrain.training.store import CheckpointStore
-from degrain.storage import Storage
+from degrain.training.checkpoint_store import CheckpointStore
+from degrain.storage.location import Storage
 store = CheckpointStore(Storage().locate(sys.argv[2]), warn=print)
-train(CONFIG, LocalSession(Patches([blocks(0)]), Patches([blocks(1)]), store=store))
+train(CONFIG, LocalSession(ResidentPatches([blocks(0)]), ResidentPatches([blocks(1)]), store=store))
 """
 
 
@@ -148,7 +167,7 @@ def steps(folder: Path) -> int:
 
 
 def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
-    patches, val = Patches([blocks(0)]), Patches([blocks(1)])
+    patches, val = ResidentPatches([blocks(0)]), ResidentPatches([blocks(1)])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -157,7 +176,8 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
         store = CheckpointStore(Storage().locate(folder), warn=pytest.fail)
         for _ in range(3):
             process = subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, str(ROOT / "tests"), str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}
+                [sys.executable, "-c", SCRIPT, str(ROOT / "tests"), str(folder)],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
             deadline = time.monotonic() + 60
             before = steps(folder)
@@ -178,28 +198,35 @@ def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_more_workers_than_cpus_is_said_at_once(ray_cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"200 workers need 100 CPUs, but the cluster has 2, of which [012] are free; lower"):
+    with pytest.raises(
+        UserError,
+        match=r"200 workers need 100 CPUs, but the cluster has 2, of which [012] are free; lower",
+    ):
         job(tmp_path, "x", workers=200).run()
 
 
 def test_divergence_in_a_worker_comes_back_as_one_line(ray_cluster: None, tmp_path: Path) -> None:
     config = replace(CONFIG, learning_rate=1e18, gradient_clip=1e30)
     before = threading.active_count()
-    with pytest.raises(JobFailedError, match=r"training diverged at step \d+: .* Lower the learning rate") as raised:
+    with pytest.raises(
+        JobFailedError, match=r"training diverged at step \d+: .* Lower `learning_rate`"
+    ) as raised:
         job(tmp_path, "x", config).run()
     assert "\n" not in str(raised.value)
     assert threading.active_count() <= before + 2
 
 
-def test_a_streamed_split_trains_as_one_in_memory_in_the_same_order(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_streamed_split_trains_as_one_in_memory_in_the_same_order(
+    ray_cluster: None, tmp_path: Path
+) -> None:
     corpus = write_pairs(tmp_path / "photos", SCENES, side=96, shots=2)
     config = IngestConfig(
-        corpora=[f"pairs={corpus}"],
+        corpus=[f"pairs={corpus}"],
         out=str(tmp_path / "patches"),
         geometry=PatchGeometry(patch_size=32, stride=32),
         options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
     )
-    patch_set = ingest(config, Storage(), start_ray=lambda: None).patch_set
+    patch_set = ingest(config, Storage()).patch_set
     shards = patch_set.shards("train")
     window = 2 * 32 * 32 * 3 * 10
     streamed = make_streamed(patch_set, "train", window)
@@ -212,24 +239,37 @@ def test_a_streamed_split_trains_as_one_in_memory_in_the_same_order(ray_cluster:
     got = BatchLoader(patches, plan, device=torch.device("cpu"))
     for step in range(30):
         assert torch.equal(got.batch(step).noisy, expected.batch(step).noisy)
-    assert np.array_equal(streamed.notes.weights, make_resident(patch_set, "train").notes.weights)
+    assert np.array_equal(
+        streamed.metadata.weights, make_resident(patch_set, "train").metadata.weights
+    )
     training = replace(CONFIG, batches="streaming", window_megabytes=1)
     resolved, splits = open_splits(training, patch_set)
     folder = Storage().locate(tmp_path / "run")
-    trained = Job(resolved, splits, folder, "streamed", Workers(least=2, most=2, cpus=0.5)).run()
+    trained = TrainingJob(
+        resolved,
+        splits,
+        folder,
+        "streamed",
+        Workers(workers=WorkerRange(2, 2), cpus_per_worker=0.5),
+    ).run()
     newest = CheckpointStore(folder / "checkpoints", warn=pytest.fail).newest()
     assert newest is not None
     assert newest["step"] == CONFIG.steps
     assert trained.metrics["val_psnr"] == newest["best_psnr"]
     assert open_splits(replace(CONFIG, batches="auto"), patch_set)[0].batches == "resident"
-    with pytest.raises(UserError, match="has no patches of clean-only corpora, which --noise fresh is for; leave it out"):
-        open_splits(replace(CONFIG, noise="fresh"), patch_set)
+    with pytest.raises(
+        UserError,
+        match="has no patches of clean-only corpora; leave",
+    ):
+        open_splits(replace(CONFIG, noise="on-the-fly"), patch_set)
 
 
 def test_workers_map_resident_patches_without_copying(ray_cluster: None) -> None:
     """What two processes hold together is one copy, by proportional set size."""
     megabytes = 200
-    patches = np.random.default_rng(0).integers(0, 256, (megabytes * 500_000 // 3072, 32, 32, 3), dtype=np.uint8)
+    patches = np.random.default_rng(0).integers(
+        0, 256, (megabytes * 500_000 // 3072, 32, 32, 3), dtype=np.uint8
+    )
     split = ResidentSplit((ray.put((patches, patches[::-1].copy())),))
 
     @ray.remote(num_cpus=0)
@@ -257,10 +297,16 @@ class Watched(LocalSession):
 
 
 def test_memory_is_flat_over_ten_thousand_steps() -> None:
-    patches = Patches([blocks(0)])
-    host = Watched(patches, Patches([blocks(1)]))
+    patches = ResidentPatches([blocks(0)])
+    host = Watched(patches, ResidentPatches([blocks(1)]))
     config = replace(
-        CONFIG, arguments={"width": 2}, batch_size=1, crop=16, steps=10_000, validate_every=5000, log_every=1000
+        CONFIG,
+        arguments={"width": 2},
+        batch_size=1,
+        crop=16,
+        steps=10_000,
+        validate_every=5000,
+        log_every=1000,
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,6 +1,5 @@
 """Small photos and patches for the unit tests."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import data as skimage_data
 
-from degrain.data.catalog import CatalogRow
-from degrain.data.loader import Patches
+from degrain.corpora.record import PairRecord
 from degrain.imaging.codecs import encode_png
 from degrain.imaging.pixels import Photo
+from degrain.loading.patches import ResidentPatches
 
 
 def random_photo(height: int, width: int, seed: int = 0) -> Photo:
@@ -37,12 +36,14 @@ def with_noise(clean: NDArray[np.uint8], seed: int = 0, deviation: float = 15) -
     return np.clip(np.round(clean + noise), 0, 255).astype(np.uint8)
 
 
-def smooth_patches(count: int, side: int, seed: int = 0, deviation: float = 15) -> Patches:
+def smooth_patches(count: int, side: int, seed: int = 0, deviation: float = 15) -> ResidentPatches:
     """Noisy and clean patches of slow waves, in two blocks where there are several."""
     clean = np.stack([smooth_photo(side, side, seed * 1000 + i) for i in range(count)])
     noisy = with_noise(clean, seed, deviation)
     half = count // 2
-    return Patches([(noisy[a:b], clean[a:b]) for a, b in ((0, half), (half, count)) if b > a])
+    return ResidentPatches(
+        [(noisy[a:b], clean[a:b]) for a, b in ((0, half), (half, count)) if b > a]
+    )
 
 
 def write_png(path: Path, photo: Photo) -> str:
@@ -52,8 +53,8 @@ def write_png(path: Path, photo: Photo) -> str:
     return str(path)
 
 
-def catalog_row(**known: Any) -> CatalogRow:  # noqa: ANN401 - a field of any type
-    """A row of a pair that was accepted, with the fields that are `known`."""
+def pair_record(**known: Any) -> PairRecord:  # noqa: ANN401 - a field of any type
+    """The record of a pair that was accepted, with the fields that are `known`."""
     usual: dict[str, Any] = {
         "id": "pairs/a",
         "corpus": "pairs",
@@ -61,7 +62,6 @@ def catalog_row(**known: Any) -> CatalogRow:  # noqa: ANN401 - a field of any ty
         "split": "train",
         "noisy": "/a/noisy.png",
         "clean": "/a/clean.png",
-        "stamp": "",
         "noisy_hash": "1",
         "clean_hash": "2",
         "height": 16,
@@ -69,5 +69,4 @@ def catalog_row(**known: Any) -> CatalogRow:  # noqa: ANN401 - a field of any ty
         "bit_depth": 8,
         "patches": 1,
     }
-    unknown = dict.fromkeys(field.name for field in fields(CatalogRow))
-    return CatalogRow(**{**unknown, **usual, **known})
+    return PairRecord(**{**usual, **known})

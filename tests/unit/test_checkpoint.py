@@ -1,4 +1,4 @@
-"""Going on from a checkpoint is the same, bit for bit, as never having stopped."""
+"""A run resumed from a checkpoint equals an uninterrupted run bit for bit."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from torch import Tensor
 from unit.support import smooth_patches
 
 from degrain.errors import UserError
-from degrain.imaging.execution import Precision
-from degrain.storage import Storage
+from degrain.inference.execution import Precision
+from degrain.storage.location import Storage
 from degrain.training.checkpoint import Snapshot, decode, encode, restore, take_snapshot
+from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import make_loader, train
 from degrain.training.session import LocalSession, Metrics
 from degrain.training.step import TrainingState, train_step
-from degrain.training.store import CheckpointStore
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(
@@ -34,14 +34,16 @@ CONFIG = TrainingConfig(
 )
 
 
-class Killed(Exception):  # noqa: N818 - no error of ours
-    """The machine went away."""
+class Killed(Exception):  # noqa: N818 - a test's own exception
+    """Simulates the end of the process."""
 
 
 class KilledSession(LocalSession):
-    """Is killed right after its first checkpoint."""
+    """A session that ends with an exception after its first checkpoint."""
 
-    def report(self, metrics: Metrics, snapshot: Callable[[], Snapshot], samples: Callable[[], bytes]) -> None:
+    def report(
+        self, metrics: Metrics, snapshot: Callable[[], Snapshot], samples: Callable[[], bytes]
+    ) -> None:
         super().report(metrics, snapshot, samples)
         assert self.store is not None
         self.store.flush()
@@ -66,12 +68,17 @@ def assert_same(a: TrainingState, b: TrainingState) -> None:
     got = dict(tensors(a))
     assert got.keys() == expected.keys()
     assert [name for name, t in got.items() if not torch.equal(t, expected[name])] == []
-    assert a.denoiser.optimizer.state_dict()["param_groups"] == b.denoiser.optimizer.state_dict()["param_groups"]
+    assert (
+        a.denoiser.optimizer.state_dict()["param_groups"]
+        == b.denoiser.optimizer.state_dict()["param_groups"]
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("model", ["red10", "mwcnn"])
-def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, precision: Precision, model: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_run(
+    tmp_path: Path, precision: Precision, model: str
+) -> None:
     arguments = {"width": 4} if model == "red10" else {"width": 4, "depth": 1}
     config = replace(CONFIG, model=model, arguments=arguments, precision=precision)
     whole = train(config, session())
@@ -106,16 +113,23 @@ def test_a_checkpoint_restores_everything() -> None:
     state = state_after(3)
     content = take_snapshot(state)
     fresh = TrainingState.create(CONFIG, CPU)
-    assert not torch.equal(next(fresh.denoiser.network.parameters()), next(state.denoiser.network.parameters()))
+    assert not torch.equal(
+        next(fresh.denoiser.network.parameters()), next(state.denoiser.network.parameters())
+    )
     restore(fresh, content)
     assert_same(fresh, state)
 
 
 def test_a_checkpoint_restores_the_random_states() -> None:
     def draws() -> list[float]:
-        return [random.random(), float(np.random.rand()), float(np.random.randn()), torch.rand(()).item()]
+        return [
+            random.random(),
+            float(np.random.rand()),
+            float(np.random.randn()),
+            torch.rand(()).item(),
+        ]
 
-    np.random.randn()  # leaves half of a pair behind
+    np.random.randn()  # fills numpy's cache of the second normal sample
     state = TrainingState.create(CONFIG, CPU)
     content = take_snapshot(state)
     expected = draws()
@@ -128,7 +142,17 @@ def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
     loaded = decode(encode(take_snapshot(state_after(1))))
     assert loaded["config"] == CONFIG.to_dict()
     assert loaded["step"] == 1
-    assert set(loaded) == {"config", "step", "best_psnr", "stale", "ema", "denoiser", "adversary", "random", "metrics"}
+    assert set(loaded) == {
+        "config",
+        "step",
+        "best_psnr",
+        "validations_since_best",
+        "ema",
+        "denoiser",
+        "adversary",
+        "random",
+        "metrics",
+    }
 
 
 @pytest.mark.parametrize(
@@ -140,7 +164,9 @@ def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
         ({"seed": 1, "loss": "l1"}, "loss 'mse' -> 'l1', seed 0 -> 1"),
     ],
 )
-def test_another_configuration_is_refused_by_its_field(change: dict[str, object], message: str) -> None:
+def test_resuming_with_another_configuration_is_rejected_with_the_differing_fields(
+    change: dict[str, object], message: str
+) -> None:
     content = take_snapshot(TrainingState.create(CONFIG, CPU))
     other = TrainingState.create(replace(CONFIG, **change), CPU)  # type: ignore[arg-type]
     before = {name: t.clone() for name, t in tensors(other)}
@@ -149,7 +175,7 @@ def test_another_configuration_is_refused_by_its_field(change: dict[str, object]
     assert all(torch.equal(t, before[name]) for name, t in tensors(other))
 
 
-def test_how_often_it_is_validated_may_change() -> None:
+def test_validation_settings_may_change_when_a_run_is_resumed() -> None:
     state = state_after(2)
     other = TrainingState.create(replace(CONFIG, validate_every=3, validation_patches=1), CPU)
     restore(other, take_snapshot(state))

@@ -1,6 +1,6 @@
-"""What a pair must be to be trusted: every refusal and its message, and what becomes of a shifted pair."""
+"""Checks of a pair: every refusal with its message, and the correction of shifts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf, nan
 
 import numpy as np
@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from skimage import data as skimage_data
 from unit.support import natural_photo, random_photo, with_noise
 
-from degrain.data.checks import WORTH_MOVING, CheckRules, Measured, aligned, decode_pair, measure
+from degrain.corpora.record import PairRecord
+from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import UnreadablePhotoError, encode_png
+from degrain.imaging.noise_synthesis import add_noise
 from degrain.imaging.pixels import Photo, sixteen_bits
-from degrain.imaging.synthesis import add_noise
+from degrain.patchsets.check_rules import CheckRules
+from degrain.patchsets.checks import BELIEVED_GAIN, apply_shift, decode_pair, measure
 
-
-@dataclass(frozen=True)
-class Files:
-    id: str = "scene/1"
-    noisy: str = "s3://corpus/noisy.png"
-    clean: str = "s3://corpus/clean.png"
-    noise: str | None = None
-
-
-PAIR = Files()
+PAIR = PairRecord(
+    id="scene/1",
+    corpus="scene",
+    scene="scene/1",
+    noisy="s3://corpus/noisy.png",
+    clean="s3://corpus/clean.png",
+)
 RULES = CheckRules()
 CLEAN = natural_photo(40, 56)
 NOISY = with_noise(CLEAN)
@@ -33,7 +33,9 @@ SCENE: Photo = skimage_data.coffee()
 
 def shifted(down: int, right: int) -> tuple[Photo, Photo]:
     """A noisy photo that has to be moved down and right to lie on the clean one, and that one."""
-    return with_noise(SCENE[20 + down : 340 + down, 20 + right : 420 + right]), SCENE[20:340, 20:420]
+    return with_noise(SCENE[20 + down : 340 + down, 20 + right : 420 + right]), SCENE[
+        20:340, 20:420
+    ]
 
 
 def test_a_pair_is_decoded() -> None:
@@ -42,7 +44,7 @@ def test_a_pair_is_decoded() -> None:
     assert np.array_equal(clean, CLEAN)
 
 
-def test_the_noisy_photo_of_a_pair_that_has_none_is_made() -> None:
+def test_the_noisy_photo_of_a_synthetic_pair_is_made() -> None:
     pair = replace(PAIR, noisy=PAIR.clean, noise="gaussian:20")
     noisy, clean = decode_pair(pair, None, encode_png(CLEAN), RULES)
     assert np.array_equal(clean, CLEAN)
@@ -51,7 +53,9 @@ def test_the_noisy_photo_of_a_pair_that_has_none_is_made() -> None:
 
 @pytest.mark.parametrize("deep", [(True, False), (False, True), (True, True)])
 def test_each_photo_keeps_its_bits(deep: tuple[bool, bool]) -> None:
-    files = [encode_png(sixteen_bits(x) if d else x) for x, d in zip((NOISY, CLEAN), deep, strict=True)]
+    files = [
+        encode_png(sixteen_bits(x) if d else x) for x, d in zip((NOISY, CLEAN), deep, strict=True)
+    ]
     decoded = decode_pair(PAIR, files[0], files[1], RULES)
     assert tuple(x.dtype == np.uint16 for x in decoded) == deep
 
@@ -59,18 +63,41 @@ def test_each_photo_keeps_its_bits(deep: tuple[bool, bool]) -> None:
 @pytest.mark.parametrize(
     ("noisy", "clean", "message"),
     [
-        (None, CLEAN, "s3://corpus/noisy.png: there is no such file, or it went away after it was listed"),
-        (NOISY, None, "s3://corpus/clean.png: there is no such file, or it went away after it was listed"),
+        (
+            None,
+            CLEAN,
+            "s3://corpus/noisy.png: there is no such file, or it disappeared after the listing",
+        ),
+        (
+            NOISY,
+            None,
+            "s3://corpus/clean.png: there is no such file, or it disappeared after the listing",
+        ),
         (NOISY, b"", "s3://corpus/clean.png: the file is empty"),
-        (b"<html>", CLEAN, "s3://corpus/noisy.png: it is not a photo in a known format, or damaged at its start"),
-        (NOISY[:39], CLEAN, "s3://corpus/noisy.png and its clean photo have unequal sizes, 56x39 and 56x40"),
-        (NOISY.transpose(1, 0, 2), CLEAN, "s3://corpus/noisy.png and its clean photo have unequal sizes, 40x56 and 56x40"),
+        (
+            b"<html>",
+            CLEAN,
+            "s3://corpus/noisy.png: it is not a photo in a known format, or damaged at its start",
+        ),
+        (
+            NOISY[:39],
+            CLEAN,
+            "s3://corpus/noisy.png and its clean photo have unequal sizes, 56x39 and 56x40",
+        ),
+        (
+            NOISY.transpose(1, 0, 2),
+            CLEAN,
+            "s3://corpus/noisy.png and its clean photo have unequal sizes, 40x56 and 56x40",
+        ),
     ],
 )
-def test_what_cannot_be_decoded_is_refused_by_name(
+def test_a_file_that_cannot_be_decoded_is_named(
     noisy: Photo | bytes | None, clean: Photo | bytes | None, message: str
 ) -> None:
-    contents = [encode_png(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x for x in (noisy, clean)]
+    contents = [
+        encode_png(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x
+        for x in (noisy, clean)
+    ]
     with pytest.raises(UnreadablePhotoError) as raised:
         decode_pair(PAIR, contents[0], contents[1], RULES)
     assert str(raised.value) == message
@@ -78,9 +105,12 @@ def test_what_cannot_be_decoded_is_refused_by_name(
 
 def test_the_rules_limit_the_size() -> None:
     with pytest.raises(
-        UnreadablePhotoError, match=r"clean\.png: it claims 56x40 pixels, over the limit of 0.001 megapixels"
+        UnreadablePhotoError,
+        match=r"clean\.png: its size is 56x40 pixels, over the limit of 0.001 megapixels",
     ):
-        decode_pair(PAIR, encode_png(NOISY), encode_png(CLEAN), CheckRules(largest_megapixels=0.001))
+        decode_pair(
+            PAIR, encode_png(NOISY), encode_png(CLEAN), CheckRules(largest_megapixels=0.001)
+        )
 
 
 def test_a_good_pair_is_measured() -> None:
@@ -88,12 +118,12 @@ def test_a_good_pair_is_measured() -> None:
     assert (measured.move_y, measured.move_x) == (0, 0)
     assert abs(measured.shift_y) < 0.2
     assert abs(measured.shift_x) < 0.2
-    assert measured.shift_gain < WORTH_MOVING
+    assert measured.shift_gain < BELIEVED_GAIN
     assert measured.exposure == pytest.approx(1, abs=0.03)
     assert measured.clipped < 0.1
 
 
-def refusal(noisy: Photo, clean: Photo, rules: CheckRules = RULES, pair: Files = PAIR) -> str:
+def refusal(noisy: Photo, clean: Photo, rules: CheckRules = RULES, pair: PairRecord = PAIR) -> str:
     with pytest.raises(UnreadablePhotoError) as raised:
         measure(pair, noisy, clean, rules)
     return str(raised.value)
@@ -101,7 +131,10 @@ def refusal(noisy: Photo, clean: Photo, rules: CheckRules = RULES, pair: Files =
 
 @pytest.mark.parametrize("photo", [CLEAN, sixteen_bits(CLEAN)], ids=["8", "16"])
 def test_the_same_picture_twice_is_refused(photo: Photo) -> None:
-    assert refusal(photo.copy(), photo) == "s3://corpus/noisy.png and its clean photo are the same picture"
+    assert (
+        refusal(photo.copy(), photo)
+        == "s3://corpus/noisy.png and its clean photo are the same picture"
+    )
 
 
 def test_one_value_of_difference_makes_two_pictures() -> None:
@@ -114,7 +147,10 @@ def test_one_value_of_difference_makes_two_pictures() -> None:
 def test_unlike_exposures_are_refused_either_way(deep: bool) -> None:
     dark = (CLEAN // 4).astype(np.uint8)
     bright, dark = (sixteen_bits(CLEAN), sixteen_bits(dark)) if deep else (CLEAN, dark)
-    message = r"s3://corpus/noisy.png and its clean photo differ in exposure by a factor of {}, over 2.5 \(--max-exposure\)"
+    message = (
+        r"s3://corpus/noisy.png and its clean photo differ in exposure by a factor of {}, "
+        r"over 2.5 \(`max_exposure`\)"
+    )
     with pytest.raises(UnreadablePhotoError, match=message.format(r"4\.\d\d")):
         measure(PAIR, dark, bright, RULES)
     with pytest.raises(UnreadablePhotoError, match=message.format(r"[34]\.\d\d")):
@@ -138,12 +174,15 @@ def test_black_against_black_has_no_exposure_to_refuse() -> None:
 
 @pytest.mark.parametrize("white", [0, 255], ids=["black", "white"])
 @pytest.mark.parametrize("deep", [False, True], ids=["8", "16"])
-def test_a_clean_photo_that_is_clipped_away_is_refused(white: int, deep: bool) -> None:
+def test_a_clipped_clean_photo_is_refused(white: int, deep: bool) -> None:
     clean = np.full((40, 50, 3), white, np.uint8)
     clean[0] = 100
     noisy = with_noise(clean, deviation=3)
     pair = (sixteen_bits(noisy), sixteen_bits(clean)) if deep else (noisy, clean)
-    assert refusal(*pair) == "s3://corpus/clean.png: 98% of its values are black or white, over 95% (--max-clipped)"
+    assert (
+        refusal(*pair)
+        == "s3://corpus/clean.png: 98% of its values are black or white, over 95% (`max_clipped`)"
+    )
     assert measure(PAIR, *pair, CheckRules(max_clipped=0.98)).clipped == pytest.approx(0.975)
 
 
@@ -152,14 +191,14 @@ def test_white_of_eight_bits_is_not_white_of_sixteen() -> None:
     assert measure(PAIR, clean + np.uint16(1), clean, RULES).clipped == 0
 
 
-def test_a_shifted_pair_is_put_right_by_whole_pixels() -> None:
+def test_a_misaligned_pair_is_corrected_by_an_integer_shift() -> None:
     for down, right in ((3, -5), (-9, 0), (0, 14), (-12, -7)):
         noisy, clean = shifted(down, right)
         measured = measure(PAIR, noisy, clean, RULES)
         assert (measured.move_y, measured.move_x) == (down, right)
         assert (measured.shift_y, measured.shift_x) == pytest.approx((down, right), abs=0.2)
-        assert measured.shift_gain > WORTH_MOVING
-        a, b = aligned(noisy, clean, measured.move_y, measured.move_x)
+        assert measured.shift_gain > BELIEVED_GAIN
+        a, b = apply_shift(noisy, clean, measured.move_y, measured.move_x)
         again = measure(PAIR, a, b, RULES)
         assert (again.move_y, again.move_x) == (0, 0)
         assert np.abs(a.astype(int) - b).mean() < 13  # what noise of 15 differs by
@@ -167,12 +206,17 @@ def test_a_shifted_pair_is_put_right_by_whole_pixels() -> None:
 
 def test_a_shifted_pair_is_refused_where_the_rules_say_so() -> None:
     message = refusal(*shifted(3, -5), CheckRules(alignment="refuse"))
-    assert message.startswith("s3://corpus/noisy.png is shifted against its clean photo by +3.0 down, -5.0 right, over 0.5 ")
-    assert message.endswith("pixels (--max-shift); --alignment correct puts it right by whole pixels")
+    assert message.startswith(
+        "s3://corpus/noisy.png is shifted against its clean photo by +3.0 down, -5.0 right, "
+        "over 0.5 "
+    )
+    assert message.endswith(
+        "pixels (`max_shift`); `alignment` correct corrects it by an integer shift"
+    )
 
 
 @pytest.mark.parametrize("alignment", ["correct", "refuse"])
-def test_a_shift_within_the_limit_is_left(alignment: str) -> None:
+def test_a_shift_within_the_limit_is_not_corrected(alignment: str) -> None:
     rules = CheckRules(alignment=alignment, max_shift=5.5)  # type: ignore[arg-type]
     measured = measure(PAIR, *shifted(3, -5), rules)
     assert (measured.move_y, measured.move_x) == (0, 0)
@@ -180,12 +224,53 @@ def test_a_shift_within_the_limit_is_left(alignment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "pair"), [(CheckRules(alignment="ignore"), PAIR), (RULES, replace(PAIR, noise="gaussian:9"))]
+    ("rules", "pair"),
+    [(CheckRules(alignment="ignore"), PAIR), (RULES, replace(PAIR, noise="gaussian:9"))],
 )
-def test_shifts_that_do_not_matter_are_not_looked_for(rules: CheckRules, pair: Files) -> None:
+def test_ignored_and_synthetic_pairs_have_no_shift(rules: CheckRules, pair: PairRecord) -> None:
     measured = measure(pair, *shifted(3, -5), rules)
     no_shift = {"shift_y": 0, "shift_x": 0, "shift_gain": 0, "move_y": 0, "move_x": 0}
-    assert measured == Measured(**no_shift, exposure=measured.exposure, clipped=measured.clipped)
+    assert measured == replace(
+        pair, **no_shift, exposure=measured.exposure, clipped=measured.clipped
+    )
+
+
+COFFEE, ASTRONAUT = (
+    photo()[40:360, 60:380] for photo in (skimage_data.coffee, skimage_data.astronaut)
+)
+
+
+@pytest.mark.parametrize("alignment", ["correct", "refuse", "ignore"])
+def test_photos_of_different_scenes_are_refused(alignment: str) -> None:
+    rules = CheckRules(alignment=alignment)  # type: ignore[arg-type]
+    message = "s3://corpus/noisy.png and s3://corpus/clean.png show different scenes"
+    assert refusal(with_noise(COFFEE), ASTRONAUT, rules) == message
+    assert refusal(sixteen_bits(with_noise(ASTRONAUT)), COFFEE, rules) == message
+
+
+def test_a_shifted_pair_shows_one_scene_even_if_the_shift_is_ignored() -> None:
+    for down, right in ((-12, -7), (15, 15)):
+        measured = measure(PAIR, *shifted(down, right), CheckRules(alignment="ignore"))
+        assert (measured.refused, measured.move_y) == (None, 0)
+
+
+@pytest.mark.parametrize("side", [24, 64, 160, 320])
+@pytest.mark.parametrize("level", [60, 128])
+def test_noise_on_a_flat_photo_is_no_other_scene(side: int, level: int) -> None:
+    flat = np.full((side, side, 3), level, np.uint8)
+    for seed in range(5):
+        measure(PAIR, with_noise(flat, seed, 60), flat, RULES)
+
+
+def test_strong_noise_on_small_photos_is_no_other_scene() -> None:
+    random = np.random.default_rng(0)
+    for photo in (COFFEE, ASTRONAUT):
+        for side in (32, 64, 128, 200):
+            for _ in range(10):
+                top, left = random.integers(0, 320 - side, 2)
+                clean = photo[top : top + side, left : left + side]
+                noisy = photograph(clean, ISO_LEVELS[12800], random)
+                measure(PAIR, noisy, clean, CheckRules(max_exposure=100, max_clipped=1))
 
 
 def test_a_shift_of_a_deep_pair_is_found_too() -> None:
@@ -195,12 +280,19 @@ def test_a_shift_of_a_deep_pair_is_found_too() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(height=st.integers(20, 40), width=st.integers(20, 40), move_y=st.integers(-15, 15), move_x=st.integers(-15, 15))
-def test_what_both_show_after_a_move_is_the_same(height: int, width: int, move_y: int, move_x: int) -> None:
+@given(
+    height=st.integers(20, 40),
+    width=st.integers(20, 40),
+    move_y=st.integers(-15, 15),
+    move_x=st.integers(-15, 15),
+)
+def test_a_shift_leaves_the_parts_that_both_photos_show(
+    height: int, width: int, move_y: int, move_x: int
+) -> None:
     scene = random_photo(height + 40, width + 40)
     clean = scene[20 : 20 + height, 20 : 20 + width]
     noisy = scene[20 + move_y : 20 + move_y + height, 20 + move_x : 20 + move_x + width]
-    a, b = aligned(noisy, clean, move_y, move_x)
+    a, b = apply_shift(noisy, clean, move_y, move_x)
     assert np.array_equal(a, b)
     assert a.shape == (height - abs(move_y), width - abs(move_x), 3)
     assert np.shares_memory(a, noisy)
@@ -219,9 +311,9 @@ def test_what_both_show_after_a_move_is_the_same(height: int, width: int, move_y
         ({"max_exposure": nan}, "max_exposure must be at least 1, got nan"),
         ({"max_clipped": -0.1}, "max_clipped must be a share between 0 and 1, got -0.1"),
         ({"max_clipped": inf}, "max_clipped must be a share between 0 and 1, got inf"),
-        ({"largest_megapixels": 0}, "largest_megapixels must be positive, got 0"),
+        ({"largest_megapixels": 0}, "largest_megapixels must be a positive number, got 0"),
     ],
 )
-def test_rules_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
+def test_invalid_rules_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CheckRules(**change)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The one place that decides how a network is run, and says why when it cannot be as asked."""
+"""Choice of precision, compilation and memory limit, and its log messages."""
 
 import logging
 import os
@@ -8,16 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from degrain.errors import UserError
-from degrain.imaging import execution
-from degrain.imaging.execution import choose_execution
+from degrain.inference import execution
+from degrain.inference.execution import choose_execution
 from denoisenets import create_model
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float32")])
-def test_bfloat16_where_the_processor_computes_it(
-    supported: bool, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_bfloat16_on_processors_that_support_it(
+    supported: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -31,27 +34,34 @@ def test_bfloat16_where_the_processor_computes_it(
     assert not chosen.compiled
 
 
-def test_what_is_asked_for_is_what_runs() -> None:
+def test_network_runs_in_the_requested_precision_and_memory_format() -> None:
     chosen = choose_execution(CPU, "bfloat16")
     network = chosen.place(create_model("red10", width=8))
-    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in network.parameters() if p.ndim == 4)
+    assert all(
+        p.is_contiguous(memory_format=torch.channels_last)
+        for p in network.parameters()
+        if p.ndim == 4
+    )
     seen: list[torch.dtype] = []
-    network.decoder[0].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    network.deconv_layers[0].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     with chosen.autocast(), torch.no_grad():
         chosen.compile(network)(torch.rand(1, 3, 16, 16))
     assert seen == [torch.bfloat16]
 
 
-def test_without_a_compiler_nothing_is_compiled_and_the_reason_is_logged(
+def test_missing_compiler_is_logged_and_disables_compilation(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PATH", os.devnull)
     chosen = choose_execution(CPU, compiled="on")
     assert not chosen.compiled
-    assert "the network is not compiled: there is no C++ compiler (g++ or clang++); install one" in caplog.text
+    assert (
+        "the network is not compiled: there is no C++ compiler (g++ or clang++); install one"
+        in caplog.text
+    )
 
 
-def test_a_compilation_that_fails_is_logged_and_the_network_runs_as_it_is(
+def test_failed_compilation_is_logged_and_the_network_runs_uncompiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.compiler.reset()
@@ -71,7 +81,7 @@ def test_a_compilation_that_fails_is_logged_and_the_network_runs_as_it_is(
     assert caplog.text.count("is not compiled") == 1
 
 
-def test_errors_of_the_network_itself_are_not_hidden() -> None:
+def test_errors_of_the_network_are_not_hidden() -> None:
     chosen = execution.Execution(CPU, torch.float32, torch.contiguous_format, compiled=True)
 
     def wrong(x: Tensor) -> Tensor:
@@ -84,7 +94,7 @@ def test_errors_of_the_network_itself_are_not_hidden() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_network_gives_what_it_gives_otherwise() -> None:
+def test_compiled_network_equals_uncompiled() -> None:
     chosen = choose_execution(CPU, "float32", "on")
     if not chosen.compiled:
         pytest.skip("there is no C++ compiler here")
@@ -95,10 +105,10 @@ def test_a_compiled_network_gives_what_it_gives_otherwise() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_missing_device_is_said() -> None:
-    with pytest.raises(UserError, match="there is no CUDA device here; use --device cpu"):
+def test_missing_cuda_device_is_an_error() -> None:
+    with pytest.raises(UserError, match="there is no CUDA device here; set `device` to cpu"):
         choose_execution(torch.device("cuda"))
 
 
-def test_memory_is_a_share_of_what_is_free() -> None:
+def test_memory_limit_is_a_share_of_free_memory() -> None:
     assert 0 < choose_execution(CPU).free_memory() <= 512 * 2**20

@@ -1,4 +1,4 @@
-"""Networks as files for other programs: what a consumer who has nothing but the file gets, and what is refused."""
+"""Exported files against the network, read as a consumer reads them, and errors."""
 
 import json
 import os
@@ -12,13 +12,22 @@ import pytest
 import torch
 from integration.support import ROOT, run_here, start_pipeline
 from torch import Tensor, nn
-from unit.test_networks import network, small
+from unit.small_networks import network, small
 
 from degrain import __version__
 from degrain.errors import JobFailedError, UserError
-from degrain.serving import export
-from degrain.serving.export import Format, check, check_format, export_network, file_size, metadata, trace, write
-from degrain.tracking.registry import Card, write_model
+from degrain.inference import export
+from degrain.inference.export import (
+    Format,
+    check,
+    check_format,
+    export_network,
+    file_metadata,
+    file_size,
+    trace,
+    write,
+)
+from degrain.tracking.registry import ModelCard, write_model
 from denoisenets import list_models, model_contract
 
 CROP = 32
@@ -31,9 +40,9 @@ def exported(kind: Format, name: str) -> export.Exported:
 
 
 def model_folder(folder: Path, name: str) -> Path:
-    """What train.py writes."""
+    """A model folder as `degrain train` writes it."""
     contract = model_contract(name, **small(name))
-    card = Card(
+    card = ModelCard(
         model=name,
         arguments=small(name),
         patch_set="0",
@@ -48,12 +57,14 @@ def model_folder(folder: Path, name: str) -> Path:
 
 
 def read(file: Path, noisy: Tensor) -> tuple[dict[str, Any], Tensor]:
-    """What a file says of itself, and what it makes of a photo, by nothing but the libraries that it is for."""
+    """The metadata of a file and its output for a photo, read without degrain."""
     if file.suffix == ".onnx":
         onnx.checker.check_model(file, full_check=True)
         known = {entry.key: entry.value for entry in onnx.load(file).metadata_props}["degrain"]
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return json.loads(known), torch.from_numpy(session.run(["clean"], {"noisy": noisy.numpy()})[0])
+        return json.loads(known), torch.from_numpy(
+            session.run(["clean"], {"noisy": noisy.numpy()})[0]
+        )
     found = {"degrain.json": ""}
     program = torch.export.load(file, extra_files=found)
     with torch.no_grad():
@@ -68,8 +79,12 @@ def reference(name: str, noisy: Tensor) -> Tensor:
 
 
 @both
-@pytest.mark.parametrize("name", ["red10", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ffdnet", "unet"))])
-def test_a_file_is_all_that_a_consumer_needs(tmp_path: Path, name: str, kind: Format) -> None:
+@pytest.mark.parametrize(
+    "name", ["red10", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ffdnet", "unet"))]
+)
+def test_file_has_metadata_and_equals_the_network_for_all_sizes(
+    tmp_path: Path, name: str, kind: Format
+) -> None:
     file = tmp_path / f"model.{kind}"
     made = exported(kind, name)
     file.write_bytes(made.content)
@@ -78,11 +93,18 @@ def test_a_file_is_all_that_a_consumer_needs(tmp_path: Path, name: str, kind: Fo
     assert known == made.metadata
     assert (known["degrain"], known["network"], known["crop"]) == (__version__, name, CROP)
     assert known["arguments"].items() >= small(name).items()
-    assert (known["halo"], known["means_over_frame"]) == (contract.receptive_radius, contract.global_statistics)
+    assert (known["halo"], known["means_over_frame"]) == (
+        contract.receptive_radius,
+        contract.global_statistics,
+    )
     assert known["multiple"] == contract.size.multiple
     assert contract.size.minimum <= known["minimum"] <= 2 * known["multiple"]
     least, step = known["minimum"], known["multiple"]
-    for shape in ((1, 3, least, least), (5, 3, least, least + 7 * step), (1, 3, least + 13 * step, least + step)):
+    for shape in (
+        (1, 3, least, least),
+        (5, 3, least, least + 7 * step),
+        (1, 3, least + 13 * step, least + step),
+    ):
         noisy = torch.rand(shape)
         _, clean = read(file, noisy)
         assert clean.shape == noisy.shape
@@ -91,30 +113,35 @@ def test_a_file_is_all_that_a_consumer_needs(tmp_path: Path, name: str, kind: Fo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
-def test_every_network_becomes_a_file_of_both_formats(name: str) -> None:
+def test_every_network_exports_to_both_formats(name: str) -> None:
     size = model_contract(name, **small(name)).size
     program = trace(network(name), size)
     for kind in ("onnx", "pt2"):
         allowed = file_size(kind, size)
-        content = write(kind, program, metadata(name, small(name), allowed, CROP))
+        content = write(kind, program, file_metadata(name, small(name), allowed, CROP))
         assert check(kind, content, network(name), allowed) < 1e-5
 
 
-def test_free_lengths_have_names_in_onnx() -> None:
+def test_dynamic_axes_have_names_in_onnx() -> None:
     graph = onnx.load_from_string(exported("onnx", "unet").content).graph
     for value, name in ((graph.input[0], "noisy"), (graph.output[0], "clean")):
         assert value.name == name
-        assert [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] == ["batch", 3, "height", "width"]
+        assert [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] == [
+            "batch",
+            3,
+            "height",
+            "width",
+        ]
 
 
 @both
-def test_a_file_does_not_say_where_the_code_lay(kind: Format) -> None:
+def test_file_has_no_paths_of_this_machine(kind: Format) -> None:
     content = exported(kind, "red10").content
     assert b"denoisenets.rednet" in content
     assert b"rednet.py" not in content
 
 
-def test_a_pt2_refuses_sides_that_it_would_get_wrong(tmp_path: Path) -> None:
+def test_pt2_refuses_unsupported_sizes(tmp_path: Path) -> None:
     made = exported("pt2", "unet")
     file = tmp_path / "model.pt2"
     file.write_bytes(made.content)
@@ -132,22 +159,24 @@ def changed(made: nn.Module, by: float) -> nn.Module:
 
 @both
 @pytest.mark.parametrize("by", [2e-3, float("nan")])
-def test_the_check_finds_a_file_that_computes_something_else(kind: Format, by: float) -> None:
+def test_check_detects_a_different_output(kind: Format, by: float) -> None:
     name = "red10"
     other = changed(export.create_model(name, **small(name)), 0)
     other.load_state_dict(network(name).state_dict())
     content = exported(kind, name).content
     size = file_size(kind, model_contract(name, **small(name)).size)
     assert check(kind, content, other.eval(), size) < 1e-5
-    with pytest.raises(JobFailedError, match=r"differs from PyTorch by \S+, more than 0.0001; nothing was written"):
+    with pytest.raises(
+        JobFailedError, match=r"differs from PyTorch by \S+, more than 0.0001; nothing was written"
+    ):
         check(kind, content, changed(other, by), size)
 
 
 @both
-def test_a_wrong_file_is_not_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: Format
+def test_wrong_export_writes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
 ) -> None:
-    """A fault of the exporter, acted by weights that change under its hands; what was there stays."""
+    """A faulty exporter is simulated by changed weights; existing files are not overwritten."""
     model = model_folder(tmp_path / "model", "red10")
     out = tmp_path / "out"
     out.mkdir()
@@ -160,22 +189,29 @@ def test_a_wrong_file_is_not_written(
 
     monkeypatch.setattr(export, "trace", faulty)
     for name in (f"old.{kind}", f"new.{kind}"):
-        done = run_here("export", [model, "--out", out / name], capsys, tmp_path)
+        done = run_here("export", [model, "--out", out / name], tmp_path)
         assert (done.status, len(done.err.splitlines())) == (1, 1), done.err
         assert "the exported network differs from PyTorch by" in done.err
     assert [(f.name, f.read_bytes()) for f in out.iterdir()] == [(f"old.{kind}", b"before")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("red10", "onnx"), ("ffdnet", "pt2")])
-def test_a_model_of_train_becomes_a_file(tmp_path: Path, name: str, kind: Format) -> None:
-    """As a process of its own: what PyTorch's exporters say of themselves goes past Python's standard error."""
+def test_trained_model_exports_from_the_command_line(
+    tmp_path: Path, name: str, kind: Format
+) -> None:
+    """In a separate process, because PyTorch's exporters bypass Python's standard error."""
     file, summary = tmp_path / "made" / f"model.{kind}", tmp_path / "summary.json"
     model = model_folder(tmp_path / "model", name)
-    environment = {"PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("platform", "models"))}
-    process = start_pipeline("export", [model, "--out", file, "--summary", summary], environment, cwd=tmp_path)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("platform", "models"))
+    }
+    process = start_pipeline(
+        "export", [model, "--out", file, "--summary", summary], environment, cwd=tmp_path
+    )
     said, complained = process.communicate(timeout=120)
     assert (process.returncode, complained) == (0, "")
-    assert "takes: height and width from" in said
+    assert "input: height and width from" in said
     assert [f.name for f in file.parent.iterdir()] == [file.name]
     noisy = torch.rand(2, 3, 64, 96)
     known, clean = read(file, noisy)
@@ -187,15 +223,19 @@ def test_a_model_of_train_becomes_a_file(tmp_path: Path, name: str, kind: Format
     assert 0 <= told["difference"] < 1e-5
 
 
-def test_the_suffix_is_the_format() -> None:
+def test_suffix_selects_the_format() -> None:
     assert [check_format(name) for name in ("a.onnx", "s3://b/c.pt2")] == ["onnx", "pt2"]
     for name in ("model", "model.pt", "onnx", "a.ONNX", "a.onnx/b"):
-        with pytest.raises(UserError, match=f"cannot export to '{name}': name a file that ends in .onnx or .pt2"):
+        with pytest.raises(
+            UserError, match=f"cannot export to '{name}': name a file that ends in .onnx or .pt2"
+        ):
             check_format(name)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_onnx_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_missing_onnx_package_is_an_error_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
     def refuse(name: str) -> None:
         if name == package:
             raise ModuleNotFoundError(f"No module named '{name}'")
@@ -215,14 +255,14 @@ def test_onnx_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, package: str) 
         ("model.txt", "name a file that ends in .onnx or .pt2"),
         ("file/model.pt2", "cannot write to '{tmp}/file': '{tmp}/file' is a file; name a folder"),
         ("folder.pt2", "cannot write '{tmp}/folder.pt2': it is a folder; name a file"),
-        ("model.pt2", "'{tmp}/nothing' is not a model of degrain"),
+        ("model.pt2", "'{tmp}/nothing' is not a degrain model"),
     ],
 )
-def test_what_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, said: str) -> None:
+def test_invalid_targets_and_models_are_refused(tmp_path: Path, out: str, said: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.pt2").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    done = run_here("export", [tmp_path / "nothing", "--out", tmp_path / out], capsys, tmp_path)
+    done = run_here("export", [tmp_path / "nothing", "--out", tmp_path / out], tmp_path)
     assert (done.status, done.out, len(done.err.splitlines())) == (2, "", 1)
     assert said.format(tmp=tmp_path) in done.err
     assert sorted(tmp_path.rglob("*")) == before

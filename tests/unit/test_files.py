@@ -1,4 +1,4 @@
-"""Photo files denoised into a folder: what a file holds beside its colours survives, and one that fails stops no other."""
+"""Denoising photo files preserves all but colours; a file that fails does not stop the others."""
 
 import errno
 from pathlib import Path
@@ -26,11 +26,10 @@ from unit.photofiles import (
     with_alpha,
 )
 
-from degrain import cli
 from degrain.errors import UserError
 from degrain.imaging.pixels import Photo
-from degrain.serving.files import DenoisedFile, Reading, denoise_files, find_photos, targets
-from degrain.storage import Location, Storage
+from degrain.inference.files import DenoisedFile, denoise_files, find_photos, targets
+from degrain.storage.location import Location, Storage
 
 STORAGE = Storage.from_environment()
 
@@ -46,14 +45,14 @@ class Halving:
 
 
 class Tinting(Halving):
-    """Gives grey a tint, as a network does."""
+    """Tints grey photos, as networks do."""
 
     def __call__(self, photo: Photo) -> Photo:
         return photo // 2 + np.array([0, 1, 4], dtype=photo.dtype)
 
 
 class Failing(Halving):
-    """Fails at photos of another size than most."""
+    """Raises for photos of another size than `PHOTO`."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -64,7 +63,9 @@ class Failing(Halving):
         return photo // 2
 
 
-def denoised(folder: Path, contents: dict[str, bytes], denoiser: Halving | None = None) -> list[DenoisedFile]:
+def denoised(
+    folder: Path, contents: dict[str, bytes], denoiser: Halving | None = None
+) -> list[DenoisedFile]:
     """Denoise files of these names and contents into `folder / "out"`."""
     photos = []
     for name, content in contents.items():
@@ -74,7 +75,7 @@ def denoised(folder: Path, contents: dict[str, bytes], denoiser: Halving | None 
 
 
 def result(folder: Path, name: str = "a") -> NDArray[np.generic]:
-    """The values of a PNG as they are stored, by another way than the code under test."""
+    """The stored values of a PNG, decoded independently of the code under test."""
     return np.asarray(imagecodecs.png_decode((folder / "out" / f"{name}.png").read_bytes()))
 
 
@@ -85,16 +86,30 @@ def result(folder: Path, name: str = "a") -> NDArray[np.generic]:
         pytest.param("a.png", png(DEEP), DEEP // 2, id="png16"),
         pytest.param("a.png", png(GREY), GREY // 2, id="grey"),
         pytest.param("a.png", png(DEEP_GREY), DEEP_GREY // 2, id="grey 16"),
-        pytest.param("a.png", png(np.dstack([PHOTO, ALPHA])), np.dstack([PHOTO // 2, ALPHA]), id="alpha"),
-        pytest.param("a.png", png(np.dstack([DEEP, DEEP_ALPHA])), np.dstack([DEEP // 2, DEEP_ALPHA]), id="alpha 16"),
-        pytest.param("a.png", png(np.dstack([GREY, ALPHA])), np.dstack([GREY // 2, ALPHA]), id="grey with alpha"),
+        pytest.param(
+            "a.png", png(np.dstack([PHOTO, ALPHA])), np.dstack([PHOTO // 2, ALPHA]), id="alpha"
+        ),
+        pytest.param(
+            "a.png",
+            png(np.dstack([DEEP, DEEP_ALPHA])),
+            np.dstack([DEEP // 2, DEEP_ALPHA]),
+            id="alpha 16",
+        ),
+        pytest.param(
+            "a.png",
+            png(np.dstack([GREY, ALPHA])),
+            np.dstack([GREY // 2, ALPHA]),
+            id="grey with alpha",
+        ),
         pytest.param(
             "a.png",
             png(np.dstack([DEEP_GREY, DEEP_ALPHA])),
             np.dstack([DEEP_GREY // 2, DEEP_ALPHA]),
             id="grey with alpha 16",
         ),
-        pytest.param("a.png", png(with_alpha(PHOTO, 255)), with_alpha(PHOTO // 2, 255), id="opaque"),
+        pytest.param(
+            "a.png", png(with_alpha(PHOTO, 255)), with_alpha(PHOTO // 2, 255), id="opaque"
+        ),
         pytest.param(
             "a.png",
             encoded(PALETTE, "PNG", transparency=bytes(range(16))),
@@ -114,7 +129,10 @@ def result(folder: Path, name: str = "a") -> NDArray[np.generic]:
             id="tiff 16",
         ),
         pytest.param(
-            "a.tif", tiff(np.dstack([GREY, ALPHA]), **STRAIGHT), np.dstack([GREY // 2, ALPHA]), id="grey tiff with alpha"
+            "a.tif",
+            tiff(np.dstack([GREY, ALPHA]), **STRAIGHT),
+            np.dstack([GREY // 2, ALPHA]),
+            id="grey tiff with alpha",
         ),
         pytest.param(
             "a.png",
@@ -124,7 +142,7 @@ def result(folder: Path, name: str = "a") -> NDArray[np.generic]:
         ),
     ],
 )
-def test_colours_are_denoised_and_the_rest_survives(
+def test_denoises_colours_and_preserves_alpha_grey_and_bits(
     tmp_path: Path, name: str, content: bytes, expected: NDArray[np.generic]
 ) -> None:
     [file] = denoised(tmp_path, {name: content})
@@ -136,12 +154,12 @@ def test_colours_are_denoised_and_the_rest_survives(
 
 
 @pytest.mark.parametrize("grey", [GREY, DEEP_GREY], ids=["8", "16"])
-def test_of_a_tinted_grey_the_mean_is_written(tmp_path: Path, grey: Photo) -> None:
+def test_grey_photos_are_written_as_the_mean_of_channels(tmp_path: Path, grey: Photo) -> None:
     denoised(tmp_path, {"a.png": png(grey)}, Tinting())
     assert np.array_equal(result(tmp_path), grey // 2 + 2)
 
 
-def test_a_turned_photo_is_not_turned_again(tmp_path: Path) -> None:
+def test_orientation_is_not_applied_twice(tmp_path: Path) -> None:
     """Its EXIF is not copied: orientation is in the pixels."""
     denoised(tmp_path, {"a.jpg": saved(PHOTO, "JPEG", exif=oriented_exif(6))})
     with Image.open(tmp_path / "out" / "a.png") as image:
@@ -150,16 +168,21 @@ def test_a_turned_photo_is_not_turned_again(tmp_path: Path) -> None:
         assert "icc_profile" not in image.info
 
 
-def test_what_cannot_be_read_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+def test_unreadable_photo_is_reported_and_others_are_denoised(tmp_path: Path) -> None:
     cmyk = encoded(Image.fromarray(PHOTO).convert("CMYK"), "JPEG")
-    contents = {"bad.png": png(PHOTO)[:900], "cmyk.jpg": cmyk, "empty.tif": b"", "good.png": png(PHOTO)}
+    contents = {
+        "bad.png": png(PHOTO)[:900],
+        "cmyk.jpg": cmyk,
+        "empty.tif": b"",
+        "good.png": png(PHOTO),
+    }
     files = denoised(tmp_path, contents)
     assert [f.error is None for f in files] == [False, False, False, True]
     assert all(f.error is None or "\n" not in f.error for f in files)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
-def test_a_photo_that_went_away_is_reported(tmp_path: Path) -> None:
+def test_missing_photo_is_reported(tmp_path: Path) -> None:
     gone = STORAGE.locate(tmp_path / "gone.png")
     [file] = denoise_files(Halving(), [gone], STORAGE.locate(tmp_path / "out"))
     assert file.error is not None
@@ -172,31 +195,39 @@ def test_a_photo_that_went_away_is_reported(tmp_path: Path) -> None:
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 9"
+        ),
     ],
     ids=["python", "gpu", "cpu"],
 )
-def test_too_little_memory_for_one_photo_stops_no_other(tmp_path: Path, error: Exception) -> None:
-    large, small = denoised(tmp_path, {"large.png": png(DEEP[:30]), "small.png": png(PHOTO)}, Failing(error))
-    assert large.error == "there is too little memory for it; denoise it on a machine with more"
+def test_out_of_memory_is_reported_and_others_are_denoised(
+    tmp_path: Path, error: Exception
+) -> None:
+    large, small = denoised(
+        tmp_path, {"large.png": png(DEEP[:30]), "small.png": png(PHOTO)}, Failing(error)
+    )
+    assert large.error == "it needs more memory than this machine has; denoise it on a larger one"
     assert small.error is None
 
 
-def test_how_pytorch_says_that_the_memory_of_a_cpu_is_too_small() -> None:
+def test_message_of_pytorch_for_too_little_cpu_memory() -> None:
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         torch.empty(2**50, dtype=torch.uint8)
 
 
-def test_an_error_in_the_denoiser_is_no_fault_of_the_photo(tmp_path: Path) -> None:
+def test_errors_of_the_denoiser_are_raised(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         denoised(tmp_path, {"a.png": png(PHOTO[:30])}, Failing(RuntimeError("shapes do not match")))
 
 
-def test_a_result_that_cannot_be_written_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+def test_unwritable_result_is_reported_and_others_are_written(tmp_path: Path) -> None:
     (tmp_path / "out" / "folder.png").mkdir(parents=True)
     long = "n" * 250
     in_the_way, too_long, good = denoised(
-        tmp_path, {"folder.jpg": saved(PHOTO, "JPEG"), f"{long}.tif": tiff(DEEP), "good.png": png(PHOTO)}
+        tmp_path,
+        {"folder.jpg": saved(PHOTO, "JPEG"), f"{long}.tif": tiff(DEEP), "good.png": png(PHOTO)},
     )
     assert "Is a directory" in (in_the_way.error or "")
     assert "File name too long" in (too_long.error or "")
@@ -204,7 +235,7 @@ def test_a_result_that_cannot_be_written_is_reported_and_the_others_go_on(tmp_pa
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["folder.png", "good.png"]
 
 
-def test_a_full_disk_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Location, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -213,8 +244,8 @@ def test_a_full_disk_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         denoised(tmp_path, {"a.png": png(PHOTO)})
 
 
-def test_photos_are_found_by_name_and_in_folders_each_once(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt"):
+def test_finds_photos_by_name_and_in_folders_without_duplicates(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "metadata.txt"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "c.png").write_bytes(b"x")
@@ -224,7 +255,7 @@ def test_photos_are_found_by_name_and_in_folders_each_once(tmp_path: Path) -> No
         find_photos([str(tmp_path / "none.png")], STORAGE)
 
 
-def test_two_photos_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_refuses_photos_with_the_same_output_file(tmp_path: Path) -> None:
     photos = [STORAGE.locate(tmp_path / name) for name in ("a.png", "a.jpg")]
     with pytest.raises(UserError, match="would both become"):
         targets(photos, STORAGE.locate(tmp_path / "out"))
@@ -232,7 +263,7 @@ def test_two_photos_of_one_name_are_refused(tmp_path: Path) -> None:
         targets(photos[:1], STORAGE.locate(tmp_path))
 
 
-def test_a_source_is_not_written_over_whatever_its_folder_is_called(tmp_path: Path) -> None:
+def test_refuses_to_overwrite_a_source_through_any_spelling(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "a.png").write_bytes(png(PHOTO))
@@ -242,25 +273,12 @@ def test_a_source_is_not_written_over_whatever_its_folder_is_called(tmp_path: Pa
             targets(photos, STORAGE.locate(f"{tmp_path}/{spelled}"))
 
 
-def test_one_photo_named_twice_is_one(tmp_path: Path) -> None:
+def test_photo_named_twice_is_found_once(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(PHOTO))
     (tmp_path / "link").symlink_to(tmp_path)
-    named = [str(tmp_path / "a.png"), f"{tmp_path}/link/a.png", f"{tmp_path}/../{tmp_path.name}/a.png"]
+    named = [
+        str(tmp_path / "a.png"),
+        f"{tmp_path}/link/a.png",
+        f"{tmp_path}/../{tmp_path.name}/a.png",
+    ]
     assert len(find_photos(named, STORAGE)) == 1
-
-
-@pytest.mark.parametrize("megapixels", [0, -1, float("nan")])
-def test_a_limit_is_above_nothing(megapixels: float) -> None:
-    with pytest.raises(ValueError, match="largest_megapixels must be above 0, got"):
-        Reading(megapixels)
-
-
-def test_a_summary_takes_no_photos_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo = tmp_path / "a.png"
-    photo.write_bytes(png(PHOTO))
-    made = cli.parser("a pipeline")
-    assert cli.run(lambda _options, _console: {}, made, ["--summary", str(photo)]) == 2
-    assert "a file that is no summary is there" in capsys.readouterr().err
-    assert photo.read_bytes() == png(PHOTO)
-    (tmp_path / "s.json").write_text('{"a": 1}')
-    assert cli.run(lambda _options, _console: {"b": 2}, made, ["--summary", str(tmp_path / "s.json")]) == 0

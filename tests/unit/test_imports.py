@@ -1,4 +1,4 @@
-"""What runs where little is installed: networks, step, loop, loader and denoiser need PyTorch and NumPy alone."""
+"""Networks, training step and loop, loader and denoiser need PyTorch and NumPy alone."""
 
 import subprocess
 import sys
@@ -14,17 +14,22 @@ REPOSITORY = Path(__file__).parents[2]
 USE = """
 import numpy as np
 import degrain.training.checkpoint
-from degrain.data.loader import Patches
-from degrain.imaging.denoiser import Application, NetworkDenoiser
+from degrain.loading.patches import ResidentPatches
+from degrain.inference.config import InferenceConfig
+from degrain.inference.denoiser import NetworkDenoiser
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import train
 from degrain.training.session import LocalSession
 
 pixels = np.zeros((8, 32, 32, 3), np.uint8)
-patches = Patches([(pixels, pixels)])
-config = TrainingConfig(model="unet", arguments={"width": 4}, steps=2, batch_size=2, validate_every=2)
+patches = ResidentPatches([(pixels, pixels)])
+arguments = {"width": 4}
+config = TrainingConfig(
+    model="unet", arguments=arguments, steps=2, batch_size=2, validate_every=2
+)
 state = train(config, LocalSession(patches, patches))
-denoiser = NetworkDenoiser("unet", {"width": 4}, state.ema.network.state_dict(), application=Application(memory=2**24))
+weights = state.ema.network.state_dict()
+denoiser = NetworkDenoiser("unet", arguments, weights, config=InferenceConfig(memory=16))
 assert denoiser(pixels[0]).shape == (32, 32, 3)
 print("done")
 """
@@ -32,7 +37,7 @@ print("done")
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Path:
-    """A folder of packages with PyTorch, what PyTorch needs, and NumPy."""
+    """A folder with the packages of PyTorch, its dependencies, and NumPy."""
     packages = Path(torch.__file__).parents[1]
     names = {"torch", "torchgen", "functorch", "numpy", "numpy.libs", "mpmath", "markupsafe"}
     names |= {Requirement(line).name.replace("-", "_").lower() for line in requires("torch") or []}
@@ -47,7 +52,9 @@ def run(code: str, packages: Path) -> subprocess.CompletedProcess[str]:
     path = ":".join(map(str, (REPOSITORY / "platform", REPOSITORY / "models", packages)))
     # -S leaves the installed packages out.
     command = [sys.executable, "-S", "-c", code]
-    return subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.slow
@@ -56,5 +63,5 @@ def test_training_and_denoising_need_torch_and_numpy_alone(bare: Path) -> None:
     assert done.stdout == "done\n", done.stderr
 
 
-def test_what_reads_files_needs_more(bare: Path) -> None:
+def test_codecs_need_imagecodecs(bare: Path) -> None:
     assert "No module named 'imagecodecs'" in run("import degrain.imaging.codecs", bare).stderr

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image, which is an independent implementation of the same formulas."""
+"""PSNR and SSIM against scikit-image, an independent implementation."""
 
 import math
 
@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from unit.support import natural_photo, random_photo, smooth_photo, with_noise
 
-from degrain.imaging.metrics import Score, mean_score, psnr, score_photo, ssim, to_eight_bits, to_float, to_pixels
+from degrain.imaging.metrics import (
+    Score,
+    mean_score,
+    psnr,
+    score_photo,
+    ssim,
+    to_eight_bits,
+    to_float,
+    to_pixels,
+)
 from degrain.imaging.pixels import Photo, sixteen_bits
 
 
@@ -44,13 +53,17 @@ sides = st.integers(11, 48)
 
 @settings(max_examples=25, deadline=None)
 @given(height=sides, width=sides, seed=st.integers(0, 999))
-def test_random_photos_score_as_scikit_image_scores_them(height: int, width: int, seed: int) -> None:
-    assert_equals_reference(random_photo(height, width, seed), random_photo(height, width, seed + 1000))
+def test_random_photos_score_as_in_scikit_image(height: int, width: int, seed: int) -> None:
+    assert_equals_reference(
+        random_photo(height, width, seed), random_photo(height, width, seed + 1000)
+    )
 
 
 @settings(max_examples=25, deadline=None)
 @given(height=sides, width=sides, seed=st.integers(0, 999), deviation=st.floats(1, 60))
-def test_smooth_photos_score_as_scikit_image_scores_them(height: int, width: int, seed: int, deviation: float) -> None:
+def test_smooth_photos_score_as_in_scikit_image(
+    height: int, width: int, seed: int, deviation: float
+) -> None:
     clean = smooth_photo(height, width, seed)
     noisy = with_noise(clean, seed, deviation)
     noisy[0, 0] = clean[0, 0] ^ 1
@@ -60,25 +73,31 @@ def test_smooth_photos_score_as_scikit_image_scores_them(height: int, width: int
 @settings(max_examples=25, deadline=None)
 @given(height=sides, width=sides, value=st.integers(0, 255), step=st.integers(1, 255))
 @example(height=11, width=11, value=240, step=235)
-def test_flat_photos_score_as_scikit_image_scores_them(height: int, width: int, value: int, step: int) -> None:
-    assert_equals_reference(flat_photo(height, width, (value + step) % 256), flat_photo(height, width, value))
+def test_flat_photos_score_as_in_scikit_image(
+    height: int, width: int, value: int, step: int
+) -> None:
+    assert_equals_reference(
+        flat_photo(height, width, (value + step) % 256), flat_photo(height, width, value)
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (64, 64), (11, 131), (97, 33)])
-def test_extremes_score_as_scikit_image_scores_them(height: int, width: int) -> None:
+def test_extremes_score_as_in_scikit_image(height: int, width: int) -> None:
     black, white = flat_photo(height, width, 0), flat_photo(height, width, 255)
     assert_equals_reference(black, white)
     assert score_photo(black, white).psnr == 0
     assert_equals_reference(white - random_photo(height, width), random_photo(height, width))
 
 
-def test_a_natural_photo_scores_as_scikit_image_scores_it() -> None:
+def test_natural_photo_scores_as_in_scikit_image() -> None:
     clean = natural_photo(151, 203)
     assert_equals_reference(with_noise(clean), clean)
 
 
-@pytest.mark.parametrize("photo", [natural_photo(40, 50), flat_photo(40, 50, 0), flat_photo(40, 50, 255)])
-def test_identical_photos_are_perfect(photo: Photo) -> None:
+@pytest.mark.parametrize(
+    "photo", [natural_photo(40, 50), flat_photo(40, 50, 0), flat_photo(40, 50, 255)]
+)
+def test_identical_photos_have_infinite_psnr_and_ssim_1(photo: Photo) -> None:
     score = score_photo(photo, photo)
     assert score.psnr == math.inf
     assert score.ssim == pytest.approx(1, abs=1e-9)
@@ -100,25 +119,27 @@ def test_photos_smaller_than_the_window_have_no_ssim(height: int, width: int) ->
         score_photo(photo, photo)
 
 
-def test_the_mean_counts_each_photo_once() -> None:
+def test_mean_weights_photos_equally() -> None:
     scores = (score for score in [Score(20.0, 0.5), Score(30.0, 0.7), Score(40.0, 0.9)])
     mean = mean_score(scores)
     assert mean.psnr == pytest.approx(30)
     assert mean.ssim == pytest.approx(0.7)
 
 
-def test_the_mean_of_nothing_is_an_error() -> None:
+def test_mean_of_no_photos_is_an_error() -> None:
     with pytest.raises(ValueError, match="no photos to average over"):
         mean_score([])
 
 
 def test_eight_bits_clip_and_round() -> None:
-    values = torch.tensor([-3.0, -0.001, 0.0, 0.49 / 255, 0.51 / 255, 254.49 / 255, 254.51 / 255, 1.0, 1.001, 7.0])
+    values = torch.tensor(
+        [-3.0, -0.001, 0.0, 0.49 / 255, 0.51 / 255, 254.49 / 255, 254.51 / 255, 1.0, 1.001, 7.0]
+    )
     assert to_eight_bits(values).tolist() == [0, 0, 0, 0, 1, 254, 255, 255, 255, 255]
     assert to_eight_bits(values).dtype == torch.uint8
 
 
-def test_all_bytes_survive_the_way_to_float_and_back() -> None:
+def test_float_round_trip_preserves_all_bytes() -> None:
     every = torch.arange(256, dtype=torch.uint8)
     floats = to_float(every)
     assert floats.dtype == torch.float32
@@ -136,7 +157,7 @@ def test_eight_bits_of_bfloat16_are_rounded_after_widening() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.uint16, torch.int32])
-def test_all_sixteen_bits_survive_the_way_to_float_and_back(kind: torch.dtype) -> None:
+def test_float_round_trip_preserves_all_sixteen_bits(kind: torch.dtype) -> None:
     every = torch.from_numpy(np.arange(65536, dtype=np.uint16)).to(kind)
     floats = to_float(every)
     assert floats.dtype == torch.float32
@@ -145,19 +166,24 @@ def test_all_sixteen_bits_survive_the_way_to_float_and_back(kind: torch.dtype) -
 
 
 def test_sixteen_bits_clip_and_round() -> None:
-    values = torch.tensor([-3.0, -0.001, 0.0, 0.4 / 65535, 0.6 / 65535, 65534.6 / 65535, 1.0, 1.001, 7.0])
+    values = torch.tensor(
+        [-3.0, -0.001, 0.0, 0.4 / 65535, 0.6 / 65535, 65534.6 / 65535, 1.0, 1.001, 7.0]
+    )
     pixels = to_pixels(values, torch.int32)
     assert pixels.tolist() == [0, 0, 0, 0, 1, 65535, 65535, 65535, 65535]
     assert pixels.dtype == torch.int32
 
 
-def test_photos_of_sixteen_bits_score_as_those_of_eight_that_they_are_rounded_to() -> None:
+def test_sixteen_bit_photos_score_as_their_eight_bit_rounding() -> None:
     clean = natural_photo(40, 50)
     noisy = with_noise(clean)
     expected = score_photo(noisy, clean)
     random = np.random.default_rng(0)
     # Up to half of an eight-bit step away.
-    deep = [(sixteen_bits(x) + random.integers(-128, 129, x.shape)).clip(0, 65535).astype(np.uint16) for x in (noisy, clean)]
+    deep = [
+        (sixteen_bits(x) + random.integers(-128, 129, x.shape)).clip(0, 65535).astype(np.uint16)
+        for x in (noisy, clean)
+    ]
     assert score_photo(*deep) == expected
     assert score_photo(deep[0], clean) == expected
     assert score_photo(noisy, deep[1]) == expected

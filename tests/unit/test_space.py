@@ -1,15 +1,18 @@
-"""Search spaces: every network can be searched, and a seed draws the same trials whatever else is asked."""
+"""Search spaces: every network has one, and a seed determines the trials."""
+
+from typing import get_args
 
 import pytest
 
 from degrain.training.config import TrainingConfig
-from degrain.tuning.space import SCALES, Scale, draw_trials, search_space
+from degrain.tuning.config import Scale
+from degrain.tuning.space import draw_trials, search_space
 from denoisenets import list_models
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", get_args(Scale))
 @pytest.mark.parametrize("name", list_models())
-def test_every_network_can_be_searched_by_width(name: str, scale: Scale) -> None:
+def test_every_network_has_a_search_space_with_several_widths(name: str, scale: Scale) -> None:
     space = search_space(name, scale)
     assert len(space.arguments["width"]) > 1
     for draw in draw_trials([name], 4, scale, seed=0):
@@ -19,12 +22,12 @@ def test_every_network_can_be_searched_by_width(name: str, scale: Scale) -> None
             assert config.crop_of(64) == 64
 
 
-def test_more_trials_keep_the_first_ones() -> None:
+def test_a_study_with_more_trials_starts_with_the_same_trials() -> None:
     few, many = (draw_trials(["unet", "red10"], count, "small", seed=3) for count in (4, 8))
     assert many[:4] == few
     assert draw_trials(["unet"], 3, "small", seed=4) != draw_trials(["unet"], 3, "small", seed=3)
 
 
-def test_an_unknown_network_is_named() -> None:
+def test_an_unknown_network_is_reported_by_name() -> None:
     with pytest.raises(ValueError, match="unknown model 'redd'"):
         search_space("redd", "small")

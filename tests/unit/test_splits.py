@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.support import catalog_row
+from unit.support import pair_record
 
-from degrain.data.corpora import Pair
-from degrain.data.ingest import find_repeats
-from degrain.data.splits import SPLITS, assign_splits, scene_rank
+from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
+from degrain.patchsets.ingest.duplicates import find_duplicates
+from degrain.patchsets.splits import SPLITS, assign_splits, scene_rank
 
 
-def pair(scene: str, split: str | None = None, number: int = 0, corpus: str = "c", camera: str | None = None) -> Pair:
-    return Pair(
+def pair(
+    scene: str,
+    split: str = "",
+    number: int = 0,
+    corpus: str = "c",
+    camera: str | None = None,
+) -> PairRecord:
+    return PairRecord(
         id=f"{corpus}/{scene}/{number}",
         corpus=corpus,
         scene=f"{corpus}/{scene}",
@@ -28,7 +34,7 @@ def pair(scene: str, split: str | None = None, number: int = 0, corpus: str = "c
     )
 
 
-def pairs_of(scenes: set[str]) -> list[Pair]:
+def pairs_of(scenes: set[str]) -> list[PairRecord]:
     return [pair(scene) for scene in sorted(scenes)]
 
 
@@ -49,16 +55,29 @@ def test_from_three_scenes_on_every_split_has_some(scenes: set[str]) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) >= 3))
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) >= 3)
+)
 def test_several_small_corpora_have_enough_together(sizes: list[int]) -> None:
-    pairs = [pair(f"s{i}", corpus=f"corpus{number}") for number, size in enumerate(sizes) for i in range(size)]
+    pairs = [
+        pair(f"s{i}", corpus=f"corpus{number}")
+        for number, size in enumerate(sizes)
+        for i in range(size)
+    ]
     assert set(assign_splits(pairs).values()) == set(SPLITS)
 
 
 def test_each_corpus_of_three_scenes_is_held_out_from() -> None:
-    pairs = [pair(f"s{i}", corpus=corpus) for corpus, size in (("a", 3), ("b", 10), ("c", 2)) for i in range(size)]
+    pairs = [
+        pair(f"s{i}", corpus=corpus)
+        for corpus, size in (("a", 3), ("b", 10), ("c", 2))
+        for i in range(size)
+    ]
     splits = assign_splits(pairs)
-    held = {split: sorted(s.split("/")[0] for s, where in splits.items() if where == split) for split in ("val", "test")}
+    held = {
+        split: sorted(s.split("/")[0] for s, where in splits.items() if where == split)
+        for split in ("val", "test")
+    }
     assert held == {"val": ["a", "b"], "test": ["a", "b"]}
 
 
@@ -77,7 +96,9 @@ def test_the_share_of_each_camera_is_near_a_tenth(cameras: list[str]) -> None:
     for split in ("val", "test"):
         assert len(in_split(splits, split)) == round(len(cameras) / 10)
         held = Counter(p.camera for p in pairs if splits[p.scene] == split)
-        assert all(abs(held[camera] - number / 10) <= 1 for camera, number in Counter(cameras).items())
+        assert all(
+            abs(held[camera] - number / 10) <= 1 for camera, number in Counter(cameras).items()
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -86,7 +107,9 @@ def test_splits_are_those_of_looking_at_every_scene_each_time(scenes: set[str], 
     """The queue in `splits` is a short cut for the nearest of all scenes."""
     random = np.random.default_rng(seed)
     pairs = [
-        pair(s, number=n, camera="abc"[random.integers(3)]) for s in sorted(scenes) for n in range(random.integers(1, 5))
+        pair(s, number=n, camera="abc"[random.integers(3)])
+        for s in sorted(scenes)
+        for n in range(random.integers(1, 5))
     ]
     cameras = {f"c/{s}": Counter(p.camera for p in pairs if p.scene == f"c/{s}") for s in scenes}
     total = Counter(p.camera for p in pairs)
@@ -133,13 +156,17 @@ def test_named_scenes_are_their_split_exactly(scenes: set[str], data: st.DataObj
 
 @pytest.mark.parametrize("prefix", ["", "c/"])
 def test_scenes_are_named_with_or_without_their_corpus(prefix: str) -> None:
-    splits = assign_splits(pairs_of({"a", "b", "x", "y"}), val_scenes=[f"{prefix}a"], test_scenes=[f"{prefix}b"])
+    splits = assign_splits(
+        pairs_of({"a", "b", "x", "y"}), val_scenes=[f"{prefix}a"], test_scenes=[f"{prefix}b"]
+    )
     assert (in_split(splits, "val"), in_split(splits, "test")) == ({"a"}, {"b"})
 
 
 def test_named_scenes_win_over_what_was_before() -> None:
     previous = {"c/a": "val", "c/b": "test", "c/x": "train", "c/y": "train"}
-    splits = assign_splits(pairs_of({"a", "b", "x", "y"}), previous=previous, val_scenes=["x"], test_scenes=["y"])
+    splits = assign_splits(
+        pairs_of({"a", "b", "x", "y"}), previous=previous, val_scenes=["x"], test_scenes=["y"]
+    )
     assert splits == {"c/a": "train", "c/b": "train", "c/x": "val", "c/y": "test"}
 
 
@@ -171,9 +198,15 @@ def test_new_scenes_fill_the_share_of_a_larger_corpus() -> None:
 def test_an_added_corpus_moves_no_scene_of_another() -> None:
     first = [pair(f"s{i}", corpus="a") for i in range(20)]
     previous = assign_splits(first)
-    splits = assign_splits([*first, *(pair(f"s{i}", corpus="b") for i in range(20))], previous=previous)
+    splits = assign_splits(
+        [*first, *(pair(f"s{i}", corpus="b") for i in range(20))], previous=previous
+    )
     assert {scene: splits[scene] for scene in previous} == previous
-    assert Counter(split for scene, split in splits.items() if scene.startswith("b/")) == {"train": 16, "val": 2, "test": 2}
+    assert Counter(split for scene, split in splits.items() if scene.startswith("b/")) == {
+        "train": 16,
+        "val": 2,
+        "test": 2,
+    }
 
 
 def test_scenes_that_went_away_are_forgotten() -> None:
@@ -185,7 +218,10 @@ def test_scenes_that_went_away_are_forgotten() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_fewer_than_three_scenes_are_too_few(count: int) -> None:
     scenes = [f"s{i}" for i in range(count)]
-    with pytest.raises(UserError, match=rf"the corpus has {count} scenes \({', '.join(scenes)}\); at least 3 are needed"):
+    with pytest.raises(
+        UserError,
+        match=rf"the corpus has {count} scenes \({', '.join(scenes)}\); at least 3 are needed",
+    ):
         assign_splits([pair(s) for s in scenes])
 
 
@@ -222,18 +258,27 @@ found_pairs = st.lists(st.tuples(st.integers(0, 6), hashes, hashes), min_size=1,
 
 @settings(max_examples=300, deadline=None)
 @given(found=found_pairs, data=st.data())
-def test_no_scene_and_no_content_is_in_two_splits(found: list[tuple[int, str, str]], data: st.DataObject) -> None:
+def test_no_scene_and_no_content_is_in_two_splits(
+    found: list[tuple[int, str, str]], data: st.DataObject
+) -> None:
     pairs = [pair(f"s{scene}", number=n) for n, (scene, _, _) in enumerate(found)]
     pairs += [pair(f"alone{i}") for i in range(3)]
-    contents = [(noisy, clean) for _, noisy, clean in found] + [(f"n{i}", f"c{i}") for i in range(3)]
+    contents = [(noisy, clean) for _, noisy, clean in found] + [
+        (f"n{i}", f"c{i}") for i in range(3)
+    ]
     splits = assign_splits(pairs)
     rows = [
-        catalog_row(id=p.id, scene=p.scene, split=splits[p.scene], noisy_hash=noisy, clean_hash=clean)
+        pair_record(
+            id=p.id, scene=p.scene, split=splits[p.scene], noisy_hash=noisy, clean_hash=clean
+        )
         for p, (noisy, clean) in zip(pairs, contents, strict=True)
     ]
-    before = {row.id: row for row in data.draw(st.lists(st.sampled_from(rows), unique_by=lambda row: row.id))}
-    repeats = find_repeats(rows, before)
-    kept = [row for row in rows if row.id not in repeats]
+    before = {
+        row.id: row
+        for row in data.draw(st.lists(st.sampled_from(rows), unique_by=lambda row: row.id))
+    }
+    duplicates = find_duplicates(rows, before)
+    kept = [row for row in rows if row.id not in duplicates]
     assert kept
     where: dict[str, set[str]] = defaultdict(set)
     for row in kept:
@@ -241,5 +286,10 @@ def test_no_scene_and_no_content_is_in_two_splits(found: list[tuple[int, str, st
             where[key].add(row.split)
     assert all(len(found_in) == 1 for found_in in where.values())
     assert len({row.noisy_hash for row in kept}) == len(kept)
-    refused = [replace(row, refused=repeats.get(row.id)) for row in rows]
-    assert find_repeats(refused, {row.id: row for row in refused}).keys() == repeats.keys()
+    refused = [
+        replace(row, refused=duplicate.reason, duplicate_of=duplicate.of)
+        if (duplicate := duplicates.get(row.id))
+        else row
+        for row in rows
+    ]
+    assert find_duplicates(refused, {row.id: row for row in refused}).keys() == duplicates.keys()

@@ -1,4 +1,4 @@
-"""`mlflow.yaml`: what is not understood is refused with the key's name."""
+"""`mlflow.yaml`: defaults, paths, and errors that name the key."""
 
 import re
 from pathlib import Path
@@ -23,15 +23,17 @@ def load(folder: Path, text: str) -> TrackingConfig:
 
 
 def defaults_in(folder: Path) -> TrackingConfig:
-    return TrackingConfig(tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=f"{folder}/mlartifacts")
+    return TrackingConfig(
+        tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=f"{folder}/mlartifacts"
+    )
 
 
-def test_the_repositorys_file_says_the_defaults() -> None:
+def test_the_mlflow_yaml_of_the_repository_has_the_default_values() -> None:
     assert load_tracking_config(REPOSITORY / "mlflow.yaml") == defaults_in(REPOSITORY)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "{}"])
-def test_an_empty_file_gives_the_defaults(tmp_path: Path, text: str) -> None:
+def test_an_empty_file_means_the_defaults(tmp_path: Path, text: str) -> None:
     assert load(tmp_path, text) == defaults_in(tmp_path)
 
 
@@ -54,29 +56,41 @@ promotion:
         experiment="e",
         model="m",
         champion="ssim",
-        promotion=PromotionRules(must_beat=("nlm",), min_psnr_improvement_db=1.0, min_ssim_improvement=0.01),
+        promotion=PromotionRules(
+            must_beat=("nlm",), min_psnr_improvement_db=1.0, min_ssim_improvement=0.01
+        ),
     )
     assert isinstance(config.promotion.min_psnr_improvement_db, float)
     assert not config.embedded
 
 
-def test_a_part_of_the_keys_leaves_the_others_at_their_defaults(tmp_path: Path) -> None:
+def test_missing_keys_keep_their_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, "promotion: {min_ssim_improvement: 0.5}")
-    assert config.promotion == PromotionRules(must_beat=BASELINES, min_psnr_improvement_db=0, min_ssim_improvement=0.5)
+    assert config.promotion == PromotionRules(
+        must_beat=BASELINES, min_psnr_improvement_db=0, min_ssim_improvement=0.5
+    )
     assert config.model == TrackingConfig().model
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("experimnt: e", "unknown key 'experimnt'; did you mean 'experiment'? Known keys: tracking_uri, artifacts"),
+        (
+            "experimnt: e",
+            "unknown key 'experimnt'; did you mean 'experiment'? Known keys: tracking_uri, "
+            "artifacts",
+        ),
         ("zzz: 1", "unknown key 'zzz'. Known keys: tracking_uri"),
         ("5: 1", "unknown key '5'. Known keys"),
         (
             "promotion: {min_psnr_improvement: 1}",
-            "unknown key 'promotion.min_psnr_improvement'; did you mean 'promotion.min_psnr_improvement_db'?",
+            "unknown key 'promotion.min_psnr_improvement'; did you mean "
+            "'promotion.min_psnr_improvement_db'?",
         ),
-        ("promotion: {zzz: 1}", "unknown key 'promotion.zzz'. Known keys: must_beat, min_psnr_improvement_db"),
+        (
+            "promotion: {zzz: 1}",
+            "unknown key 'promotion.zzz'. Known keys: must_beat, min_psnr_improvement_db",
+        ),
         ("model: 5", "model must be text, got 5"),
         ("model: [a]", "model must be text, got ['a']"),
         ("model:", "model must be text, got None"),
@@ -85,50 +99,75 @@ def test_a_part_of_the_keys_leaves_the_others_at_their_defaults(tmp_path: Path) 
         ("promotion: nlm", "promotion must be a mapping of keys to values"),
         ("promotion: {must_beat: nlm}", "promotion.must_beat must be a list of names, got 'nlm'"),
         ("promotion: {must_beat: [1]}", "promotion.must_beat must be a list of names, got [1]"),
-        ("promotion: {must_beat: [bm3d]}", "must_beat: unknown row 'bm3d'; known: untouched, nlm"),
-        ("promotion: {min_psnr_improvement_db: '1'}", "promotion.min_psnr_improvement_db must be a number, got '1'"),
-        ("promotion: {min_psnr_improvement_db: true}", "promotion.min_psnr_improvement_db must be a number, got True"),
-        ("promotion: {min_ssim_improvement: -0.1}", "promotion.min_ssim_improvement must be a number that is not"),
+        ("promotion: {must_beat: [bm3d]}", "must_beat: unknown baseline 'bm3d'; known: noisy, nlm"),
+        (
+            "promotion: {min_psnr_improvement_db: '1'}",
+            "promotion.min_psnr_improvement_db must be a number, got '1'",
+        ),
+        (
+            "promotion: {min_psnr_improvement_db: true}",
+            "promotion.min_psnr_improvement_db must be a number, got True",
+        ),
+        (
+            "promotion: {min_ssim_improvement: -0.1}",
+            "promotion.min_ssim_improvement must be a number that is not",
+        ),
         ("- a\n- b", "the file must be a mapping of keys to values"),
         ("text", "the file must be a mapping of keys to values"),
     ],
 )
-def test_what_is_not_understood_is_refused_by_its_key(tmp_path: Path, text: str, message: str) -> None:
+def test_an_unknown_key_or_wrong_value_is_rejected_with_the_key(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'mlflow.yaml'}: {message}")):
         load(tmp_path, text)
 
 
 @pytest.mark.parametrize("text", ["model: [", "model: a: b", "\tmodel: a"])
-def test_broken_yaml_is_one_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UserError, match=re.escape(f"cannot read '{tmp_path / 'mlflow.yaml'}': ")) as caught:
+def test_invalid_yaml_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(
+        UserError, match=re.escape(f"'{tmp_path / 'mlflow.yaml'}' is not valid YAML: ")
+    ) as caught:
         load(tmp_path, text)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_binary_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mlflow.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="is not valid YAML"):
         load_tracking_config(tmp_path / "mlflow.yaml")
 
 
-def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"there is no '{tmp_path}/none.yaml'; run from the folder that has it, or name it"):
+def test_a_missing_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError,
+        match=f"'{tmp_path}/none.yaml' does not exist; leave `mlflow` out, or name an",
+    ):
         load_tracking_config(tmp_path / "none.yaml")
 
 
-def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_the_tracking_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
     config = load(tmp_path, "tracking_uri: sqlite:///mine.db\nmodel: m")
     assert config.tracking_uri == "http://elsewhere:5000"
     assert config.model == "m"
     assert not config.embedded
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert load(tmp_path, "tracking_uri: sqlite:///mine.db").tracking_uri == f"sqlite:///{tmp_path}/mine.db"
+    assert (
+        load(tmp_path, "tracking_uri: sqlite:///mine.db").tracking_uri
+        == f"sqlite:///{tmp_path}/mine.db"
+    )
 
 
-def test_relative_places_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "mlflow.yaml").write_text("tracking_uri: sqlite:///db/runs.db\nartifacts: files")
+    (tmp_path / "conf" / "mlflow.yaml").write_text(
+        "tracking_uri: sqlite:///db/runs.db\nartifacts: files"
+    )
     monkeypatch.chdir(tmp_path)
     config = load_tracking_config(Path("conf/mlflow.yaml"))
     assert config.tracking_uri == f"sqlite:///{tmp_path}/conf/db/runs.db"
@@ -136,6 +175,6 @@ def test_relative_places_are_relative_to_the_file(tmp_path: Path, monkeypatch: p
     assert config.embedded
 
 
-def test_absolute_places_stay(tmp_path: Path) -> None:
+def test_absolute_paths_are_unchanged(tmp_path: Path) -> None:
     config = load(tmp_path, "tracking_uri: sqlite:////var/runs.db\nartifacts: /var/artifacts")
     assert (config.tracking_uri, config.artifacts) == ("sqlite:////var/runs.db", "/var/artifacts")

@@ -1,1 +1,1 @@
-"""Photos and numbers: no Ray, no MLflow."""
+"""Photos, their noise and their metrics, without networks, Ray and MLflow."""

@@ -1,14 +1,16 @@
-"""How far a noisy photo is shifted against its clean one.
+"""Estimate the shift of a noisy photo against its clean one.
 
-The photos are looked at in a few windows where the clean one has most detail, blurred, because fine detail of a noisy
-photo is mostly noise. Correlation in the Fourier domain finds the nearest whole shift; there, correlation of exactly the
-pixels that both windows show says how good it and its neighbours are, and a parabola through these gives the fraction of
-a pixel.
+The estimate uses a few windows where the clean photo has the most detail. They are blurred, because
+fine detail of a noisy photo is mostly noise. Cross-correlation in the Fourier domain finds the
+nearest integer shift. The correlation coefficient of the overlap of both windows refines it: a
+search over neighbouring integer shifts, then a parabola for the subpixel part.
 
-What matters for training is whether moving the photo by whole pixels makes the pair agree better. `gain` says by how
-much: 1 - r is what separates the two photos, noise included, and the gain is the share of it that the move takes away.
-Phase correlation (Kuglin and Hines, 1975), which divides the cross spectrum by its magnitude, gives every frequency one
-vote and with it most of them to the noise: on the pairs of RENOIR it takes aligned ones for shifted.
+Training depends on whether an integer shift improves the agreement of the pair. `Shift.gain`
+measures it: the share of 1 - r, where r is the correlation coefficient, that the shift removes.
+
+Phase correlation (Kuglin and Hines, 1975) is not used: it divides the cross spectrum by its
+magnitude, which weights every frequency equally, and most frequencies are dominated by noise. On
+RENOIR it reports shifts of aligned pairs.
 """
 
 from dataclasses import dataclass
@@ -19,18 +21,19 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
+from degrain.imaging.crops import most_detailed_crops
+from degrain.imaging.limits import LARGEST_SHIFT
 from degrain.imaging.pixels import Photo, peak
 
 WINDOW = 512
-"""Side of a window in pixels, at most."""
+"""Largest side of a window in pixels."""
 _WINDOWS = 2
 _STEPS = 4
-"""How often the search may move on to a neighbour that is better."""
-LARGEST_SHIFT = 16
-"""Shifts beyond, in pixels, are not looked for."""
+"""Most moves to a better neighbouring integer shift."""
 SMALLEST = 160
-"""Side in pixels below which there is too little to see: of unshifted photos of 128 pixels at the noisiest ISO, one in a
-hundred would be taken for shifted, of those of 64 one in three."""
+"""Smallest side in pixels of photos that are estimated. At the noisiest ISO, one in a hundred
+unshifted photos of 128 pixels is misjudged as shifted, and one in three of 64 pixels.
+"""
 _BLUR = 2.0
 """Standard deviation of the blur in pixels."""
 
@@ -41,31 +44,37 @@ Windows: TypeAlias = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class Shift:
-    """How the noisy photo must be moved to lie on the clean one."""
+    """The shift that registers the noisy photo to the clean one."""
 
     y: float
     """Pixels down."""
     x: float
     """Pixels right."""
     whole: tuple[int, int]
-    """The nearest whole pixels, down and right."""
+    """The nearest integer shift, down and right."""
     gain: float
-    """Share of 1 - r, the correlation's distance from one, that a move by the nearest whole pixels takes away."""
+    """Share of 1 - r that the nearest integer shift removes; r is the correlation coefficient."""
 
     @property
     def distance(self) -> float:
-        """The larger of both ways, in pixels."""
+        """The larger of |y| and |x|, in pixels."""
         return max(abs(self.y), abs(self.x))
 
 
 def estimate_shift(noisy: Photo, clean: Photo) -> Shift:
-    """Estimate the shift between two (H, W, 3) photos of one size, to about a tenth of a pixel; none below `SMALLEST`."""
+    """Estimate the shift between two (H, W, 3) photos of equal size, to about a tenth of a pixel.
+
+    Photos with a side below `SMALLEST` return a shift of 0.
+    """
     side = min(WINDOW, *clean.shape[:2])
     if side < SMALLEST:
         return Shift(0.0, 0.0, (0, 0), 0.0)
     windows = [
-        (_blurred(noisy[top : top + side, left : left + side]), _blurred(clean[top : top + side, left : left + side]))
-        for top, left in _busiest(clean, side)
+        (
+            _blurred(noisy[top : top + side, left : left + side]),
+            _blurred(clean[top : top + side, left : left + side]),
+        )
+        for top, left in most_detailed_crops(clean, side, _WINDOWS)
     ]
     row, column = _nearest_shift(windows)
     around = _correlations_around(windows, row, column)
@@ -75,40 +84,52 @@ def estimate_shift(noisy: Photo, clean: Photo) -> Shift:
             break
         row, column = best
         around = _correlations_around(windows, row, column)
-    here, there = _correlation(windows, 0, 0), around[row, column]
+    unshifted, shifted = _correlation(windows, 0, 0), around[row, column]
     return Shift(
-        row + _vertex(around[row - 1, column], there, around[row + 1, column]),
-        column + _vertex(around[row, column - 1], there, around[row, column + 1]),
+        row + _vertex(around[row - 1, column], shifted, around[row + 1, column]),
+        column + _vertex(around[row, column - 1], shifted, around[row, column + 1]),
         (row, column),
-        (there - here) / max(1 - here, 1e-6),
+        (shifted - unshifted) / max(1 - unshifted, 1e-6),
     )
 
 
 def _blurred(window: Photo) -> NDArray[np.float32]:
     # A sum of three planes is many times faster than a mean over the last axis.
-    grey = sum(window[:, :, channel].astype(np.float32) for channel in range(3)) / np.float32(3 * peak(window))
+    grey = sum(window[:, :, channel].astype(np.float32) for channel in range(3)) / np.float32(
+        3 * peak(window)
+    )
     blurred = gaussian_filter(grey, _BLUR, truncate=3)
     return np.asarray(blurred - blurred.mean())
 
 
 def _nearest_shift(windows: Windows) -> tuple[int, int]:
-    """The whole shift, within `LARGEST_SHIFT`, at which the windows' tapered contents correlate best."""
+    """The integer shift below `LARGEST_SHIFT` with the largest cross-correlation of the tapered
+    windows.
+    """
     side = windows[0][0].shape[0]
     taper = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
-    product = sum(fft.rfft2(taper * clean) * np.conj(fft.rfft2(taper * noisy)) for noisy, clean in windows)
+    product = sum(
+        fft.rfft2(taper * clean) * np.conj(fft.rfft2(taper * noisy)) for noisy, clean in windows
+    )
     reach = LARGEST_SHIFT - 1
-    near = np.roll(fft.irfft2(product, s=(side, side)), (reach, reach), axis=(0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    near = np.roll(fft.irfft2(product, s=(side, side)), (reach, reach), axis=(0, 1))[
+        : 2 * reach + 1, : 2 * reach + 1
+    ]
     row, column = np.unravel_index(int(np.argmax(near)), near.shape)
     return int(row) - reach, int(column) - reach
 
 
 def _correlations_around(windows: Windows, row: int, column: int) -> dict[tuple[int, int], float]:
-    """The correlation at a shift and at its eight neighbours."""
-    return {(y, x): _correlation(windows, y, x) for y in range(row - 1, row + 2) for x in range(column - 1, column + 2)}
+    """The correlation coefficient at an integer shift and its eight neighbours."""
+    return {
+        (y, x): _correlation(windows, y, x)
+        for y in range(row - 1, row + 2)
+        for x in range(column - 1, column + 2)
+    }
 
 
 def _correlation(windows: Windows, y: int, x: int) -> float:
-    """Correlation of the pixels that both windows show when the noisy one is moved by whole pixels."""
+    """Correlation coefficient of the overlap of both windows after an integer shift."""
     margin = LARGEST_SHIFT + 1
     products = np.zeros(3)
     for noisy, clean in windows:
@@ -121,22 +142,6 @@ def _correlation(windows: Windows, y: int, x: int) -> float:
 
 
 def _vertex(before: float, middle: float, after: float) -> float:
-    """Where the parabola through three equidistant values has its vertex, from the middle one."""
+    """Vertex of the parabola through three equidistant values, relative to the middle one."""
     curvature = before - 2 * middle + after
     return 0.0 if curvature >= 0 else float(np.clip((before - after) / (2 * curvature), -0.5, 0.5))
-
-
-def _busiest(photo: Photo, side: int) -> list[tuple[int, int]]:
-    """Top and left of the windows with the most detail, side by side, at most `_WINDOWS` of them."""
-    height, width = photo.shape[:2]
-    places = [(y, x) for y in range(0, height - side + 1, side) for x in range(0, width - side + 1, side)]
-    if len(places) <= _WINDOWS:
-        return places
-    places = places[:: max(1, len(places) // 64)]
-    step = max(1, side // 64)
-
-    def detail(place: tuple[int, int]) -> float:
-        coarse = photo[place[0] : place[0] + side : step, place[1] : place[1] + side : step, 1].astype(np.float32)
-        return float(np.abs(np.diff(coarse, axis=0)).mean() + np.abs(np.diff(coarse, axis=1)).mean())
-
-    return sorted(places, key=detail, reverse=True)[:_WINDOWS]

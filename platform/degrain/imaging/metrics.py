@@ -1,11 +1,12 @@
-"""PSNR and SSIM by named protocols; scores of different protocols are never compared.
+"""PSNR and SSIM by named protocols; scores of different protocols are not comparable.
 
-`rgb8`: output clipped and rounded to 8 bits; PSNR over all three channels with peak 255; SSIM after Wang et al., "Image
-quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004: Gaussian window 11x11 with
-sigma 1.5, population covariance, per channel, averaged. Taken per whole photo, then the mean over photos.
+`rgb8`: output clipped and rounded to 8 bits; PSNR over all three channels with peak 255; SSIM after
+Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP
+13(4), 2004: Gaussian window 11x11 with sigma 1.5, population covariance, per channel, averaged.
+Computed per whole photo, then averaged over photos.
 
-`rgb8-patches`: the same numbers per validation patch, averaged over patches. It steers training and tuning; it is not
-comparable with `rgb8`, because patches have more border.
+`rgb8-patches`: the same numbers per validation patch, averaged over patches. Training and
+tuning use it; it is not comparable with `rgb8`, because patches have more border.
 """
 
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ PROTOCOL = "rgb8"
 PATCH_PROTOCOL = "rgb8-patches"
 
 WINDOW = 11
-"""Side of SSIM's window in pixels; the smallest photo that has an SSIM."""
+"""Side of SSIM's window in pixels, and smallest side of a photo with an SSIM."""
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -35,7 +36,9 @@ class Score:
 
 
 def mean_score(scores: Iterable[Score]) -> Score:
-    """The mean over photos, each counted once whatever its size. Raises ValueError where there are none."""
+    """The mean over photos, each weighted equally whatever its size. Raises ValueError without
+    photos.
+    """
     listed = list(scores)
     if not listed:
         raise ValueError("no photos to average over")
@@ -54,7 +57,9 @@ def to_float(photos: Tensor) -> Tensor:
 
 
 def to_pixels(output: Tensor, dtype: torch.dtype) -> Tensor:
-    """Float in [0, 1], of any precision -> clipped, rounded values of uint8, or of 16 bits in int32."""
+    """Float in [0, 1], of any precision -> clipped, rounded values of uint8, or of 16 bits in
+    int32.
+    """
     peak = _PEAKS[dtype]
     return output.to(torch.float32).mul(peak).round().clamp(0, peak).to(dtype)
 
@@ -65,23 +70,30 @@ def to_eight_bits(output: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB per image: two (B, C, H, W) uint8 -> (B,); infinite where they are equal."""
-    error = (a.to(torch.float32) - b.to(torch.float32)).square().mean(dim=(1, 2, 3), dtype=torch.float64)
+    """Peak signal-to-noise ratio in dB per image: two (B, C, H, W) uint8 -> (B,); infinite where
+    they are equal.
+    """
+    error = (
+        (a.to(torch.float32) - b.to(torch.float32))
+        .square()
+        .mean(dim=(1, 2, 3), dtype=torch.float64)
+    )
     return 10 * torch.log10(255.0**2 / error)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity per image: two (B, C, H, W) uint8 -> (B,); H and W at least 11.
 
-    Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-    data_range=255)` averaged over channels. Raises ValueError for images smaller than the window.
+    Equals scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=255)` averaged over channels. Raises ValueError for
+    images smaller than the window.
     """
-    # In float32 the variance of a flat region drowns in rounding.
+    # In float32 rounding errors exceed the variance of a flat region.
     return structural_similarity(a.to(torch.float64).div_(255), b.to(torch.float64).div_(255))
 
 
 def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
-    """As `ssim`, of two (B, C, H, W) floats in [0, 1] in their own precision; differentiable."""
+    """`ssim` of two (B, C, H, W) floats in [0, 1], computed in their dtype; differentiable."""
     batch, channels, height, width = x.shape
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
@@ -93,7 +105,8 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
         return conv2d(conv2d(image, window.view(1, 1, 1, WINDOW)), window.view(1, 1, WINDOW, 1))
 
     x, y = (image.reshape(batch * channels, 1, height, width) for image in (x, y))
-    # TensorFloat-32, which cuDNN takes for float32 unless told not to, would drown variances in rounding.
+    # cuDNN uses TensorFloat-32 for float32 by default, whose rounding errors exceed small
+    # variances.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         mean_x, mean_y = blur(x), blur(y)
         variance_x = blur(x * x) - mean_x * mean_x
@@ -106,6 +119,8 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def score_photo(output: Photo, clean: Photo) -> Score:
-    """Score one whole photo against its clean one by `rgb8`; photos of 16 bits are rounded to 8 first."""
+    """Score one whole photo against its clean one by `rgb8`; 16-bit photos are rounded to 8 bits
+    first.
+    """
     a, b = (torch.tensor(eight_bits(x)).permute(2, 0, 1)[None] for x in (output, clean))
     return Score(psnr(a, b).item(), ssim(a, b).item())

@@ -1,8 +1,9 @@
 """Promotion: which version holds which alias.
 
-`best-psnr` and `best-ssim` point at the best by each metric, `champion` at one of the two (mlflow.yaml says which). All are
-decided on scores taken in one comparison: the same whole test photos, the same protocol, the holders scored anew. An
-alias moves only to a model that beats the baselines on both metrics and its present holder on the alias's metric.
+`best-psnr` and `best-ssim` point to the best model by each metric, `champion` to the best by the
+metric that mlflow.yaml configures. All scores come from one comparison: challengers and holders on
+the same whole test photos by the same protocol. An alias moves only to a model that beats the
+baselines on both metrics and the current holder on the alias's metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,17 +25,17 @@ class Scored:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one alias."""
+    """The decision on one alias."""
 
     alias: str
     version: str | None
-    """The version that holds it from now on; None if nobody does."""
+    """The version that holds the alias after the decision, or None."""
     moved: bool
     reason: str
 
 
 def metric_of(alias: str, config: TrackingConfig) -> str:
-    """The metric an alias follows: `psnr` or `ssim`."""
+    """The metric that an alias follows: `psnr` or `ssim`."""
     return config.champion if alias == "champion" else alias.removeprefix("best-")
 
 
@@ -44,28 +45,42 @@ def decide(
     baselines: Mapping[str, Score],
     config: TrackingConfig,
 ) -> list[Decision]:
-    """Decide every alias. `present` has each alias's holder; `baselines` the scores of untouched and nlm."""
-    able = [c for c in challengers if _beats_baselines(c.score, baselines, config.promotion.must_beat)]
-    return [_decide_alias(alias, able, present.get(alias), config) for alias in ALIASES]
+    """Decide every alias.
+
+    `present` maps aliases to their current holders, `baselines` maps baselines to scores.
+    """
+    eligible = [
+        c for c in challengers if _beats_baselines(c.score, baselines, config.promotion.must_beat)
+    ]
+    return [_decide_alias(alias, eligible, present.get(alias), config) for alias in ALIASES]
 
 
-def _decide_alias(alias: str, able: Sequence[Scored], holder: Scored | None, config: TrackingConfig) -> Decision:
+def _decide_alias(
+    alias: str, eligible: Sequence[Scored], holder: Scored | None, config: TrackingConfig
+) -> Decision:
     metric = metric_of(alias, config)
     kept = holder.version if holder else None
-    if not able:
-        return Decision(alias, kept, False, f"no new model beats {' and '.join(config.promotion.must_beat)}")
-    best = max(able, key=lambda c: getattr(c.score, metric))
+    if not eligible:
+        return Decision(
+            alias, kept, False, f"no new model beats {' and '.join(config.promotion.must_beat)}"
+        )
+    best = max(eligible, key=lambda c: getattr(c.score, metric))
     value = getattr(best.score, metric)
     unit = " dB" if metric == "psnr" else ""
     if holder is None:
-        return Decision(alias, best.version, True, f"{metric} {value:.4g}{unit}, the first to hold it")
-    least = {"psnr": config.promotion.min_psnr_improvement_db, "ssim": config.promotion.min_ssim_improvement}[metric]
+        return Decision(
+            alias, best.version, True, f"{metric} {value:.4g}{unit}, the alias had no holder"
+        )
+    least = {
+        "psnr": config.promotion.min_psnr_improvement_db,
+        "ssim": config.promotion.min_ssim_improvement,
+    }[metric]
     before = getattr(holder.score, metric)
-    said = f"{metric} {value:.5g}{unit} against {before:.5g}{unit} of version {holder.version}"
+    scores = f"{metric} {value:.5g}{unit} against {before:.5g}{unit} of version {holder.version}"
     if value > before and value - before >= least:
-        return Decision(alias, best.version, True, said)
-    wanted = f", and {least:g}{unit} more was wanted" if value > before else ""
-    return Decision(alias, kept, False, said + wanted)
+        return Decision(alias, best.version, True, scores)
+    required = f"; an improvement of {least:g}{unit} is required" if value > before else ""
+    return Decision(alias, kept, False, scores + required)
 
 
 def _beats_baselines(score: Score, baselines: Mapping[str, Score], names: Sequence[str]) -> bool:

@@ -1,8 +1,8 @@
-"""The model registry: a trained network goes in as safetensors and a card, and comes back as a Denoiser.
+"""The model registry: stores trained networks as safetensors with a card, and loads them.
 
-A registered model is a folder of two files: `weights.safetensors`, and `card.json` with the network's name and arguments,
-what it was trained on and what it scored. It is read through `denoisenets`; nothing is unpickled, so that loading a model
-runs no code but ours.
+A registered model is a folder of two files: `weights.safetensors`, and `card.json` with the
+network's name and arguments, its training data and its scores. Loading builds the network with
+`denoisenets` and unpickles nothing, so that a model file cannot run code.
 """
 
 import json
@@ -21,11 +21,13 @@ from mlflow.exceptions import MlflowException
 from torch import Tensor
 
 from degrain.errors import UserError
-from degrain.imaging.denoiser import Application, NetworkDenoiser
-from degrain.storage import Storage, json_bytes
+from degrain.inference.config import InferenceConfig
+from degrain.inference.denoiser import NetworkDenoiser
+from degrain.storage.json_file import json_bytes
+from degrain.storage.location import Storage
+from degrain.tracking.client import connect, retry
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.runs import Run, Tracker, connect
-from degrain.tracking.store import patiently
+from degrain.tracking.runs import Run, Tracker
 
 CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -34,8 +36,8 @@ ARTIFACT_FOLDER = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """What is known of a trained network."""
+class ModelCard:
+    """Name, training data and scores of a trained network."""
 
     model: str
     """Name of the network in `denoisenets`."""
@@ -46,13 +48,13 @@ class Card:
     training: Mapping[str, Any]
     """The training configuration."""
     crop: int
-    """Side in pixels of what it saw in training; means over the frame are taken over as much of a photo."""
+    """Side of the training crops, pixels; global means are computed over windows of this size."""
     size_multiple: int
-    """Sides that the network takes are multiples of this."""
+    """The network accepts sides that are multiples of this, pixels."""
     halo: int
     """Pixels of context that a tile needs on each side."""
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By protocol: psnr in dB, ssim, and the number of photos."""
+    """Protocol to psnr in dB, ssim, and the number of photos."""
     code: str | None = None
     """Git commit of the code that trained it."""
     format: int = CARD_FORMAT
@@ -68,7 +70,7 @@ class ModelVersion:
 
     @property
     def label(self) -> str:
-        """What tables call it: `NAME vVERSION`."""
+        """Name in tables: `NAME vVERSION`."""
         return f"{self.name} v{self.version}"
 
     @property
@@ -77,50 +79,70 @@ class ModelVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-def write_model(folder: Path, weights: Mapping[str, Tensor], card: Card) -> None:
+def write_model(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
     """Write a network's two files into `folder`."""
-    # safetensors wants plain, contiguous memory; channels_last weights are strided.
+    # safetensors requires contiguous memory; channels_last weights are strided.
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     safetensors.torch.save_file(plain, folder / WEIGHTS_FILE)
     (folder / CARD_FILE).write_bytes(json_bytes(asdict(card)))
 
 
 def read_model(
-    folder: Path, application: Application | None = None, *, name: str | None = None
-) -> tuple[NetworkDenoiser, Card]:
-    """Read a network's two files as a denoiser. Raises UserError if they are missing or not of this format."""
+    folder: Path, config: InferenceConfig | None = None, *, name: str | None = None
+) -> tuple[NetworkDenoiser, ModelCard]:
+    """Read a network's two files as a denoiser.
+
+    Raises UserError if they are missing or have another format.
+    """
     try:
         raw = json.loads((folder / CARD_FILE).read_text())
         kind = raw.get("format") if isinstance(raw, dict) else None
         if kind != CARD_FORMAT:
-            raise ValueError(f"its card has format {kind}, this version of degrain reads {CARD_FORMAT}")
-        card = Card(**raw)
+            raise ValueError(
+                f"its card has format {kind}, but this version of degrain reads {CARD_FORMAT}"
+            )
+        card = ModelCard(**raw)
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-        denoiser = NetworkDenoiser(card.model, card.arguments, weights, name=name, crop=card.crop, application=application)
+        denoiser = NetworkDenoiser(
+            card.model, card.arguments, weights, name=name, crop=card.crop, config=config
+        )
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
         short = " ".join(str(error).split())[:200]
-        raise UserError(f"'{folder}' is not a model of degrain: {short}; name a folder that train.py wrote") from None
+        raise UserError(
+            f"'{folder}' is not a degrain model: {short}; name a folder written by `degrain train`"
+        ) from None
     return denoiser, card
 
 
-def log_model(run: Run, weights: Mapping[str, Tensor], card: Card) -> None:
+def log_model(run: Run, weights: Mapping[str, Tensor], card: ModelCard) -> None:
     """Log a network's two files to `run`, below `model`."""
     with tempfile.TemporaryDirectory() as temporary:
         write_model(Path(temporary), weights, card)
         run.folder(Path(temporary), ARTIFACT_FOLDER)
 
 
-def register(tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: Card) -> ModelVersion:
-    """Log a network's two files to `run` and make them a new version in the registry."""
+def register(
+    tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: ModelCard
+) -> ModelVersion:
+    """Log a network's two files to `run` and register them as a new version."""
     name = tracker.config.model
     log_model(run, weights, card)
     try:
         tracker.client.get_registered_model(name)
     except MlflowException:
         tracker.client.create_registered_model(name)
-    scores = {f"{protocol}.{k}": f"{v:.6g}" for protocol, s in card.scores.items() for k, v in s.items()}
+    scores = {
+        f"{protocol}.{k}": f"{v:.6g}" for protocol, s in card.scores.items() for k, v in s.items()
+    }
     created = tracker.client.create_model_version(
         name,
         source=f"{run.artifact_uri}/{ARTIFACT_FOLDER}",
@@ -130,8 +152,8 @@ def register(tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: Ca
     return ModelVersion(name, str(created.version))
 
 
-def holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
-    """Which version holds each alias; empty if the model is not registered yet."""
+def alias_holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
+    """Map each alias to the version that holds it; empty if the model is not registered."""
     try:
         aliases: dict[str, Any] = client.get_registered_model(name).aliases
     except MlflowException:
@@ -139,51 +161,55 @@ def holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
     return {alias: ModelVersion(name, str(version)) for alias, version in aliases.items()}
 
 
-def load_registered(client: MlflowClient, uri: str, application: Application | None = None) -> tuple[NetworkDenoiser, Card]:
+def load_registered(
+    client: MlflowClient, uri: str, config: InferenceConfig | None = None
+) -> tuple[NetworkDenoiser, ModelCard]:
     """Load `models:/NAME@ALIAS` or `models:/NAME/VERSION` as a denoiser named `NAME vVERSION`.
 
-    Raises UserError, naming what there is, for an unknown model.
+    Raises UserError, listing the known aliases, for an unknown model.
     """
     found = _find_version(client, uri)
     version = ModelVersion(str(found.name), str(found.version))
     with tempfile.TemporaryDirectory() as temporary:
-        local = patiently(
+        local = retry(
             lambda: mlflow.artifacts.download_artifacts(
                 artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
             )
         )
-        return read_model(Path(local), application, name=version.label)
+        return read_model(Path(local), config, name=version.label)
 
 
 def load_model(
-    named: str | None, mlflow: Path, storage: Storage, application: Application | None = None
-) -> tuple[NetworkDenoiser, Card]:
-    """Load what a pipeline's MODEL names: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, a folder, None for the champion.
+    named: str | None, mlflow: Path | None, storage: Storage, config: InferenceConfig | None = None
+) -> tuple[NetworkDenoiser, ModelCard]:
+    """Load a model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, a folder; None: the champion.
 
-    `mlflow` is the file that says where the registry is; for a folder it is not read. Raises UserError for what is no model.
+    `mlflow` is the tracking configuration file, which is not read for a folder. Raises UserError if
+    the name is not that of a model.
     """
     if named and not named.startswith("models:"):
-        return read_model(_model_folder(named), application)
+        return read_model(_model_folder(named), config)
     tracking = load_tracking_config(mlflow)
     uri = named or f"models:/{tracking.model}@champion"
-    return load_registered(connect(tracking, storage, make=False), uri, application)
+    return load_registered(connect(tracking, storage, create=False), uri, config)
 
 
-def pinned(named: str, mlflow: Path, storage: Storage) -> str:
-    """The URI of what MODEL names now: an alias becomes the version that holds it, a folder its whole path.
+def resolve_version(named: str, mlflow: Path | None, storage: Storage) -> str:
+    """Resolve a model's name: an alias to the URI of its version, a folder to its absolute path.
 
     Raises UserError for an unknown model.
     """
     if not named.startswith("models:"):
         return str(_model_folder(named).absolute())
-    found = _find_version(connect(load_tracking_config(mlflow), storage, make=False), named)
+    found = _find_version(connect(load_tracking_config(mlflow), storage, create=False), named)
     return ModelVersion(str(found.name), str(found.version)).uri
 
 
 def _model_folder(text: str) -> Path:
     if ":/" in text:
         raise UserError(
-            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION or a local folder"
+            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION or "
+            "a local folder"
         )
     return Path(text).expanduser()
 
@@ -191,13 +217,16 @@ def _model_folder(text: str) -> Path:
 def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion
     parts = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
     if parts is None:
-        raise UserError(f"cannot read model '{uri}': write models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise UserError(
+            f"'{uri}' is not a model URI; write models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
     name = parts["name"]
     try:
         if parts["alias"]:
             return client.get_model_version_by_alias(name, parts["alias"])
         return client.get_model_version(name, parts["version"])
     except MlflowException:
-        known = holders(client, name)
-        there = ", ".join(f"models:/{name}@{a}" for a in sorted(known)) or "none; run pipelines/tune.py first"
-        raise UserError(f"there is no model '{uri}' in the registry. There is: {there}") from None
+        known = alias_holders(client, name)
+        names = ", ".join(f"models:/{name}@{alias}" for alias in sorted(known))
+        remedy = f"name one of {names}" if names else "run `degrain tune` first"
+        raise UserError(f"model '{uri}' does not exist in the registry; {remedy}") from None

@@ -1,7 +1,8 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: the state of a run, from which it resumes bit for bit.
 
-Networks, EMA, optimizers, step, random states and configuration, as one file: a line with a hash of what follows, and what
-`torch.save` writes. It is read with `weights_only=True`, which loads tensors and plain values and runs no code.
+One file holds networks, EMA, optimizers, step, random states and configuration: a line with a hash,
+then the hashed output of `torch.save`. It is read with `weights_only=True`, which loads tensors and
+plain values and runs no code.
 """
 
 import hashlib
@@ -14,40 +15,38 @@ import numpy as np
 import torch
 
 from degrain.errors import UserError
-from degrain.training.config import TrainingConfig
-from degrain.training.step import Learner, TrainingState
+from degrain.training.config import RESUMABLE_CHANGES, TrainingConfig
+from degrain.training.step import TrainedNetwork, TrainingState
 
 Snapshot: TypeAlias = Mapping[str, Any]
-"""What a checkpoint holds, on the CPU, and unaffected by further training."""
+"""The content of a checkpoint: a copy on the CPU that further training does not change."""
 
 _MAGIC = b"degrain checkpoint 1 "
-FREE_FIELDS = frozenset({"validate_every", "validation_patches", "micro_batch", "log_every", "patience"})
-"""What may differ between the run that wrote a checkpoint and the one that goes on from it."""
 
 
 class DamagedCheckpointError(ValueError):
-    """The file is no whole checkpoint."""
+    """The file is not a complete checkpoint."""
 
 
 def take_snapshot(state: TrainingState, metrics: Mapping[str, float] | None = None) -> Snapshot:
-    """The state as it is now, and the metrics of its validation, if there was one."""
+    """Copy the current state, and the metrics of its validation if it was validated."""
     content = {
         "config": state.config.to_dict(),
         "step": state.step,
         "best_psnr": state.best_psnr,
-        "stale": state.stale,
+        "validations_since_best": state.validations_since_best,
         "ema": state.ema.network.state_dict(),
-        "denoiser": _learned(state.denoiser),
-        "adversary": _learned(state.adversary) if state.adversary else None,
+        "denoiser": _network_and_optimizer(state.denoiser),
+        "adversary": _network_and_optimizer(state.adversary) if state.adversary else None,
         "random": _random_states(state.execution.device),
         "metrics": dict(metrics) if metrics else None,
     }
-    copied: Snapshot = _copied(content)
-    return copied
+    snapshot: Snapshot = _copy_to_cpu(content)
+    return snapshot
 
 
 def encode(snapshot: Snapshot) -> bytes:
-    """A snapshot as a file."""
+    """Serialise a snapshot to the bytes of a checkpoint file."""
     buffer = io.BytesIO()
     torch.save(dict(snapshot), buffer)
     content = buffer.getvalue()
@@ -55,51 +54,63 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 def decode(file: bytes) -> Snapshot:
-    """The snapshot in a file. Raises DamagedCheckpointError if it is not whole."""
+    """Deserialise a checkpoint file. Raises DamagedCheckpointError if it is not complete."""
     line, _, content = file.partition(b"\n")
     if not line.startswith(_MAGIC):
-        raise DamagedCheckpointError("it does not begin as a checkpoint")
+        raise DamagedCheckpointError("it does not start with a checkpoint header")
     if line.removeprefix(_MAGIC) != _hash(content):
-        raise DamagedCheckpointError("its content is not what was written")
+        raise DamagedCheckpointError("its content does not match its hash")
     snapshot: Snapshot = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return snapshot
 
 
 def restore(state: TrainingState, snapshot: Snapshot) -> None:
-    """Bring `state` to where the snapshot was taken.
+    """Load a snapshot into `state`.
 
-    Raises UserError if the run it belongs to was configured otherwise: going on would be neither the old run nor the
-    new one.
+    Raises UserError if the configurations differ in a field outside RESUMABLE_CHANGES.
     """
     _check_same(snapshot["config"], state.config)
-    state.step, state.best_psnr, state.stale = snapshot["step"], snapshot["best_psnr"], snapshot["stale"]
+    state.step, state.best_psnr, state.validations_since_best = (
+        snapshot["step"],
+        snapshot["best_psnr"],
+        snapshot["validations_since_best"],
+    )
     state.ema.network.load_state_dict(snapshot["ema"])
-    for learner, learned in ((state.denoiser, snapshot["denoiser"]), (state.adversary, snapshot["adversary"])):
-        if learner is not None:
-            learner.network.load_state_dict(learned["network"])
-            learner.optimizer.load_state_dict(learned["optimizer"])
+    for trained, saved in (
+        (state.denoiser, snapshot["denoiser"]),
+        (state.adversary, snapshot["adversary"]),
+    ):
+        if trained is not None:
+            trained.network.load_state_dict(saved["network"])
+            trained.optimizer.load_state_dict(saved["optimizer"])
     _set_random_states(snapshot["random"], state.execution.device)
 
 
 def _check_same(before: Mapping[str, Any], config: TrainingConfig) -> None:
+    """Raise UserError, listing the fields, if `config` differs from the snapshot's."""
     now = config.to_dict()
-    differing = [k for k in {**before, **now} if k not in FREE_FIELDS and before.get(k) != now.get(k)]
+    differing = [
+        k for k in {**before, **now} if k not in RESUMABLE_CHANGES and before.get(k) != now.get(k)
+    ]
     if differing:
         changes = ", ".join(f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in differing)
-        raise UserError(f"cannot resume with another configuration ({changes}); use the old values or a new run name")
+        raise UserError(
+            f"cannot resume with another configuration ({changes}); use the old values or a new "
+            "run name"
+        )
 
 
-def _learned(learner: Learner) -> dict[str, Any]:
-    return {"network": learner.network.state_dict(), "optimizer": learner.optimizer.state_dict()}
+def _network_and_optimizer(trained: TrainedNetwork) -> dict[str, Any]:
+    return {"network": trained.network.state_dict(), "optimizer": trained.optimizer.state_dict()}
 
 
-def _copied(content: Any) -> Any:  # noqa: ANN401 - nested mappings, lists and tensors
+def _copy_to_cpu(content: Any) -> Any:  # noqa: ANN401 - nested mappings, lists and tensors
     if isinstance(content, torch.Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, Mapping):
-        return {key: _copied(value) for key, value in content.items()}
+        return {key: _copy_to_cpu(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return type(content)(_copied(value) for value in content)
+        return type(content)(_copy_to_cpu(value) for value in content)
     return content
 
 
@@ -115,7 +126,10 @@ def _random_states(device: torch.device) -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": {
             **numpy_state,
-            "state": {"key": numpy_state["state"]["key"].tolist(), "pos": numpy_state["state"]["pos"]},
+            "state": {
+                "key": numpy_state["state"]["key"].tolist(),
+                "pos": numpy_state["state"]["pos"],
+            },
         },
     }
     if device.type == "cuda":

@@ -1,163 +1,194 @@
-"""What one training run is told."""
+"""The configuration of one training run.
+
+Only the standard library is imported here: the command line builds its options from these fields.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-import torch
-
-from degrain.imaging.execution import COMPILED, PRECISIONS, Compiled, Precision
-from denoisenets import create_model, model_contract
-from denoisenets.discriminator import MINIMUM_SIDE
+from degrain.errors import InvalidFieldError, UserError
+from degrain.fields import check_choices, check_minimum, check_not_negative, check_positive
+from degrain.inference.config import Compiled, Precision
+from denoisenets.names import MODEL_NAMES
+from denoisenets.suggestions import unknown_name
 
 Loss: TypeAlias = Literal["mse", "l1", "charbonnier", "psnr", "ssim"]
-LOSSES: tuple[Loss, ...] = ("mse", "l1", "charbonnier", "psnr", "ssim")
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 Batches: TypeAlias = Literal["auto", "resident", "streaming"]
-BATCHES: tuple[Batches, ...] = ("auto", "resident", "streaming")
-Noise: TypeAlias = Literal["stored", "fresh"]
-NOISES: tuple[Noise, ...] = ("stored", "fresh")
+Noise: TypeAlias = Literal["stored", "on-the-fly"]
 Schedule: TypeAlias = Literal["cosine", "step"]
-SCHEDULES: tuple[Schedule, ...] = ("cosine", "step")
-Mix: TypeAlias = Literal["natural", "even"]
-MIXES: tuple[Mix, ...] = ("natural", "even")
+Sampling: TypeAlias = Literal["uniform", "balanced"]
 Optimizer: TypeAlias = Literal["adam", "adamw"]
-OPTIMIZERS: tuple[Optimizer, ...] = ("adam", "adamw")
+
+RESUMABLE_CHANGES = frozenset(
+    {"validate_every", "validation_patches", "micro_batch", "log_every", "patience"}
+)
+"""Fields that may differ between the run that wrote a checkpoint and the one that resumes it."""
+SMALLEST_CROP = 16
+"""Pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run; the defaults are a sound start on a GPU."""
+    """One training run; the defaults suit a GPU."""
 
     model: str = "red10"
-    """Name of the network, see `denoisenets.list_models()`."""
+    """Name of the network, as `denoisenets.list_models()` lists it."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the network that differ from its defaults."""
+    """Arguments of the network that differ from its defaults, e.g. {"width": 32}."""
+    start: str | None = None
+    """Model to fine-tune, which also sets `model`: models:/NAME@ALIAS, models:/NAME/VERSION or a
+    folder. None: random weights."""
     steps: int = 20_000
     """Optimizer steps; one step sees `batch_size` patches over all workers together."""
     batch_size: int = 16
-    """Patches per step over all workers, however many they are; each takes its part."""
+    """Patches per step over all workers; each worker takes its share."""
     micro_batch: int | None = None
-    """Most patches that a worker takes through the network at once; the gradients of a larger share are accumulated."""
+    """Patches per forward pass of a worker at most; gradients are accumulated over its share. None:
+    the whole share."""
     batches: Batches = "auto"
-    """`resident`: the split is in memory whole; `streaming`: in windows; `auto`: resident if it fits."""
+    """Where patches are held: `resident` in memory, `streaming` in windows, `auto` in memory if
+    they fit.
+    """
     window_megabytes: int = 1024
     """Megabytes of patches that a streamed split shuffles at once."""
     noise: Noise = "stored"
-    """For corpora of clean photos: the noise that ingest made, or `fresh` noise of the same kind for each step."""
+    """Noise of clean-only corpora: as ingest stored it, or drawn `on-the-fly` for each step."""
     crop: int | None = None
-    """Side in pixels of the random crop that is taken from each stored patch; None takes the whole patch."""
-    mix: Mix = "natural"
-    """`natural` shows each patch once an epoch; `even` shows all cameras and ISOs of the corpora equally often."""
+    """Side of the random crop from each patch, pixels. None: the whole patch."""
+    sampling: Sampling = "uniform"
+    """`uniform` draws each patch once an epoch; `balanced` draws all cameras and ISOs equally
+    often."""
     loss: Loss = "mse"
-    """`mse` (the seed article's), `l1`, `charbonnier`, `psnr` (minus it, in dB), or `ssim` (a mix of it with L1)."""
+    """Loss between output and clean patch: `psnr` is minus the PSNR in dB, `ssim` a mix with L1."""
     adversarial: float = 0.0
-    """Weight of a patch discriminator's verdict beside the loss; for fine-tuning a network that denoises already."""
+    """Weight of the loss of a patch discriminator, for fine-tuning a trained network; 0: none."""
     optimizer: Optimizer = "adamw"
     """Adam, or Adam with decoupled weight decay."""
     learning_rate: float = 1e-3
     """Highest learning rate, reached after warm-up."""
     schedule: Schedule = "cosine"
-    """After warm-up the rate falls to zero as half a cosine, or is halved every `decay_steps` steps."""
+    """Decay of the learning rate after warm-up: half a cosine to zero, or halved every
+    `decay_steps`."""
     decay_steps: int | None = None
-    """Steps between halvings of the schedule `step`; None: a fifth of `steps`."""
+    """Steps between halvings of the schedule `step`. None: a fifth of `steps`."""
     weight_decay: float = 0.0
-    """Decay of the weights per step and unit of learning rate."""
+    """Weight decay per step and unit of learning rate."""
     warmup_steps: int = 20
-    """Steps over which the learning rate rises linearly; at most a tenth of `steps` is used."""
+    """Steps of linear warm-up; at most a tenth of `steps`."""
     gradient_clip: float = 1.0
-    """Largest norm of the whole gradient; larger ones are scaled down to it."""
+    """Largest norm of the whole gradient."""
     ema_decay: float = 0.999
-    """Decay of the moving average of the weights, which is what is validated and shipped."""
+    """Decay of the exponential moving average of the weights, which is validated and stored."""
     precision: Precision = "auto"
-    """`bfloat16` autocast, `float32`, or what the device is fastest with."""
+    """`bfloat16` autocast, `float32`, or `auto`: the faster one on the device."""
     compiled: Compiled = "auto"
-    """Whether the network is compiled for training; `auto` on CUDA alone."""
-    validate_every: int = 1000
-    """Steps between validations; a checkpoint is written with each, and with the last step."""
+    """Whether the network is compiled for training; `auto` on CUDA only."""
+    validate_every: int | None = None
+    """Steps between validations, each of which writes a checkpoint. None: a tenth of `steps`."""
     validation_patches: int = 64
-    """Patches that a validation scores, spread evenly over the val split."""
+    """Patches that a validation scores, evenly spaced over the val split."""
     patience: int | None = None
-    """Validations without a better val PSNR after which training ends early; None: never."""
+    """Validations without a better val PSNR after which training stops early. None: never."""
     log_every: int | None = None
-    """Steps between lines of progress; None: a hundredth of `steps`, at most 100."""
-    start: str | None = None
-    """Name of the model whose weights training starts from; None: random weights."""
+    """Steps between lines of progress. None: a hundredth of `steps`, at most 100."""
     seed: int = 0
-    """Seeds the weights, the order of patches, and how they are cropped and turned."""
+    """Seed of weights, order of patches, crops and augmentation."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "window_megabytes", "validate_every", "validation_patches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("micro_batch", "decay_steps", "patience", "log_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "gradient_clip"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)}")
-        for name in ("weight_decay", "adversarial", "warmup_steps", "seed"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a number that is not negative, got {getattr(self, name)}")
+        check_minimum(self, 1, "steps", "batch_size", "window_megabytes", "validate_every")
+        check_minimum(self, 1, "validation_patches", "micro_batch", "decay_steps", "patience")
+        check_minimum(self, 1, "log_every")
+        check_positive(self, "learning_rate", "gradient_clip")
+        check_not_negative(self, "weight_decay", "adversarial", "warmup_steps", "seed")
+        check_choices(self)
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-        for name, known in (
-            ("mix", MIXES),
-            ("batches", BATCHES),
-            ("noise", NOISES),
-            ("loss", LOSSES),
-            ("schedule", SCHEDULES),
-            ("optimizer", OPTIMIZERS),
-            ("precision", PRECISIONS),
-            ("compiled", COMPILED),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)}")
+            raise InvalidFieldError(
+                "ema_decay", f"must be at least 0 and below 1, got {self.ema_decay}"
+            )
         if self.decay_steps is not None and self.schedule != "step":
-            raise ValueError(f"decay_steps {self.decay_steps} is for the schedule 'step', and this one is '{self.schedule}'")
-        _check_buildable(self.model, self.arguments)
-        if self.crop is not None and self.crop < 16:
-            raise ValueError(f"crop must be at least 16 pixels, got {self.crop}")
+            raise InvalidFieldError(
+                "decay_steps",
+                f"{self.decay_steps} needs the schedule 'step', got '{self.schedule}'",
+            )
+        if self.crop is not None and self.crop < SMALLEST_CROP:
+            raise InvalidFieldError(
+                "crop", f"must be at least {SMALLEST_CROP} pixels, got {self.crop}"
+            )
+        if self.model not in MODEL_NAMES:
+            raise UserError(unknown_name("model", self.model, MODEL_NAMES))
+        if not isinstance(self.arguments, Mapping):
+            raise InvalidFieldError(
+                "arguments", f"must be a mapping of names to values, got {self.arguments!r}"
+            )
+        if self.arguments:
+            _check_buildable(self.model, self.arguments)
 
     def crop_of(self, patch_side: int) -> int:
-        """The side of what a step sees, for patches of `patch_side` pixels.
+        """Side in pixels of the crop that a step sees, for patches of `patch_side` pixels.
 
-        Raises ValueError if the patches are smaller, or the network does not take the size.
+        Raises InvalidFieldError if the patches are smaller, or the network does not take the size.
         """
+        from denoisenets import model_contract
+        from denoisenets.discriminator import MINIMUM_SIDE
+
         crop = self.crop or patch_side
         if crop > patch_side:
-            raise ValueError(f"crop {crop} is larger than the patches of the set ({patch_side})")
+            raise InvalidFieldError(
+                "crop", f"{crop} is larger than the patches of the set ({patch_side})"
+            )
         size = model_contract(self.model, **self.arguments).size
         if size.padded(crop) != crop:
-            raise ValueError(f"crop {crop} does not suit {self.model}, which takes multiples of {size.multiple}")
+            raise InvalidFieldError(
+                "crop",
+                f"{crop} does not suit {self.model}, which takes multiples of {size.multiple}",
+            )
         if self.adversarial and crop < MINIMUM_SIDE:
-            raise ValueError(f"crop {crop} is too small for a discriminator, which needs {MINIMUM_SIDE} pixels")
+            raise InvalidFieldError(
+                "crop",
+                f"{crop} is too small for a discriminator, which needs {MINIMUM_SIDE} pixels",
+            )
         return crop
 
-    def parts(self, world_size: int) -> int:
-        """In how many parts each of so many workers takes its share through the network: the same number for all.
+    def micro_batches(self, world_size: int) -> int:
+        """Number of micro-batches into which each of `world_size` workers splits its share.
 
-        They pass as often as each other because DDP's exchanges are matched by their order. So where some share has fewer
-        patches than `micro_batch` would make parts, parts of other shares are larger by one.
+        It is the same for all workers, because DDP matches collective operations by their order.
+        It never exceeds the smallest share, so micro-batches may have one patch more than
+        `micro_batch`.
         """
         largest, smallest = -(-self.batch_size // world_size), self.batch_size // world_size
         return min(-(-largest // (self.micro_batch or largest)), smallest)
 
     @property
-    def progress_steps(self) -> int:
+    def validation_interval(self) -> int:
+        """Steps between validations."""
+        return self.validate_every or max(self.steps // 10, 1)
+
+    @property
+    def log_interval(self) -> int:
         """Steps between lines of progress."""
         return self.log_every or min(max(self.steps // 100, 1), 100)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON can say them."""
+        """All fields as values that JSON can represent."""
         return asdict(self)
 
 
 def _check_buildable(model: str, arguments: Mapping[str, Any]) -> None:
-    """Raise ValueError unless the network can be built, which takes neither memory nor time on the meta device."""
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f"a network's arguments are a mapping of names to values, got {arguments!r}")
+    """Raise UserError unless the network can be built; the meta device takes no memory or time."""
+    import torch
+
+    from denoisenets import create_model
+
     try:
         with torch.device("meta"):
             create_model(model, **arguments)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     except (TypeError, RuntimeError) as error:
-        raise ValueError(f"model '{model}' cannot be built with {dict(arguments)}: {str(error).splitlines()[0]}") from None
+        short = str(error).splitlines()[0]
+        raise UserError(
+            f"model '{model}' cannot be built with {dict(arguments)}: {short}; change `arguments`"
+        ) from None

@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights, which is what is validated and shipped."""
+"""An exponential moving average of a network's weights, used for validation and stored."""
 
 import copy
 
@@ -7,9 +7,9 @@ from torch import nn
 
 
 class WeightAverage:
-    """After each step average = decay * average + (1 - decay) * weights.
+    """Updates average = decay * average + (1 - decay) * weights after each step.
 
-    Early on the decay is (1 + step) / (10 + step) if that is lower, so that the average leaves the random start behind.
+    The decay is at most (1 + step) / (10 + step), so that the random initial weights fade quickly.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -18,7 +18,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Take in the weights after optimizer step `step` (from 1)."""
+        """Update the average with the weights after optimizer step `step` (from 1)."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):

@@ -1,6 +1,7 @@
-"""Losses between the network's output and the clean patch, both (B, 3, H, W) float32; each gives a scalar.
+"""Losses between the network's output and the clean patch, both (B, 3, H, W) float32.
 
-Each is a mean over patches, so that the losses of a batch's parts, weighted by their patches, make that of the batch.
+Each returns a scalar, the mean over patches, so that the loss of a batch is the mean of the losses
+of its micro-batches, weighted by their sizes.
 """
 
 from collections.abc import Callable
@@ -23,13 +24,16 @@ def charbonnier_loss(output: Tensor, clean: Tensor) -> Tensor:
 
 
 def psnr_loss(output: Tensor, clean: Tensor) -> Tensor:
-    """Minus the PSNR in dB, each patch by itself, then the mean; as in HINet (Chen et al., 2021, arXiv:2105.06086)."""
+    """Mean over patches of minus the PSNR in dB (HINet, Chen et al., 2021, arXiv:2105.06086)."""
     errors = (output - clean).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(errors + _DARKEST_ERROR).mean()
 
 
 def ssim_loss(output: Tensor, clean: Tensor) -> Tensor:
-    """0.84 (1 - SSIM) + 0.16 L1: the mix of Zhao et al., 2017 (IEEE TCI 3(1), arXiv:1511.08861), with SSIM of one scale."""
+    """0.84 (1 - SSIM) + 0.16 L1, with single-scale SSIM.
+
+    The weights are those of Zhao et al., 2017 (IEEE TCI 3(1), arXiv:1511.08861).
+    """
     similarity = structural_similarity(output, clean).mean()
     return _SSIM_SHARE * (1 - similarity) + (1 - _SSIM_SHARE) * l1_loss(output, clean)
 
@@ -43,11 +47,11 @@ LOSS_FUNCTIONS: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def passes_as_clean(logits: Tensor) -> Tensor:
-    """Mean of -log sigmoid(logits): what a network pays for being found out (Goodfellow et al., 2014, non-saturating)."""
+def generator_loss(logits: Tensor) -> Tensor:
+    """Mean of -log sigmoid(logits): the non-saturating loss of Goodfellow et al., 2014."""
     return softplus(-logits).mean()
 
 
-def tells_apart(clean_logits: Tensor, output_logits: Tensor) -> Tensor:
-    """What a discriminator pays for taking clean for output, and output for clean; half of each."""
+def discriminator_loss(clean_logits: Tensor, output_logits: Tensor) -> Tensor:
+    """Mean of the discriminator's binary cross-entropies over clean patches and over outputs."""
     return (softplus(-clean_logits).mean() + softplus(output_logits).mean()) / 2

@@ -1,4 +1,4 @@
-"""What the training loop asks of its host, and the simplest host: this process."""
+"""The interface between the training loop and its host, and its single-process version."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from degrain.data.loader import Patches
+from degrain.loading.patches import Patches
 from degrain.training.checkpoint import Snapshot
 
 if TYPE_CHECKING:
-    # Networks train where nothing but torch is installed; there nothing is stored.
-    from degrain.training.store import CheckpointStore
+    # The loop must run with torch alone installed; only stored checkpoints need more.
+    from degrain.training.checkpoint_store import CheckpointStore
 
 Metrics: TypeAlias = Mapping[str, float]
 
@@ -25,50 +25,85 @@ class Session(Protocol):
     train: Patches
     val: Patches
     start: Mapping[str, Tensor] | None
-    """The weights that training starts from; None: random ones."""
+    """Weights that training starts from; None: random ones."""
 
-    def replicate(self, network: nn.Module) -> nn.Module:
-        """What the forward pass goes through: on several workers, DistributedDataParallel around the network."""
+    def wrap_ddp(self, network: nn.Module) -> nn.Module:
+        """Return the module of the forward pass: on several workers, DistributedDataParallel."""
         ...
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all workers of a float64 tensor."""
+        """Sum a float64 tensor over all workers."""
         ...
 
     def restored(self) -> Snapshot | None:
-        """The checkpoint to go on from, if there is one; the same on all workers."""
-        ...
-
-    def progress(self, metrics: Metrics) -> None:
-        """Hand over what is measured between validations (the same on all workers)."""
+        """Return the checkpoint to resume from, or None; the same on all workers."""
         ...
 
     def usage(self) -> Mapping[str, float]:
-        """What this worker takes of its machine, by the names of metrics; the same names on all workers."""
+        """Return this worker's memory and load by metric name; the same names on all workers."""
         ...
 
-    def report(self, metrics: Metrics, snapshot: Callable[[], Snapshot], samples: Callable[[], bytes]) -> None:
-        """Hand over a validation (the same on all workers); rank 0 may take a snapshot, and a picture of sample crops."""
+    def progress(self, metrics: Metrics) -> None:
+        """Publish metrics measured between validations (the same on all workers)."""
         ...
 
-    def must_go(self) -> bool:
-        """Whether this process is about to be taken away, so that a snapshot should be kept now; true once a notice."""
+    def report(
+        self,
+        metrics: Metrics,
+        snapshot: Callable[[], Snapshot],
+        samples: Callable[[], bytes],
+    ) -> None:
+        """Publish a validation (the same on all workers); rank 0 may take a snapshot and a PNG."""
         ...
 
-    def rescue(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot before this process goes."""
+    def preempted(self) -> bool:
+        """Whether a checkpoint was requested before a preemption; True once per request."""
+        ...
+
+    def save_checkpoint_now(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint before this process ends."""
         ...
 
     def finish(self) -> None:
-        """Wait until all that was handed over is kept. Raises JobFailedError if the last snapshot could not be."""
+        """Wait for all writes. Raises JobFailedError if the last checkpoint was not written."""
         ...
 
 
-class LocalSession:
-    """The host that is a plain process with one worker; checkpoints go to a store, metrics to lists."""
+class SingleProcess:
+    """Base class of single-process sessions: no DDP, no preemption, no progress display."""
 
     rank = 0
     world_size = 1
+    start: Mapping[str, Tensor] | None = None
+
+    def wrap_ddp(self, network: nn.Module) -> nn.Module:
+        """Return the network itself."""
+        return network
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the values themselves."""
+        return values
+
+    def usage(self) -> Mapping[str, float]:
+        """Return no metrics."""
+        return {}
+
+    def progress(self, metrics: Metrics) -> None:
+        """Do nothing: only validations are reported."""
+
+    def preempted(self) -> bool:
+        """Return False: no checkpoints are requested."""
+        return False
+
+    def save_checkpoint_now(self, snapshot: Snapshot) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing: `report` has stored everything."""
+
+
+class LocalSession(SingleProcess):
+    """A plain process: checkpoints are written to a store, metrics are kept in lists."""
 
     def __init__(
         self,
@@ -85,41 +120,30 @@ class LocalSession:
         self.device = torch.device(device)
         self.store = store
         self.history: list[Metrics] = []
-        """All validations."""
+        """Metrics of all validations."""
         self.curve: list[Metrics] = []
-        """All progress."""
-
-    def replicate(self, network: nn.Module) -> nn.Module:
-        """The network itself."""
-        return network
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The values themselves."""
-        return values
+        """Metrics measured between validations."""
 
     def restored(self) -> Snapshot | None:
-        """The newest checkpoint of the store."""
+        """Return the newest checkpoint of the store."""
         return self.store.newest() if self.store else None
 
     def progress(self, metrics: Metrics) -> None:
         """Keep the metrics."""
         self.curve.append(metrics)
 
-    def usage(self) -> Mapping[str, float]:
-        """Nothing: nobody watches."""
-        return {}
-
-    def report(self, metrics: Metrics, snapshot: Callable[[], Snapshot], samples: Callable[[], bytes]) -> None:  # noqa: ARG002
+    def report(
+        self,
+        metrics: Metrics,
+        snapshot: Callable[[], Snapshot],
+        samples: Callable[[], bytes],  # noqa: ARG002 - no place to show pictures
+    ) -> None:
         """Keep the metrics, and write a checkpoint."""
         self.history.append(metrics)
         if self.store is not None:
             self.store.save(snapshot())
 
-    def must_go(self) -> bool:
-        """Never: nobody tells a plain process."""
-        return False
-
-    def rescue(self, snapshot: Snapshot) -> None:
+    def save_checkpoint_now(self, snapshot: Snapshot) -> None:
         """Write a checkpoint."""
         if self.store is not None:
             self.store.save(snapshot)

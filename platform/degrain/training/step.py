@@ -9,60 +9,65 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from degrain.data.loader import Batch
 from degrain.errors import JobFailedError
-from degrain.imaging.execution import Execution, choose_execution
+from degrain.inference.execution import Execution, choose_execution
+from degrain.loading.batches import Batch
 from degrain.training.config import TrainingConfig
 from degrain.training.ema import WeightAverage
-from degrain.training.losses import LOSS_FUNCTIONS, passes_as_clean, tells_apart
+from degrain.training.losses import LOSS_FUNCTIONS, discriminator_loss, generator_loss
 from denoisenets import create_model
 from denoisenets.discriminator import PatchDiscriminator
 
 
 class DivergedError(JobFailedError):
-    """The loss or the gradient became NaN or infinite; the weights are those of the step before."""
+    """The loss or the gradient became NaN or infinite; the weights were not changed."""
 
 
 @dataclass
-class Learner:
-    """A network that is trained, and its optimizer."""
+class TrainedNetwork:
+    """A network and its optimizer."""
 
     network: nn.Module
-    """The bare network."""
+    """The network without wrappers."""
     optimizer: torch.optim.Optimizer
     replica: nn.Module
     """The network, or DistributedDataParallel around it."""
-    run: Callable[[Tensor], Tensor]
-    """What the forward pass goes through: the replica, or that compiled."""
+    forward: Callable[[Tensor], Tensor]
+    """The forward pass: the replica, or its compiled form."""
 
     @classmethod
-    def create(cls, network: nn.Module, config: TrainingConfig) -> "Learner":
-        """A network with a fresh optimizer, in this process alone."""
+    def create(cls, network: nn.Module, config: TrainingConfig) -> "TrainedNetwork":
+        """Create the optimizer of a network that is not yet wrapped in DDP."""
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        optimizer = kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        optimizer = kind(
+            network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
         return cls(network, optimizer, network, network)
 
-    def spread(self, replicate: Callable[[nn.Module], nn.Module], execution: Execution) -> None:
-        """Send forward passes through `replicate`'s form of the network, compiled if the execution says so."""
-        self.replica = replicate(self.network)
-        self.run = execution.compile(self.replica)
+    def wrap_ddp(self, wrap: Callable[[nn.Module], nn.Module], execution: Execution) -> None:
+        """Run forward passes through `wrap(network)`, compiled if the execution compiles."""
+        self.replica = wrap(self.network)
+        self.forward = execution.compile(self.replica)
 
-    def gathering(self, *, last: bool) -> AbstractContextManager[object]:
-        """Around the passes of one part of a batch: the workers' gradients are summed once, with the last part."""
-        if last or not isinstance(self.replica, DistributedDataParallel):
+    def gradient_sync(self, *, enabled: bool) -> AbstractContextManager[object]:
+        """Context of one micro-batch: DDP averages gradients over workers only if `enabled`."""
+        if enabled or not isinstance(self.replica, DistributedDataParallel):
             return nullcontext()
         return self.replica.no_sync()
 
     def gradient_norm(self) -> Tensor:
-        """The norm of the whole gradient."""
+        """L2 norm over the gradients of all parameters."""
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(gradients)
 
     def update(self, rate: float, scale: Tensor, failed: Tensor) -> None:
-        """Move the weights along their gradient over `scale`, unless `failed`.
+        """Take an optimizer step with the gradient divided by `scale`, unless `failed`.
 
-        Both are looked at by the optimizer's own pass over the gradient, so that neither costs one more, nor a wait for the
-        device.
+        The optimizer's fused kernel applies both, which avoids another pass over the
+        gradient and a synchronisation with the device.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -73,128 +78,146 @@ class Learner:
 
 @dataclass
 class TrainingState:
-    """What a step changes, and what a checkpoint holds."""
+    """The state that a training step updates and a checkpoint stores."""
 
     config: TrainingConfig
     execution: Execution
-    denoiser: Learner
+    denoiser: TrainedNetwork
     ema: WeightAverage
-    adversary: Learner | None
+    adversary: TrainedNetwork | None
     """The discriminator, in adversarial training."""
     failure: Tensor
-    """On the device: the step, from 1, whose loss or gradient was the first that was not finite (0: none), and both."""
+    """(3,) on the device: number (from 1), loss and gradient norm of the first step whose loss or
+    gradient was not finite; number 0 if all were finite."""
     step: int = 0
     """Optimizer steps done."""
     best_psnr: float = -math.inf
-    """The best validation so far, dB."""
-    stale: int = 0
-    """Validations since."""
+    """Highest val PSNR so far, dB."""
+    validations_since_best: int = 0
 
     @classmethod
     def create(cls, config: TrainingConfig, device: torch.device) -> "TrainingState":
-        """A network with seeded random weights on `device`, and its optimizer."""
+        """Create networks with seeded random weights on `device`, and their optimizers."""
         execution = choose_execution(device, config.precision, config.compiled)
         torch.manual_seed(config.seed)
-        denoiser = Learner.create(execution.place(create_model(config.model, **config.arguments)), config)
-        adversary = Learner.create(execution.place(PatchDiscriminator()), config) if config.adversarial else None
+        denoiser = TrainedNetwork.create(
+            execution.place(create_model(config.model, **config.arguments)), config
+        )
+        adversary = (
+            TrainedNetwork.create(execution.place(PatchDiscriminator()), config)
+            if config.adversarial
+            else None
+        )
         ema = WeightAverage(denoiser.network, config.ema_decay)
         return cls(config, execution, denoiser, ema, adversary, torch.zeros(3, device=device))
 
-    def spread(self, replicate: Callable[[nn.Module], nn.Module]) -> None:
-        """Train over several workers: forward passes go through `replicate`'s form of the networks."""
-        self.denoiser.spread(replicate, self.execution)
+    def wrap_ddp(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Wrap the networks for several workers; `wrap` returns DDP around a network."""
+        self.denoiser.wrap_ddp(wrap, self.execution)
         if self.adversary is not None:
-            self.adversary.spread(replicate, self.execution)
+            self.adversary.wrap_ddp(wrap, self.execution)
 
     @property
     def done(self) -> bool:
-        """Whether the last step is behind, or patience at an end."""
+        """Whether the last step is done, or `patience` is exhausted."""
         config = self.config
-        return self.step >= config.steps or (config.patience is not None and self.stale >= config.patience)
+        return self.step >= config.steps or (
+            config.patience is not None and self.validations_since_best >= config.patience
+        )
 
     def check(self) -> None:
-        """Raise DivergedError if a step's loss or gradient was not finite: since then no weight has changed."""
+        """Raise DivergedError if a loss or gradient was not finite."""
         step, loss, norm = self.failure.tolist()
         if step:
             raise DivergedError(
-                f"training diverged at step {step:.0f}: the loss is {loss:.4g} and the gradient's norm {norm:.4g}; the "
-                f"weights were not changed. Lower the learning rate (now {self.config.learning_rate:g}), or check the photos"
+                f"training diverged at step {step:.0f}: the loss is {loss:.4g} and the gradient "
+                f"norm {norm:.4g}; the weights were not changed. Lower `learning_rate` (now "
+                f"{self.config.learning_rate:g}), or check the photos"
             )
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """The learning rate of step `step` (from 0): a linear rise, then half a cosine down to zero, or halvings."""
+    """Learning rate of step `step` (from 0): linear warm-up, then half a cosine, or halvings."""
     warmup = min(config.warmup_steps, config.steps // 10)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     if config.schedule == "step":
-        return float(config.learning_rate * 0.5 ** (step // (config.decay_steps or max(config.steps // 5, 1))))
+        return float(
+            config.learning_rate
+            * 0.5 ** (step // (config.decay_steps or max(config.steps // 5, 1)))
+        )
     done = (step - warmup) / max(config.steps - warmup, 1)
     return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
 def train_step(state: TrainingState, batch: Batch, world_size: int = 1) -> Tensor:
-    """Forward, backward, update; gives this rank's part of the loss, on the device: over all ranks they sum up to the mean.
+    """Forward, backward, update; returns this rank's share of the mean loss, on the device.
 
-    Whatever the ranks' shares of the batch, and however they are cut into parts, the gradient is that of the mean over the
-    whole batch. Weights change by finite gradients alone; `state.check` tells of others, here at once on a CPU, where that
-    costs nothing. Under DDP the gradient is that of all ranks when it is checked, so that all stop together where it tells.
+    The shares of all ranks sum to the mean over the batch. The gradient is that of this mean,
+    whatever the number of ranks and micro-batches. A gradient that is not finite changes no weight:
+    the next `state.check` raises DivergedError. On a CPU, where it needs no synchronisation, the
+    check runs in every step. Under DDP all ranks have the same gradient and stop at the same step.
     """
     config = state.config
     rate = learning_rate(config, state.step)
-    learners = [state.denoiser] + ([state.adversary] if state.adversary else [])
-    for learner in learners:
-        learner.optimizer.zero_grad(set_to_none=True)
+    networks = [state.denoiser] + ([state.adversary] if state.adversary else [])
+    for trained in networks:
+        trained.optimizer.zero_grad(set_to_none=True)
     if state.adversary is not None:
-        state.adversary.network.renormalise()  # type: ignore[operator]
-    parts = batch.parts(config.parts(world_size))
-    losses = [_accumulate(state, part, world_size, last=part is parts[-1]) for part in parts]
+        state.adversary.network.update_spectral_norms()  # type: ignore[operator]
+    micro_batches = batch.parts(config.micro_batches(world_size))
+    losses = [
+        _accumulate(state, part, world_size, last=part is micro_batches[-1])
+        for part in micro_batches
+    ]
     loss = torch.stack(losses).sum()
-    norms = [learner.gradient_norm() for learner in learners]
+    norms = [trained.gradient_norm() for trained in networks]
     finite = torch.isfinite(torch.stack([loss, *norms])).all()
-    _note_failure(state, finite, loss, norms[0])
+    _record_failure(state, finite, loss, norms[0])
     if state.execution.device.type == "cpu":
         state.check()
-    for learner, norm in zip(learners, norms, strict=True):
-        # A gradient that is longer than the clip is scaled down to it.
-        learner.update(rate, (norm / config.gradient_clip).clamp(min=1), state.failure[0] > 0)
+    for trained, norm in zip(networks, norms, strict=True):
+        # A gradient whose norm exceeds gradient_clip is scaled down to it.
+        trained.update(rate, (norm / config.gradient_clip).clamp(min=1), state.failure[0] > 0)
     state.step += 1
     state.ema.update(state.denoiser.network, state.step)
     return loss
 
 
 def _accumulate(state: TrainingState, part: Batch, world_size: int, *, last: bool) -> Tensor:
-    """Add the gradient of one part of a batch; gives its share of the batch's loss."""
+    """Accumulate the gradient of one micro-batch; returns its share of the batch's loss."""
     config, adversary = state.config, state.adversary
     share = len(part) / config.batch_size
-    with state.denoiser.gathering(last=last):
+    with state.denoiser.gradient_sync(enabled=last):
         with state.execution.autocast():
-            output = state.denoiser.run(part.noisy).float()
+            output = state.denoiser.forward(part.noisy).float()
         loss = LOSS_FUNCTIONS[config.loss](output, part.clean)
         total = loss
         if adversary is not None:
             with _frozen(adversary.network), state.execution.autocast():
-                total = loss + config.adversarial * passes_as_clean(adversary.network(output).float())
-        # DDP takes the mean over ranks: times their number it is the sum of their shares.
+                total = loss + config.adversarial * generator_loss(
+                    adversary.network(output).float()
+                )
+        # DDP averages over ranks; multiplied by world_size this is the sum of the shares.
         (total * (share * world_size)).backward()  # type: ignore[no-untyped-call]
     if adversary is not None:
-        with adversary.gathering(last=last):
+        with adversary.gradient_sync(enabled=last):
             with state.execution.autocast():
-                logits = adversary.run(torch.cat([part.clean, output.detach()])).float()
-            verdict = tells_apart(*logits.chunk(2))
-            (verdict * (share * world_size)).backward()  # type: ignore[no-untyped-call]
+                logits = adversary.forward(torch.cat([part.clean, output.detach()])).float()
+            adversary_loss = discriminator_loss(*logits.chunk(2))
+            (adversary_loss * (share * world_size)).backward()  # type: ignore[no-untyped-call]
     return loss.detach() * share
 
 
-def _note_failure(state: TrainingState, finite: Tensor, loss: Tensor, norm: Tensor) -> None:
-    """Keep the first failure, on the device, so that no step waits for it."""
+def _record_failure(state: TrainingState, finite: Tensor, loss: Tensor, norm: Tensor) -> None:
+    """Record the first failure on the device, without a synchronisation."""
     now = torch.stack([torch.full_like(loss, state.step + 1), loss, norm])
     state.failure = torch.where(finite | (state.failure[0] > 0), state.failure, now)
 
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """For the length of a block the network's parameters gather no gradient; what flows through them does."""
+    """Context in which the network's parameters accumulate no gradient, but its inputs do."""
     network.requires_grad_(requires_grad=False)
     try:
         yield

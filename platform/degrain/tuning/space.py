@@ -1,73 +1,101 @@
 """Search spaces, one per architecture, and the trials drawn from them.
 
-All trials of a study are drawn before it starts, from (seed, architecture, number) alone: the same seed gives the same
-trials whatever the machine, and asking for more trials keeps the first ones. The first trial of an architecture is the
-middle of its space, so that even a study of one trial has a sensible result.
+The trials of a study are drawn before it starts and depend on (seed, architecture, number) alone:
+they are the same on every machine, and a study with more trials starts with the same ones. The
+first trial of an architecture is the middle of its space, a reasonable default.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from degrain.training.config import Loss
-from denoisenets import create_model, full_arguments
-
-Scale: TypeAlias = Literal["small", "paper"]
-SCALES: tuple[Scale, ...] = ("small", "paper")
+from degrain.tuning.config import Scale
+from denoisenets import create_model
+from denoisenets.names import MODEL_NAMES
+from denoisenets.suggestions import unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """What a study varies for one architecture."""
+    """The search space of one architecture."""
 
     arguments: dict[str, tuple[int, ...]]
-    """Arguments of the network and the values each may take."""
+    """Arguments of the network and their candidate values."""
     learning_rate: tuple[float, float]
-    """Lowest and highest learning rate, drawn evenly on a logarithmic scale."""
+    """Lowest and highest learning rate, drawn log-uniformly."""
     losses: tuple[Loss, ...] = ("mse", "l1", "charbonnier")
-    """Losses to choose from."""
+    """Candidate losses."""
 
 
 _SPACES: dict[Scale, dict[str, SearchSpace]] = {
-    # Networks that a CPU trains in minutes.
+    # Networks that train in minutes on a CPU.
     "small": {
         "red": SearchSpace(arguments={"width": (16, 24, 32)}, learning_rate=(1e-3, 4e-3)),
-        "mwcnn": SearchSpace(arguments={"width": (16, 24, 32), "depth": (1, 2)}, learning_rate=(2e-3, 8e-3)),
-        "dncnn": SearchSpace(arguments={"width": (16, 24, 32), "depth": (6, 8, 10)}, learning_rate=(1e-3, 4e-3)),
-        "ffdnet": SearchSpace(arguments={"width": (24, 32, 48), "depth": (6, 8, 12)}, learning_rate=(1e-3, 4e-3)),
-        "unet": SearchSpace(arguments={"width": (8, 12, 16), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)),
-        "nafnet": SearchSpace(arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)),
-        "restormer": SearchSpace(arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)),
+        "mwcnn": SearchSpace(
+            arguments={"width": (16, 24, 32), "depth": (1, 2)}, learning_rate=(2e-3, 8e-3)
+        ),
+        "dncnn": SearchSpace(
+            arguments={"width": (16, 24, 32), "depth": (6, 8, 10)}, learning_rate=(1e-3, 4e-3)
+        ),
+        "ffdnet": SearchSpace(
+            arguments={"width": (24, 32, 48), "depth": (6, 8, 12)}, learning_rate=(1e-3, 4e-3)
+        ),
+        "unet": SearchSpace(
+            arguments={"width": (8, 12, 16), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
+        ),
+        "nafnet": SearchSpace(
+            arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)
+        ),
+        "restormer": SearchSpace(
+            arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)
+        ),
         "pridnet": SearchSpace(
-            arguments={"width": (8, 12, 16), "depth": (2, 3), "levels": (2,), "scales": (3,)}, learning_rate=(1e-3, 4e-3)
+            arguments={"width": (8, 12, 16), "depth": (2, 3), "levels": (2,), "scales": (3,)},
+            learning_rate=(1e-3, 4e-3),
         ),
     },
     # Networks of the papers' sizes, for GPUs.
     "paper": {
         "red": SearchSpace(arguments={"width": (64, 96, 128)}, learning_rate=(1e-4, 2e-3)),
-        "mwcnn": SearchSpace(arguments={"width": (96, 128, 160), "depth": (3, 4)}, learning_rate=(1e-4, 2e-3)),
-        "dncnn": SearchSpace(arguments={"width": (64, 96), "depth": (17, 20)}, learning_rate=(1e-4, 2e-3)),
-        "ffdnet": SearchSpace(arguments={"width": (64, 96), "depth": (12, 15)}, learning_rate=(1e-4, 2e-3)),
-        "unet": SearchSpace(arguments={"width": (32, 48, 64), "depth": (2, 3)}, learning_rate=(1e-4, 2e-3)),
-        "nafnet": SearchSpace(arguments={"width": (16, 32, 64), "depth": (1, 2)}, learning_rate=(1e-4, 2e-3)),
-        "restormer": SearchSpace(arguments={"width": (24, 32, 48), "depth": (1, 2)}, learning_rate=(1e-4, 1e-3)),
-        # The paper's four halvings after four poolings take crops that are multiples of 256.
-        "pridnet": SearchSpace(arguments={"width": (32, 48), "depth": (3, 4)}, learning_rate=(5e-5, 1e-3)),
+        "mwcnn": SearchSpace(
+            arguments={"width": (96, 128, 160), "depth": (3, 4)}, learning_rate=(1e-4, 2e-3)
+        ),
+        "dncnn": SearchSpace(
+            arguments={"width": (64, 96), "depth": (17, 20)}, learning_rate=(1e-4, 2e-3)
+        ),
+        "ffdnet": SearchSpace(
+            arguments={"width": (64, 96), "depth": (12, 15)}, learning_rate=(1e-4, 2e-3)
+        ),
+        "unet": SearchSpace(
+            arguments={"width": (32, 48, 64), "depth": (2, 3)}, learning_rate=(1e-4, 2e-3)
+        ),
+        "nafnet": SearchSpace(
+            arguments={"width": (16, 32, 64), "depth": (1, 2)}, learning_rate=(1e-4, 2e-3)
+        ),
+        "restormer": SearchSpace(
+            arguments={"width": (24, 32, 48), "depth": (1, 2)}, learning_rate=(1e-4, 1e-3)
+        ),
+        # With the default levels and scales, PRIDNet accepts multiples of 256 pixels only.
+        "pridnet": SearchSpace(
+            arguments={"width": (32, 48), "depth": (3, 4)}, learning_rate=(5e-5, 1e-3)
+        ),
     },
 }
 
 
 def search_space(model: str, scale: Scale) -> SearchSpace:
-    """The space of an architecture. Raises ValueError for an unknown name."""
-    full_arguments(model, {})
+    """The search space of a network. Raises ValueError for an unknown name."""
+    if model not in MODEL_NAMES:
+        raise ValueError(unknown_name("model", model, MODEL_NAMES))
     return next(space for family, space in _SPACES[scale].items() if model.startswith(family))
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one trial differs in."""
+    """The hyperparameters of one trial."""
 
     model: str
     arguments: dict[str, int]
@@ -76,7 +104,7 @@ class Draw:
 
     @property
     def parameters(self) -> int:
-        """Number of trained values of the network."""
+        """Number of trainable parameters of the network."""
         return sum(p.numel() for p in create_model(self.model, **self.arguments).parameters())
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +118,7 @@ class Draw:
 
 
 def draw_trials(models: Sequence[str], trials: int, scale: Scale, seed: int) -> list[Draw]:
-    """`trials` configurations, the architectures taking turns."""
+    """Draw `trials` configurations, cycling through the architectures."""
     return [_draw(models[i % len(models)], i // len(models), scale, seed) for i in range(trials)]
 
 

@@ -1,0 +1,144 @@
+"""The registry of networks: their names, arguments, contracts and costs.
+
+A network is one file with an `nn.Module` that maps noisy to clean, (B, 3, H, W) float in [0, 1] to
+the same shape, a function `contract` of its arguments, an entry in `MODELS` and its name in
+`names.MODEL_NAMES`. Callers pad, crop and tile by the contract.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from denoisenets import dncnn, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
+from denoisenets.contract import Contract, InputCheck, check_positive
+from denoisenets.memory import activation_bytes_per_pixel
+from denoisenets.suggestions import unknown_name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered network."""
+
+    build: Callable[..., nn.Module]
+    contract: Callable[..., Contract]
+    """Its contract as a function of all its arguments."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that differ from the network's own defaults."""
+
+
+MODELS: dict[str, Entry] = {
+    "dncnn": Entry(dncnn.DnCNN, dncnn.contract),
+    "ffdnet": Entry(ffdnet.FFDNet, ffdnet.contract),
+    "mwcnn": Entry(mwcnn.MWCNN, mwcnn.contract),
+    "mwcnn_article": Entry(mwcnn.MWCNN, mwcnn.contract, {"levels": 4}),
+    "nafnet16": Entry(nafnet.NAFNet, nafnet.contract, {"width": 16}),
+    "nafnet32": Entry(nafnet.NAFNet, nafnet.contract, {"width": 32}),
+    "pridnet": Entry(pridnet.PRIDNet, pridnet.contract),
+    "pridnet_article": Entry(pridnet.PRIDNet, pridnet.contract, {"width": 64}),
+    "red10": Entry(rednet.REDNet, rednet.contract, {"depth": 5, "skips": False}),
+    "red20": Entry(rednet.REDNet, rednet.contract, {"depth": 10}),
+    "red30": Entry(rednet.REDNet, rednet.contract, {"depth": 15}),
+    "red_article": Entry(rednet.REDNet, rednet.contract, {"depth": 5, "skips": True}),
+    "restormer": Entry(restormer.Restormer, restormer.contract),
+    "unet": Entry(unet.UNet, unet.contract),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """Arguments, contract and costs of a network."""
+
+    name: str
+    arguments: dict[str, Any]
+    parameters: int
+    macs_per_pixel: float
+    """Multiply-accumulates of the forward pass."""
+    bytes_per_pixel: float
+    """Peak memory of activations, see `bytes_per_pixel`."""
+    contract: Contract
+
+
+def list_models() -> list[str]:
+    """Names of all registered networks, sorted."""
+    return sorted(MODELS)
+
+
+def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the network `name`: its own defaults, the entry's, then `arguments`.
+
+    Raises ValueError for an unknown name (with the nearest known one), an unknown argument, or a
+    value of the wrong type.
+    """
+    if name not in MODELS:
+        raise ValueError(unknown_name("model", name, list_models()))
+    entry = MODELS[name]
+    own = {p.name: p.default for p in inspect.signature(entry.build).parameters.values()}
+    if unknown := sorted(set(arguments) - set(own)):
+        raise ValueError(
+            f"model '{name}' takes no argument '{unknown[0]}'; it takes {', '.join(sorted(own))}"
+        )
+    full = {**own, **entry.defaults, **arguments}
+    for argument, default in own.items():
+        if isinstance(default, bool):
+            if not isinstance(full[argument], bool):
+                raise ValueError(f"{argument} must be true or false, got {full[argument]!r}")
+        else:
+            check_positive(**{argument: full[argument]})
+    return full
+
+
+# Each network has arguments of its own.
+def create_model(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401
+    """Build the network `name` with `arguments` over its defaults, freshly initialised.
+
+    `InputCheck` validates each input. Raises ValueError as `full_arguments`.
+    """
+    full = full_arguments(name, arguments)
+    network = MODELS[name].build(**full)
+    network.register_forward_pre_hook(InputCheck(name, MODELS[name].contract(**full).size))
+    return network
+
+
+def model_contract(name: str, **arguments: Any) -> Contract:  # noqa: ANN401
+    """Accepted sizes and receptive field of the network `name` with these arguments."""
+    full = full_arguments(name, arguments)
+    return MODELS[name].contract(**full)
+
+
+def bytes_per_pixel(name: str, **arguments: Any) -> float:  # noqa: ANN401
+    """Peak memory of the activations of a forward pass of the network `name`, in bytes per pixel of
+    the input, in float32 and without gradients.
+    """
+    return _bytes_per_pixel(name, tuple(sorted(arguments.items())))
+
+
+@lru_cache
+def _bytes_per_pixel(name: str, arguments: tuple[tuple[str, Any], ...]) -> float:
+    side = model_contract(name, **dict(arguments)).size.padded(128)
+    return activation_bytes_per_pixel(lambda: create_model(name, **dict(arguments)), side)
+
+
+def describe(name: str, **arguments: Any) -> Description:  # noqa: ANN401
+    """Count parameters, multiply-accumulates and activations of a network on the meta device, which
+    allocates no memory.
+    """
+    contract = model_contract(name, **arguments)
+    with torch.device("meta"):
+        network = create_model(name, **arguments).eval()
+        side = contract.size.padded(64)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, 3, side, side))
+    return Description(
+        name=name,
+        arguments=full_arguments(name, arguments),
+        parameters=sum(p.numel() for p in network.parameters()),
+        macs_per_pixel=counter.get_total_flops() / 2 / side**2,
+        bytes_per_pixel=bytes_per_pixel(name, **arguments),
+        contract=contract,
+    )

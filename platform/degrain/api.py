@@ -1,0 +1,20 @@
+"""Degrain in a program of one's own: a registered model as a function of arrays."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from degrain.inference.denoiser import NetworkDenoiser
+
+
+def load_denoiser(model: str | None = None, *, mlflow: Path | None = None) -> "NetworkDenoiser":
+    """Load a model that denoises photos: call it with an (H, W, 3) array of uint8 or uint16.
+
+    `model` is models:/NAME@ALIAS, models:/NAME/VERSION or a folder, by default the champion of the
+    registry in `mlflow`, by default mlflow.yaml in the working folder. Raises UserError for a model
+    that does not exist.
+    """
+    from degrain.storage.location import Storage
+    from degrain.tracking.registry import load_model
+
+    return load_model(model, mlflow, Storage.from_environment())[0]

@@ -1,0 +1,1 @@
+"""The command `degrain`: one module per subcommand."""

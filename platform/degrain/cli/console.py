@@ -1,0 +1,63 @@
+"""Lines for the user, and a progress display."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+_PROGRESS_SECONDS = 15
+
+
+class Console:
+    """Prints lines, and shows progress: in place on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as RichConsole
+
+        self._rich = RichConsole(highlight=False, soft_wrap=True)
+        self._status: Status | None = None
+        self._last = 0.0
+        self.used = False
+        """Whether anything was printed."""
+
+    def print(self, text: str = "") -> None:
+        """Print a line."""
+        self.used = True
+        if self._rich.is_terminal:
+            self._rich.print(text, markup=False)
+        else:
+            print(text, flush=True)
+
+    def progress(self, label: str, unit: str) -> Callable[[int, int], None]:
+        """Return a function of (done, total) that shows the progress of `label`."""
+        self._last = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            if done < total:
+                self.status(f"  {label}: {done}/{total} {unit}")
+            else:
+                self.end_status()
+
+        return show
+
+    def status(self, text: str) -> None:
+        """Show a line that the next one replaces; without a terminal, print some of them."""
+        if not self._rich.is_terminal:
+            if time.monotonic() - self._last > _PROGRESS_SECONDS:
+                self._last = time.monotonic()
+                self.print(text)
+            return
+        from rich.markup import escape
+
+        if self._status is None:
+            self._status = self._rich.status("")
+            self._status.start()
+        self._status.update(escape(text.strip()))
+
+    def end_status(self) -> None:
+        """Remove the line that would be replaced."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

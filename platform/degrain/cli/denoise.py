@@ -1,0 +1,124 @@
+"""`degrain denoise`: whole photos through a registered model or a classical filter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from degrain.cli.console import Console
+from degrain.cli.options import CommonOptions
+from degrain.errors import InvalidFieldError, UserError
+from degrain.imaging.limits import FilterName
+from degrain.inference.config import InferenceConfig, ReadingConfig
+
+if TYPE_CHECKING:
+    from degrain.inference.denoiser import Denoiser
+    from degrain.inference.files import DenoisedFile
+    from degrain.storage.location import Location, Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoise(CommonOptions):
+    """Denoise whole photos with a registered model or a classical filter, as PNG; alpha, grey and
+    16 bits survive.
+    """
+
+    photos: Annotated[
+        tyro.conf.Positional[Sequence[str]], tyro.conf.arg(metavar="PHOTO [PHOTO ...]")
+    ]
+    """Photo files, or folders of photos."""
+    out: str
+    """Folder or s3:// URI for the results."""
+    model: str | None = None
+    """models:/NAME@ALIAS, models:/NAME/VERSION or a folder. None: the champion."""
+    filter: FilterName | None = None
+    """A classical filter in place of a model. None: a model."""
+    strength: float = 1.0
+    """How much of the estimated noise is removed, 0 to 1."""
+    self_ensemble: bool = False
+    """Average over eight flips and rotations: better, eight times as slow."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    mlflow: Path | None = None
+    """File that names the model registry. None: mlflow.yaml in this folder, or the defaults
+    where there is none."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise InvalidFieldError("strength", f"must be between 0 and 1, got {self.strength}")
+        if self.filter is None:
+            return
+        if self.model is not None:
+            raise UserError("name a model with `model` or a filter with `filter`, not both")
+        if self.inference != InferenceConfig(noise_level=self.inference.noise_level):
+            raise UserError(
+                "`device`, `precision`, `compiled`, `memory` and `tile` are for models; leave them "
+                "out with `filter`"
+            )
+
+    def run(self, console: Console) -> dict[str, object]:
+        """Denoise the photos and print a line for each."""
+        from degrain.cli.execution import PartialFailureError
+        from degrain.inference.denoiser import SelfEnsemble, Strength
+        from degrain.inference.files import denoise_files, find_photos, targets
+        from degrain.storage.location import Storage
+
+        storage = Storage.from_environment()
+        photos = find_photos(self.photos, storage)
+        out = storage.locate(self.out)
+        out.check_writable()
+        self._check_summary(targets(photos, out), storage)
+        denoiser = self._denoiser(storage, console)
+        if self.self_ensemble:
+            denoiser = SelfEnsemble(denoiser)
+        denoiser = Strength(denoiser, self.strength)
+
+        def show(file: "DenoisedFile") -> None:
+            if file.error:
+                console.print(f"{file.source}: failed: {file.error}")
+            else:
+                cost = f"{file.megapixels:.2f} MP  {file.seconds:.2f} s"
+                console.print(f"{file.source} -> {file.target}  {cost}")
+
+        results = denoise_files(denoiser, photos, out, show, self.reading)
+        failed = [r.source for r in results if r.error]
+        summary: dict[str, object] = {
+            "files": len(results),
+            "megapixels": sum(r.megapixels for r in results),
+            "seconds": sum(r.seconds for r in results),
+            "failed": failed,
+        }
+        if failed:
+            raise PartialFailureError(
+                f"{len(failed)} of {len(results)} photos could not be denoised; the first: "
+                f"{failed[0]}",
+                summary,
+            )
+        return summary
+
+    def _check_summary(self, results: "Sequence[Location]", storage: "Storage") -> None:
+        if self.summary is None:
+            return
+        place = storage.locate(str(self.summary)).identity
+        if place in {result.identity for result in results}:
+            raise UserError(
+                f"`summary` '{self.summary}' is the file of a denoised photo; name another file"
+            )
+
+    def _denoiser(self, storage: "Storage", console: Console) -> "Denoiser":
+        """The filter or model that the options name."""
+        if self.filter is not None:
+            from degrain.imaging.filters import create_filter
+
+            console.print(f"filter: {self.filter}")
+            return create_filter(self.filter, self.inference.noise_level)
+        from degrain.tracking.registry import load_model
+
+        denoiser, card = load_model(self.model, self.mlflow, storage, self.inference)
+        console.print(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
+        return denoiser
+
+
+COMMAND = Denoise

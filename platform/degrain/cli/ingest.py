@@ -1,0 +1,54 @@
+"""`degrain ingest`: corpora become a patch set."""
+
+from dataclasses import dataclass
+
+from degrain.cli.console import Console
+from degrain.cli.options import CommonOptions
+from degrain.patchsets.ingest.config import IngestConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest(CommonOptions):
+    """Cut corpora of paired noisy and clean photos into a patch set."""
+
+    ingest: IngestConfig
+
+    def run(self, console: Console) -> dict[str, object]:
+        """Ingest and print the splits and the refused pairs."""
+        from degrain.patchsets.ingest.run import ingest
+        from degrain.storage.location import Storage
+
+        storage = Storage.from_environment()
+        done = ingest(self.ingest, storage, progress=console.progress("ingest", "pairs"))
+        manifest = done.patch_set.manifest
+        for row in done.patch_set.catalog:
+            if row.refused:
+                console.print(f"refused: {row.refused}")
+        if done.unplaced:
+            console.print(
+                f"not paired: {len(done.unplaced)} photos that belong to no pair, "
+                f"e.g. {done.unplaced[0]}"
+            )
+        for split in ("train", "val", "test"):
+            rows = done.patch_set.photos(split)
+            scenes = len({row.scene for row in rows})
+            of = f"{len(rows)} pairs of {scenes} scene{'' if scenes == 1 else 's'}"
+            console.print(f"{split + ':':6} {of}, {manifest.patches(split)} patches")
+        state = "existed already" if done.reused else f"made in {done.seconds:.1f} s"
+        console.print(
+            f"patch set {done.patch_set.uri}: {manifest.pairs} pairs, {manifest.refused} refused, "
+            f"{state}"
+        )
+        return {
+            "uri": done.patch_set.uri,
+            "version": manifest.version,
+            "pairs": manifest.pairs,
+            "refused": manifest.refused,
+            "unplaced": len(done.unplaced),
+            "patches": manifest.patches(),
+            "reused": done.reused,
+            "seconds": done.seconds,
+        }
+
+
+COMMAND = Ingest

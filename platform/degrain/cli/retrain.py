@@ -1,0 +1,114 @@
+"""`degrain retrain`: new photos, a study, and a new champion if it is better."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degrain.cli.console import Console
+from degrain.cli.options import CommonOptions, option_names
+from degrain.patchsets.ingest.config import IngestConfig
+from degrain.tuning.config import StudyConfig
+
+if TYPE_CHECKING:
+    from degrain.retraining import RetrainingResult
+    from degrain.storage.location import Location, Storage
+    from degrain.tracking.runs import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(CommonOptions):
+    """Ingest new photos and, if there are any, run a study and promote its model if it beats the
+    champion.
+
+    Exits with status 0 where nothing is new. With a schedule it stays and repeats.
+    """
+
+    ingest: IngestConfig
+    studies: str = "runs/studies"
+    """Folder or s3:// URI for checkpoints and tables."""
+    schedule: str | None = None
+    """Cron expression, e.g. '0 3 * * 1', in local time. None: retrain once."""
+    mlflow: Path | None = None
+    """File that names the tracking server and the registered model. None: mlflow.yaml in
+    this folder, or the defaults where there is none."""
+    study: StudyConfig = field(default_factory=StudyConfig)
+
+    def run(self, console: Console) -> dict[str, object]:
+        """Retrain once and return the outcome, or on schedule until interrupted."""
+        from degrain.retraining import check_schedule
+        from degrain.storage.location import Storage
+        from degrain.tracking.config import load_tracking_config
+        from degrain.tracking.runs import Tracker
+
+        storage = Storage.from_environment()
+        tracking = load_tracking_config(self.mlflow)
+        out, studies = storage.locate(self.ingest.out), storage.locate(self.studies)
+        for place in (out, studies):
+            place.check_writable()
+        if self.schedule:
+            check_schedule(self.schedule)
+        tracker = Tracker.open(tracking, storage)
+        if not self.schedule:
+            return self._retrain(storage, tracker, out, studies, console).to_summary()
+        return self._repeat(storage, tracker, out, studies, console)
+
+    def _retrain(
+        self,
+        storage: "Storage",
+        tracker: "Tracker",
+        out: "Location",
+        studies: "Location",
+        console: Console,
+    ) -> "RetrainingResult":
+        from degrain.cluster import start_ray
+        from degrain.retraining import retrain
+        from degrain.storage.lease import exclusive
+        from degrain.tuning.study import fit_to_cluster
+
+        start_ray()
+        with exclusive(out / "retrain.lock", "retraining") as lease:
+            result = retrain(
+                self.ingest,
+                fit_to_cluster(self.study),
+                storage,
+                tracker,
+                lease=lease,
+                folder=studies,
+                log=console.print,
+                progress=console.progress,
+            )
+        if result.study is not None:
+            console.print(f"\n{result.study.comparison.to_markdown()}\n")
+        console.print(
+            f"{result.decision}: {result.reason}; the champion is version {result.champion}"
+        )
+        return result
+
+    def _repeat(
+        self,
+        storage: "Storage",
+        tracker: "Tracker",
+        out: "Location",
+        studies: "Location",
+        console: Console,
+    ) -> dict[str, object]:
+        from degrain.cli.execution import report_error
+        from degrain.cluster import shut_down_ray
+        from degrain.retraining import wait_for
+
+        assert self.schedule is not None
+        while True:
+            console.print(f"waiting for '{self.schedule}'")
+            due = wait_for(self.schedule)
+            console.print(f"{due:%Y-%m-%d %H:%M}: looking for new photos")
+            try:
+                self._retrain(storage, tracker, out, studies, console)
+            # The disk may be free or the server back next time.
+            except Exception as error:  # noqa: BLE001
+                report_error(error, option_names(Retrain))
+            finally:
+                # A cluster of this machine would hold its memory until the next time.
+                shut_down_ray()
+
+
+COMMAND = Retrain

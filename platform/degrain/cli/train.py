@@ -1,0 +1,134 @@
+"""`degrain train`: one network, by distributed data-parallel training."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degrain.cli.console import Console
+from degrain.cli.options import CommonOptions
+from degrain.errors import InvalidFieldError, UserError
+from degrain.training.config import RESUMABLE_CHANGES, TrainingConfig
+from degrain.training.distributed.workers import Workers
+
+if TYPE_CHECKING:
+    from degrain.patchsets.patch_set import PatchSet
+    from degrain.storage.location import Location
+    from degrain.tracking.runs import Tracker
+    from degrain.training.distributed.plan import RunPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(CommonOptions):
+    """Train one network on a patch set by distributed data-parallel training."""
+
+    data: str | None = None
+    """Patch set: a folder or s3:// URI. None: that of the run that is resumed."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    workers: Workers = field(default_factory=Workers)
+    keep_best: int = 1
+    """Checkpoints kept for their val PSNR, besides the two newest."""
+    resume: str | None = None
+    """Name of a run below the output folder to resume. None: a new run."""
+    out: str = "runs/train"
+    """Folder or s3:// URI for runs and their checkpoints."""
+    mlflow: Path | None = None
+    """File that names the tracking server. None: mlflow.yaml in this folder, or the defaults
+    where there is none."""
+
+    def __post_init__(self) -> None:
+        if self.keep_best < 1:
+            raise InvalidFieldError(
+                "keep_best",
+                f"must be at least 1, for the best checkpoint is shipped, got {self.keep_best}",
+            )
+        if self.data is None and self.resume is None:
+            raise UserError("name a patch set with `data`, or a run to resume with `resume`")
+
+    def defaults(self) -> "Train | None":
+        """The options of the run that is resumed, in place of the usual defaults."""
+        if self.resume is None:
+            return None
+        from degrain.storage.location import Storage
+        from degrain.training.distributed.plan import read_plan
+
+        out = Storage.from_environment().locate(self.out)
+        data, config, _ = read_plan(out, self.resume)
+        return replace(self, data=data, training=config)
+
+    def check_resumed(self, before: "Train") -> None:
+        """Raise InvalidFieldError if an option differs that describes the run itself."""
+        now, old = self.training.to_dict(), before.training.to_dict()
+        changed = [n for n in now if now[n] != old[n] and n not in RESUMABLE_CHANGES]
+        changed += ["data"] if self.data != before.data else []
+        if changed:
+            raise InvalidFieldError(
+                changed[0],
+                "cannot be changed on the way; leave it out, for `resume` continues with the "
+                f"options of '{self.resume}', or start a new run",
+            )
+
+    def run(self, console: Console) -> dict[str, object]:
+        """Train, and show the progress."""
+        from degrain.cluster import start_ray
+        from degrain.patchsets.patch_set import PatchSet
+        from degrain.storage.location import Storage
+        from degrain.tracking.config import load_tracking_config
+        from degrain.tracking.runs import Tracker
+
+        storage, began = Storage.from_environment(), time.monotonic()
+        tracking = load_tracking_config(self.mlflow)
+        out = storage.locate(self.out)
+        out.check_writable()
+        plan = self._plan(out)
+        patch_set = PatchSet.open(plan.data, storage)
+        plan.config.crop_of(patch_set.manifest.geometry.patch_size)
+        with ThreadPoolExecutor(1) as pool:
+            # Both wait for seconds, a new store for more than Ray.
+            opening = pool.submit(Tracker.open, tracking, storage)
+            start_ray()
+            tracker = opening.result()
+        self.workers.check_cluster()
+        summary = self._train(plan, patch_set, tracker, console)
+        return {**summary, "seconds": time.monotonic() - began}
+
+    def _plan(self, out: "Location") -> "RunPlan":
+        from degrain.training.distributed.plan import new_plan, resumed_plan
+
+        self.workers.check_batch(self.training.batch_size)
+        if self.resume is not None:
+            return resumed_plan(out, self.resume, self.training, self.mlflow)
+        assert self.data is not None
+        return new_plan(out, self.data, self.training, self.mlflow)
+
+    def _train(
+        self, plan: "RunPlan", patch_set: "PatchSet", tracker: "Tracker", console: Console
+    ) -> dict[str, object]:
+        from degrain.training.distributed.run import train_run
+
+        result = train_run(
+            plan,
+            patch_set,
+            self.workers,
+            tracker,
+            keep_best=self.keep_best,
+            log=console.print,
+            status=console.status,
+        )
+        console.end_status()
+        if not plan.folder.remote:
+            model = Path(plan.folder.path) / "model"
+            console.print(f"model:  {model}")
+            console.print(f"apply:  degrain denoise PHOTO --out denoised --model {model}")
+        return {
+            "run_id": result.run_id,
+            "name": plan.name,
+            "model": result.config.model,
+            **result.metrics,
+            "best_step": result.metrics["step"],
+            "steps": result.config.steps,
+        }
+
+
+COMMAND = Train

@@ -1,0 +1,132 @@
+"""The Ray cluster: start or join one, collect the results of tasks, shut it down.
+
+`ray.init()` without an address would join any cluster on the machine, so only the cluster of
+`RAY_ADDRESS` is joined; without it a cluster is started for this process. Ray's own messages appear
+if the logger `degrain` has level DEBUG.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from degrain.errors import JobFailedError, UserError
+from degrain.interrupts import interrupt_on_sigterm
+
+if TYPE_CHECKING:
+    import ray
+
+K = TypeVar("K")
+
+RAY_THREAD = "inside-ray"
+"""Name of a thread that blocks in a call to Ray until a job ends."""
+_CONNECT_SECONDS = 5
+
+
+def start_ray() -> None:
+    """Join the cluster of `RAY_ADDRESS`, or start one; does nothing if already connected.
+
+    Raises UserError if the cluster does not answer, JobFailedError if none can be started.
+    """
+    # The address is checked before `import ray`, which takes a second.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    _check_address(address)
+    verbose = logging.getLogger("degrain").isEnabledFor(logging.DEBUG)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not verbose:
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    if not verbose:
+        silence_libraries()
+    options: dict[str, object] = {"include_dashboard": False} if address == "local" else {}
+    if not verbose:
+        options |= {"log_to_driver": False, "configure_logging": False}
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:
+        short = str(error).strip().splitlines()[0]
+        if address == "local":
+            raise JobFailedError(
+                f"Ray did not start on this machine: {short}; end other jobs, and run it again"
+            ) from error
+        raise UserError(
+            f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS"
+        ) from None
+    # `ray.init` replaced the handler of SIGTERM.
+    interrupt_on_sigterm()
+
+
+def silence_libraries() -> None:
+    """Disable console output of Ray, MLflow and their libraries; Ray's log folder has it."""
+    import ray.data
+
+    warnings.filterwarnings("ignore")
+    # Ray configures its loggers at import, so their levels are set after that.
+    for name in ("ray", "ray.data", "ray.train", "ray.tune", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def shut_down_ray() -> None:
+    """Disconnect from the cluster; ends it if `start_ray` started it."""
+    ray = sys.modules.get("ray")
+    if ray is not None and not blocked_in_ray():
+        with contextlib.suppress(KeyboardInterrupt):
+            ray.shutdown()
+
+
+def blocked_in_ray() -> bool:
+    """Whether a thread blocks in a call to Ray."""
+    return any(thread.name == RAY_THREAD for thread in threading.enumerate())
+
+
+def collect(
+    pending: Mapping["ray.ObjectRef", K],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Iterator[tuple[K, Any]]:
+    """Yield (key, result) of each task as it finishes; `progress` receives (done, total).
+
+    Raises the error of a failed task.
+    """
+    import ray
+
+    waiting = list(pending)
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        for reference in done:
+            yield pending[reference], ray.get(reference)
+        progress(len(pending) - len(waiting), len(pending))
+
+
+def _check_address(address: str) -> None:
+    """Raise UserError within seconds unless the port is open; Ray would wait for minutes."""
+    if address in ("local", "auto"):
+        return
+    found = re.fullmatch(r"(?:ray://)?(?P<host>[^/:]+|\[[^\]]+\]):(?P<port>\d+)", address)
+    if found is None:
+        raise UserError(
+            f"cannot read RAY_ADDRESS '{address}': write HOST:PORT (of the cluster, "
+            "e.g. 10.0.0.1:6379), auto or local"
+        )
+    try:
+        socket.create_connection(
+            (found["host"].strip("[]"), int(found["port"])), _CONNECT_SECONDS
+        ).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster answers at {address}: {error}; check RAY_ADDRESS, or unset it to run "
+            "on this machine"
+        ) from None

@@ -1,0 +1,127 @@
+"""Corpora as they are distributed: a listing of file names becomes pairs; no pixel is read.
+
+An adapter knows one layout: it takes the names below the corpus folder and returns pairs, with the
+metadata that the names contain, and the photos that belong to none. To add a corpus, write an
+adapter in a file of its own and add one line to `ADAPTERS`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from degrain.corpora.clean import list_clean
+from degrain.corpora.config import Adapter, CorpusOptions, split_name
+from degrain.corpora.embedded import list_embedded, write_embedded
+from degrain.corpora.listing import Listing
+from degrain.corpora.nind import list_nind
+from degrain.corpora.pair_table import TABLE_SUFFIXES, read_pair_table
+from degrain.corpora.pairs import list_templates
+from degrain.corpora.polyu import list_polyu
+from degrain.corpora.record import PairRecord
+from degrain.corpora.renoir import list_renoir
+from degrain.corpora.sidd import list_sidd
+from degrain.errors import UserError
+from degrain.imaging.codecs import is_photo
+from degrain.storage.listing import FileStamp, is_utf8, printable
+from degrain.storage.location import Location, Storage
+
+ListPairs: TypeAlias = Callable[[Sequence[str], CorpusOptions, str], Listing]
+"""Function of the photo names below the folder, the options, and the folder's name."""
+
+ADAPTERS: dict[Adapter, ListPairs] = {
+    "clean": list_clean,
+    "embedded": list_embedded,
+    "nind": list_nind,
+    "pairs": list_templates,
+    "polyu": list_polyu,
+    "renoir": list_renoir,
+    "sidd": list_sidd,
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus the user named: `sidd=s3://bucket/SIDD`."""
+
+    adapter: Adapter
+    name: str
+    """First part of its pairs' ids and scenes."""
+    folder: Location
+
+    @classmethod
+    def parse(cls, text: str, storage: Storage) -> "Corpus":
+        """Read `ADAPTER=URI` or `ADAPTER:LABEL=URI`. Raises UserError for anything else."""
+        adapter, label, uri = split_name(text)
+        return cls(adapter, label, storage.locate(uri))
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a table names the pairs; `folder` is the table then."""
+        return self.adapter == "pairs" and self.folder.path.lower().endswith(TABLE_SUFFIXES)
+
+    def list_pairs(self, options: CorpusOptions) -> Listing:
+        """List the folder and pair its files, noisy and clean as URIs.
+
+        Raises UserError if the folder is missing or holds no pair.
+        """
+        if not is_utf8(self.folder.uri):
+            raise UserError(
+                f"the path '{printable(self.folder.uri)}' is not valid UTF-8; rename it"
+            )
+        if self.adapter == "embedded":
+            write_embedded(self.folder)
+        self.folder.check_answers()
+        if self.is_table:
+            return self._list_table(), []
+        if not self.folder.is_folder():
+            raise UserError(
+                f"there is no folder '{self.folder}'; check the path of corpus '{self.name}'"
+            )
+        files = self.folder.files()
+        root = self.folder.path.rpartition("/")[2]
+        names = [name for name in files if is_photo(name)]
+        readable = [name for name in names if is_utf8(name)]
+        pairs, unplaced = ADAPTERS[self.adapter](readable, options, root)
+        if not pairs:
+            raise UserError(
+                f"no pairs in '{self.folder}' ({len(files)} files): its names are not those of "
+                f"corpus '{self.adapter}'; check the path, or name the files with `corpus` "
+                "pairs=URI, `noisy_name` and `clean_name`"
+            )
+        located = [
+            replace(
+                self._named(_stamped(pair, files)),
+                noisy=str(self.folder / pair.noisy),
+                clean=str(self.folder / pair.clean),
+            )
+            for pair in pairs
+        ]
+        left = [*unplaced, *(printable(name) for name in names if not is_utf8(name))]
+        return located, [str(self.folder / name) for name in left]
+
+    def _list_table(self) -> list[PairRecord]:
+        """The pairs that a table names."""
+        rows = read_pair_table(self.folder)
+        pairs = [self._named(PairRecord(corpus="pairs", **row)) for row in rows]
+        files = self.folder.storage.stamps(
+            [uri for pair in pairs for uri in (pair.noisy, pair.clean)]
+        )
+        return [
+            _stamped(pair, files) if pair.noisy in files and pair.clean in files else pair
+            for pair in pairs
+        ]
+
+    def _named(self, pair: PairRecord) -> PairRecord:
+        """The pair with this corpus' label in its id and scene."""
+        if self.name == pair.corpus:
+            return pair
+        id_, scene = (f"{self.name}/{text.split('/', 1)[1]}" for text in (pair.id, pair.scene))
+        return replace(pair, corpus=self.name, id=id_, scene=scene)
+
+
+def _stamped(pair: PairRecord, files: Mapping[str, FileStamp]) -> PairRecord:
+    """The pair with sizes and times of its files, by the names that it has."""
+    noisy, clean = files[pair.noisy], files[pair.clean]
+    return replace(
+        pair, encoded_bytes=noisy.size + clean.size, stamp=f"{noisy.stamp} {clean.stamp}"
+    )

@@ -1,0 +1,89 @@
+"""The embedded corpus: pairs that need no download, made from photographs inside scikit-image.
+
+Seven colour photographs, public domain or CC0 by scikit-image's own metadata, cropped to their
+central 512 pixels at most so that no large one dominates, each with the noise of
+`imaging.camera_noise` at three ISO values: 21 pairs.
+
+The split of each photograph is fixed, so that scores can be compared. The two photographs with the
+most saturated colours are in the train split, because networks desaturate colours that training
+did not contain. Scores on one test photograph show that the pipeline works, not how good a network
+is; use a real corpus for that.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+
+import numpy as np
+from skimage import data as skimage_data
+
+from degrain.corpora.config import CorpusOptions
+from degrain.corpora.listing import Listing
+from degrain.corpora.pairs import list_templates
+from degrain.imaging.camera_noise import ISO_LEVELS, photograph
+from degrain.imaging.codecs import encode_png
+from degrain.imaging.crops import centre_crop
+from degrain.imaging.pixels import Photo
+from degrain.storage.location import Location
+
+NOISY_TEMPLATE = "noisy/{scene}_ISO{iso}.png"
+CLEAN_TEMPLATE = "clean/{scene}.png"
+
+SPLITS: dict[str, str] = {
+    "astronaut": "train",
+    "coffee": "train",
+    "hubble": "train",
+    "ihc": "train",
+    "retina": "train",
+    "rocket": "val",
+    "chelsea": "test",
+}
+"""The split of each photograph."""
+
+_PHOTOS: dict[str, Callable[[], Photo]] = {
+    "astronaut": skimage_data.astronaut,
+    "chelsea": skimage_data.chelsea,
+    "coffee": skimage_data.coffee,
+    "hubble": skimage_data.hubble_deep_field,
+    "ihc": skimage_data.immunohistochemistry,
+    "retina": skimage_data.retina,
+    "rocket": skimage_data.rocket,
+}
+
+
+LARGEST_SIDE = 512
+"""Pixels."""
+
+
+def write_embedded(folder: Location) -> None:
+    """Write the 21 pairs as PNG below `folder`, unless they exist; takes a few seconds.
+
+    The noise is seeded by photograph and ISO, so that the files are equal on all machines.
+    """
+    recipe = json.dumps(
+        {"side": LARGEST_SIDE, "noise": {iso: asdict(n) for iso, n in ISO_LEVELS.items()}}
+    ).encode()
+    made = folder / "recipe.json"
+    if made.exists() and made.read_bytes() == recipe:
+        return
+    for place, name in enumerate(sorted(_PHOTOS)):
+        photo = centre_crop(_PHOTOS[name](), LARGEST_SIDE)
+        (folder / CLEAN_TEMPLATE.format(scene=name)).write_bytes(encode_png(photo))
+        for iso, noise in ISO_LEVELS.items():
+            noisy = photograph(photo, noise, np.random.default_rng([place, iso]))
+            (folder / NOISY_TEMPLATE.format(scene=name, iso=iso)).write_bytes(encode_png(noisy))
+    made.write_bytes(recipe)
+
+
+def list_embedded(names: Iterable[str], options: CorpusOptions, _: str = "") -> Listing:
+    """Pair the embedded photos by templates of their own, with the split fixed by photograph."""
+    templates = replace(options, noisy_name=NOISY_TEMPLATE, clean_name=CLEAN_TEMPLATE)
+    listed = list(names)
+    pairs, _unplaced = list_templates(listed, templates, corpus="embedded")
+    ours = [
+        replace(pair, split=SPLITS[photo])
+        for pair in pairs
+        if (photo := pair.scene.removeprefix("embedded/")) in SPLITS
+    ]
+    placed = {name for pair in ours for name in (pair.noisy, pair.clean)}
+    return ours, sorted(set(listed) - placed)

@@ -1,0 +1,54 @@
+"""Listings: names of photos below a corpus folder, paired by an adapter."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TypeAlias
+
+from degrain.corpora.record import PairRecord
+
+Listing: TypeAlias = tuple[list[PairRecord], list[str]]
+"""Pairs, and the photos that belong to none."""
+
+
+class PhotoNames:
+    """Names of photos; a name that differs in case only is found too, if there is only one."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._known = {name: name for name in names}
+
+    @cached_property
+    def _folded(self) -> dict[str, list[str]]:
+        """Names by their case-folded form; made when needed, because a listing can be very long."""
+        folded: dict[str, list[str]] = defaultdict(list)
+        for name in self._known:
+            folded[name.casefold()].append(name)
+        return folded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._known))
+
+    def find(self, name: str) -> str | None:
+        """The name itself if it is listed, else the only one that differs in case."""
+        if name in self._known:
+            return self._known[name]
+        alike = self._folded.get(name.casefold(), [])
+        return alike[0] if len(alike) == 1 else None
+
+    def listing(self, pairs: Sequence[PairRecord], used: Iterable[str] = ()) -> Listing:
+        """The pairs, and the names that are neither in one nor in `used`."""
+        placed = {name for pair in pairs for name in (pair.noisy, pair.clean)} | set(used)
+        return list(pairs), sorted(self._known.keys() - placed)
+
+
+def pair_each(
+    names: Iterable[str], pair: Callable[[str, PhotoNames], PairRecord | None]
+) -> Listing:
+    """Call `pair` with each name that could be noisy; it returns the pair, or None."""
+    known = PhotoNames(names)
+    return known.listing([made for name in known if (made := pair(name, known)) is not None])
+
+
+def find_counterpart(known: PhotoNames, name: str, start: int, stop: int, kind: str) -> str | None:
+    """The listed name that has `kind` in place of the characters from `start` to `stop`."""
+    return known.find(f"{name[:start]}{kind}{name[stop:]}")

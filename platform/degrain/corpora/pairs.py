@@ -1,0 +1,40 @@
+"""A folder of pairs of one's own, whose names two templates or regular expressions describe."""
+
+from collections.abc import Iterable
+
+from degrain.corpora.config import CorpusOptions
+from degrain.corpora.listing import Listing, PhotoNames, pair_each
+from degrain.corpora.record import PairRecord
+from degrain.corpora.templates import clean_names, template_pattern
+
+
+def list_templates(
+    names: Iterable[str], options: CorpusOptions, _: str = "", corpus: str = "pairs"
+) -> Listing:
+    """Match noisy names by one template, and find each one's clean name by the other.
+
+    Several noisy photos may share a clean one. Without `{scene}` in the template each clean photo
+    is a scene.
+    """
+    listed = list(names)
+    pattern = template_pattern(options.noisy_name)
+    find_clean = clean_names(listed, options.clean_name, pattern)
+
+    def pair(noisy: str, _: PhotoNames) -> PairRecord | None:
+        match = pattern.fullmatch(noisy)
+        clean = find_clean(match.groupdict()) if match else None
+        if match is None or clean is None or clean == noisy:
+            return None
+        fields: dict[str, str | None] = match.groupdict()
+        iso = fields.get("iso")
+        return PairRecord(
+            id=f"{corpus}/{noisy}",
+            corpus=corpus,
+            scene=f"{corpus}/{fields.get('scene') or clean}",
+            noisy=noisy,
+            clean=clean,
+            camera=fields.get("camera"),
+            iso=int(iso) if iso and iso.isdecimal() else None,
+        )
+
+    return pair_each(listed, pair)

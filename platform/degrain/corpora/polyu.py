@@ -1,0 +1,42 @@
+"""PolyU: `<camera>_<aperture>_<shutter>_<ISO>_<scene>_<shot>_{real,mean}.JPG`."""
+
+import re
+from collections.abc import Iterable
+
+from degrain.corpora.config import CorpusOptions
+from degrain.corpora.listing import Listing, PhotoNames, find_counterpart, pair_each
+from degrain.corpora.record import PairRecord
+
+_POLYU_FILE = re.compile(
+    r"(?:^|.*/)(?P<camera>[^/]+?)_(?P<aperture>[\d-]+)_(?P<shutter>\d+)_(?P<iso>\d+)"
+    r"_(?P<scene>[^/]+?)_+(?P<shot>\d+)_"
+    r"(?P<kind>real|mean)\.\w+$",
+    re.IGNORECASE,
+)
+
+
+def list_polyu(names: Iterable[str], _: CorpusOptions, __: str = "") -> Listing:
+    """Pair each `real` photo, which is noisy, with its `mean`, which is clean.
+
+    Several cameras photographed the same things, so a scene is the name without the camera.
+    """
+    return pair_each(names, _pair)
+
+
+def _pair(noisy: str, known: PhotoNames) -> PairRecord | None:
+    file = _POLYU_FILE.match(noisy)
+    if file is None or file["kind"].lower() != "real":
+        return None
+    clean = find_counterpart(known, noisy, file.start("kind"), file.end("kind"), "mean")
+    if clean is None:
+        return None
+    return PairRecord(
+        id=f"polyu/{noisy.rpartition('_')[0]}",
+        corpus="polyu",
+        scene=f"polyu/{file['scene'].lower()}",
+        noisy=noisy,
+        clean=clean,
+        camera=file["camera"],
+        iso=int(file["iso"]),
+        shutter=file["shutter"],
+    )

@@ -1,0 +1,109 @@
+"""The record of one pair of photos, from its listing to its place in a patch set."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairRecord:
+    """A noisy photo and its clean one; every stage of an ingest fills in more of it.
+
+    A corpus lists a pair by its names, the split assignment decides its split, the cutter measures
+    it and cuts its patches, the search for duplicates may refuse it. The catalog stores the record.
+    """
+
+    # From the names, when the corpus is listed.
+    id: str
+    """Unique over all corpora: `<corpus>/<...>`."""
+    corpus: str
+    scene: str
+    """What was photographed, `<corpus>/<name>`; pairs of one scene stay in one split."""
+    noisy: str
+    """Noisy photo: a name below the corpus folder, a URI once the corpus is listed."""
+    clean: str
+    """Clean photo, the same way."""
+    noise: str | None = None
+    """Noise that makes the noisy photo of the clean one, see `imaging.noise_synthesis`; None for a
+    real pair."""
+    camera: str | None = None
+    iso: int | None = None
+    shutter: str | None = None
+    brightness: str | None = None
+    encoded_bytes: int = 0
+    """Size of both files; not in the catalog."""
+    stamp: str = ""
+    """Sizes and times of both files; while it stays the same they are not read again. Empty if
+    unknown."""
+
+    # From the split assignment.
+    split: str = ""
+    """`train`, `val` or `test`; before the assignment, the split that the corpus prescribes."""
+
+    # From the cutter.
+    noisy_hash: str = ""
+    """SHA-256 of the file's bytes, 128 bits in hexadecimal; empty if it could not be read."""
+    clean_hash: str = ""
+    height: int | None = None
+    """Pixels, after alignment; None if refused before decoding."""
+    width: int | None = None
+    bit_depth: int | None = None
+    """8 or 16: the larger of both photos'."""
+    shift_y: float | None = None
+    """Pixels by which the noisy photo must be shifted down to lie on the clean one; None if not
+    measured."""
+    shift_x: float | None = None
+    """The same to the right."""
+    shift_gain: float | None = None
+    """What the shift would gain, see `checks.BELIEVED_GAIN`."""
+    move_y: int | None = None
+    """Integer shift that was applied."""
+    move_x: int | None = None
+    exposure: float | None = None
+    """Mean brightness of the clean photo over that of the noisy one."""
+    clipped: float | None = None
+    """Share of the clean photo's values that are black or white."""
+    refused: str | None = None
+    """Why the pair is not in the patch set; None if it is."""
+    patches: int = 0
+    """Patch pairs that were cut from it."""
+    shard: str | None = None
+    """Key of the shard that holds them."""
+
+    # From the search for duplicates.
+    duplicate_of: str | None = None
+    """Id of the pair whose photo this one repeats; such a pair is refused."""
+
+    def measurements(self) -> dict[str, Any]:
+        """The fields that the cutter fills in."""
+        return {name: getattr(self, name) for name in MEASUREMENTS}
+
+    def listing(self) -> "PairRecord":
+        """The record as it was before it was measured."""
+        fresh = PairRecord(
+            id=self.id, corpus=self.corpus, scene=self.scene, noisy=self.noisy, clean=self.clean
+        )
+        return self.with_measurements_of(fresh)
+
+    def with_measurements_of(self, other: "PairRecord") -> "PairRecord":
+        """This listing and split with all that a former ingest found out about the pair."""
+        return replace(self, duplicate_of=other.duplicate_of, **other.measurements())
+
+
+MEASUREMENTS = (
+    "noisy_hash",
+    "clean_hash",
+    "height",
+    "width",
+    "bit_depth",
+    "shift_y",
+    "shift_x",
+    "shift_gain",
+    "move_y",
+    "move_x",
+    "exposure",
+    "clipped",
+    "refused",
+    "patches",
+    "shard",
+)
+"""Names of the fields that the cutter fills in."""

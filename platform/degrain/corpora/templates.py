@@ -1,0 +1,91 @@
+"""File name patterns: templates such as `noisy/{scene}_ISO{iso}.png`, or regular expressions."""
+
+import re
+import string
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+from degrain.errors import UserError
+
+REGEX = "regex:"
+_FIELDS = {"scene": r"[^/]+?", "name": r"[^/]+?", "camera": r"[^/]+?", "iso": r"\d+"}
+
+
+def template_pattern(template: str) -> re.Pattern[str]:
+    """A regular expression with named groups for a template, or the one that stands after `regex:`.
+
+    Raises UserError for an unknown field or a template without any.
+    """
+    if template.startswith(REGEX):
+        return _checked(_compiled(template.removeprefix(REGEX)), template)
+    pattern, fields = "", set[str]()
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"cannot read name template '{template}': {error}") from None
+    for literal, name, format_spec, conversion in parsed:
+        pattern += re.escape(literal)
+        if name is None:
+            continue
+        if format_spec or conversion:
+            raise UserError(
+                f"field '{{{name}}}' in '{template}' has a format, which is not supported; write "
+                f"{{{name}}}"
+            )
+        if name not in _FIELDS:
+            raise UserError(
+                f"unknown field '{{{name}}}' in '{template}'; known: {', '.join(sorted(_FIELDS))}"
+            )
+        pattern += f"(?P={name})" if name in fields else f"(?P<{name}>{_FIELDS[name]})"
+        fields.add(name)
+    return _checked(re.compile(pattern), template)
+
+
+def _compiled(expression: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise UserError(f"cannot read regular expression '{expression}': {error}") from None
+
+
+def _checked(pattern: re.Pattern[str], template: str) -> re.Pattern[str]:
+    if unknown := set(pattern.groupindex) - set(_FIELDS):
+        raise UserError(
+            f"unknown group '{min(unknown)}' in '{template}'; known: {', '.join(sorted(_FIELDS))}"
+        )
+    if not set(pattern.groupindex) & {"scene", "name"}:
+        raise UserError(
+            f"name template '{template}' does not identify photos; use {{scene}} or {{name}} in it"
+        )
+    return pattern
+
+
+def clean_names(
+    names: Iterable[str], template: str, noisy: re.Pattern[str]
+) -> Callable[[Mapping[str, str | None]], str | None]:
+    """Return a function from the fields of a noisy name to the clean name with the same values.
+
+    Values that differ in case only match if there is one such name. Raises UserError for a template
+    with a field that the noisy one lacks.
+    """
+    pattern = template_pattern(template)
+    if foreign := set(pattern.groupindex) - set(noisy.groupindex):
+        raise UserError(
+            f"the clean template '{template}' has a field {{{min(foreign)}}} that the noisy one "
+            "lacks; use the same fields"
+        )
+    fields = sorted(pattern.groupindex)
+    exact: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    folded: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in names:
+        if match := pattern.fullmatch(name):
+            key = tuple(match[f] or "" for f in fields)
+            exact[key].append(name)
+            folded[tuple(part.casefold() for part in key)].append(name)
+
+    def find(values: Mapping[str, str | None]) -> str | None:
+        key = tuple(values[f] or "" for f in fields)
+        found = exact.get(key) or folded.get(tuple(part.casefold() for part in key), [])
+        return found[0] if len(found) == 1 else None
+
+    return find

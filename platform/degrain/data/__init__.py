@@ -1,1 +1,0 @@
-"""From a corpus of photo pairs to batches: corpus, catalog, patch set, loader."""

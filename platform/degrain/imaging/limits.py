@@ -1,0 +1,24 @@
+"""Limits and choices of imaging that configurations need; the standard library only."""
+
+from typing import Literal, TypeAlias
+
+from degrain.errors import InvalidFieldError
+
+Profiles: TypeAlias = Literal["convert", "keep"]
+"""Colour profiles other than sRGB are converted, or kept: ignored."""
+LARGEST_MEGAPIXELS = 500.0
+"""Larger photos are refused by default: a small file can claim to be a huge photo."""
+LARGEST_SHIFT = 16
+"""Larger shifts between noisy and clean photos, in pixels, are not looked for."""
+FilterName: TypeAlias = Literal["bilateral", "bm3d", "median", "nlm", "nlm-tuned", "tv", "wavelet"]
+"""The classical filters of `imaging.filters`."""
+
+
+def check_noise_level(value: float) -> None:
+    """Raise InvalidFieldError unless `value` is a standard deviation in (0, 1]; white is 1."""
+    if not 0 < value <= 1:
+        raise InvalidFieldError(
+            "noise_level",
+            f"must be above 0 and at most 1, where white is 1, got {value}; divide a standard "
+            "deviation of 8-bit pixels by 255, or give none to have it estimated",
+        )

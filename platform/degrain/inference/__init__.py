@@ -1,0 +1,1 @@
+"""Networks and filters applied to whole photos: tiling, devices, files, export."""

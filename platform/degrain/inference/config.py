@@ -1,0 +1,57 @@
+"""Configurations of running networks on photos.
+
+Only the standard library is imported here: the command line builds its options from these fields.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from degrain.errors import InvalidFieldError
+from degrain.fields import check_choices, check_minimum
+from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles, check_noise_level
+
+Device: TypeAlias = Literal["cpu", "cuda"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+Compiled: TypeAlias = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How a trained network is run on photos."""
+
+    device: Device = "cpu"
+    """Device of the network."""
+    precision: Precision = "auto"
+    """`bfloat16` autocast, `float32`, or the faster of both on the device."""
+    compiled: Compiled = "auto"
+    """Whether `torch.compile` is used; `auto` on CUDA only."""
+    memory: int | None = None
+    """MiB for the activations of a batch of tiles. None: a share of the free memory."""
+    tile: int | None = None
+    """Side of a tile's output, pixels. None: as large as the memory allows."""
+    noise_level: float | None = None
+    """Standard deviation of the noise in (0, 1], for filters and networks with this input. None:
+    estimated."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_minimum(self, 1, "memory", "tile")
+        if self.noise_level is not None:
+            check_noise_level(self.noise_level)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    """Which photo files are read, and how; see `decode_layers`."""
+
+    largest_megapixels: float = LARGEST_MEGAPIXELS
+    """Larger photos are refused, megapixels."""
+    profiles: Profiles = "convert"
+    """Colour profiles other than sRGB are converted, or kept: ignored."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not self.largest_megapixels > 0:
+            raise InvalidFieldError(
+                "largest_megapixels", f"must be above 0, got {self.largest_megapixels}"
+            )

@@ -1,0 +1,1 @@
+"""Batches of patches for training: their order, and splits in memory or streamed."""

@@ -1,0 +1,99 @@
+"""Patch pairs of a split, addressed by index, in memory or streamed."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degrain.imaging.pixels import Photo, sixteen_bits
+from degrain.loading.order import Order, Permuted, Window
+
+Block: TypeAlias = tuple[Photo, Photo]
+"""Noisy and clean patches, each (N, P, P, 3)."""
+
+
+@dataclass(frozen=True)
+class PatchMetadata:
+    """Metadata of each patch of a split, in the order of the patches."""
+
+    weights: NDArray[np.float64]
+    """(N,): how often to sample each patch so that corpora, cameras and ISOs are balanced; 1 on
+    average."""
+    noise: NDArray[np.int16]
+    """(N,): index into `noises` of the synthetic noise of each patch; -1 for real pairs."""
+    noises: tuple[str, ...]
+    """Synthetic noises, see `imaging.noise_synthesis`."""
+
+
+class Patches(Protocol):
+    """The patch pairs of a split; all are 16-bit if some are."""
+
+    side: int
+    """Side of a patch, pixels."""
+    dtype: np.dtype[np.generic]
+    """uint8 or uint16."""
+    metadata: PatchMetadata | None
+
+    def __len__(self) -> int:
+        """Number of patch pairs."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[Photo, Photo]:
+        """Return one pair of patches, each (P, P, 3)."""
+        ...
+
+    def order(self, seed: int, *, balanced: bool) -> Order:
+        """Return the order in which training sees the patches, weighted if `balanced`."""
+        ...
+
+    def prefetch(self, windows: Sequence[Window]) -> None:
+        """Load the windows that a step needs; the last one may still be loading on return."""
+        ...
+
+
+class ResidentPatches:
+    """Patches of which all are in memory, in blocks of (N, P, P, 3) uint8 or uint16."""
+
+    def __init__(self, blocks: Sequence[Block], metadata: PatchMetadata | None = None) -> None:
+        assert blocks, "a split has at least one block"
+        self.side = int(blocks[0][0].shape[1])
+        self.dtype = np.result_type(*(noisy.dtype for noisy, _ in blocks))
+        self.metadata = metadata
+        self._blocks = list(blocks)
+        self._ends = list(accumulate(len(noisy) for noisy, _ in blocks))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Photo, Photo]:
+        """Return one pair of patches, as views unless they are converted to 16 bits."""
+        block = bisect_right(self._ends, index)
+        place = index - (self._ends[block - 1] if block else 0)
+        return pair_in_block(self._blocks[block], place, self.dtype)
+
+    def order(self, seed: int, *, balanced: bool) -> Order:
+        """Return a permutation of all patches per epoch."""
+        weights = sampling_weights(self.metadata, balanced=balanced)
+        return Permuted(seed=seed, patches=len(self), weights=weights)
+
+    def prefetch(self, windows: Sequence[Window]) -> None:
+        """Do nothing: all patches are in memory."""
+
+
+def pair_in_block(block: Block, place: int, dtype: np.dtype[np.generic]) -> tuple[Photo, Photo]:
+    """Return one pair of a block; a view, except for 8-bit patches of a 16-bit split."""
+    noisy, clean = block
+    if noisy.dtype != dtype:
+        return sixteen_bits(noisy[place]), sixteen_bits(clean[place])
+    return noisy[place], clean[place]
+
+
+def sampling_weights(
+    metadata: PatchMetadata | None, *, balanced: bool
+) -> NDArray[np.float64] | None:
+    """Return the weights of the patches; None means that an epoch shows each patch once."""
+    return metadata.weights if balanced and metadata is not None else None

@@ -1,0 +1,1 @@
+"""Ingest: a corpus becomes a patch set, cut by Ray Data."""

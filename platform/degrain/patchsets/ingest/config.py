@@ -1,0 +1,42 @@
+"""The configuration of an ingest.
+
+Only the standard library is imported here: the command line builds its options from these fields.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from degrain.corpora.config import CorpusOptions, split_name
+from degrain.errors import UserError
+from degrain.fields import check_share
+from degrain.patchsets.check_rules import CheckRules
+from degrain.patchsets.geometry import PatchGeometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """An ingest: its corpora, its patches, its checks and its splits."""
+
+    corpus: Sequence[str]
+    """Corpora, each NAME=URI or NAME:LABEL=URI; NAME is clean, embedded, nind, pairs, polyu, renoir
+    or sidd. May be repeated."""
+    out: str
+    """Folder or s3:// URI for patch sets."""
+    geometry: PatchGeometry = field(default_factory=PatchGeometry)
+    rules: CheckRules = field(default_factory=CheckRules)
+    options: CorpusOptions = field(default_factory=CorpusOptions)
+    max_refused: float = 0.05
+    """Share of refused pairs above which the job fails."""
+    val_scenes: tuple[str, ...] = ()
+    """Scenes of the val split, separated by commas. Empty: chosen by hash."""
+    test_scenes: tuple[str, ...] = ()
+    """Scenes of the test split, separated by commas. Empty: chosen by hash."""
+    reread: bool = False
+    """Read every photo and shard again, even where size and time are unchanged."""
+
+    def __post_init__(self) -> None:
+        if not self.corpus:
+            raise UserError("name at least one corpus with `corpus` NAME=URI")
+        for text in self.corpus:
+            split_name(text)
+        check_share(self, "max_refused")

@@ -1,0 +1,179 @@
+"""Cut one chunk: read, check and cut pairs of one scene into a shard, or find that shard.
+
+A shard is named by a hash of its content, and a file beside it stores the measurements of its
+pairs. So photos that were cut before are not cut again.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from degrain.corpora.record import PairRecord
+from degrain.imaging.codecs import is_deep
+from degrain.imaging.pixels import Photo
+from degrain.imaging.stored_photo import UnreadablePhotoError
+from degrain.patchsets.check_rules import CheckRules
+from degrain.patchsets.checks import apply_shift, decode_pair, measure
+from degrain.patchsets.geometry import PatchGeometry
+from degrain.patchsets.manifest import CUTTER_VERSION, Shard, digest
+from degrain.patchsets.photos import content_hash, synthetic_hash
+from degrain.patchsets.shards import pair_tables, shard_schema
+from degrain.storage.location import Location, Storage
+
+
+@dataclass(frozen=True)
+class CutShard:
+    """The records of a chunk, and the shard with the patches of those that were not refused."""
+
+    records: Sequence[PairRecord]
+    shard: Shard | None
+    """None if every pair was refused."""
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of a pair and their hashes; None where a file disappeared after the listing."""
+
+    noisy: bytes | None
+    clean: bytes | None
+    noisy_hash: str
+    clean_hash: str
+
+
+def cut_chunk(
+    chunk: Sequence[PairRecord], root: Location, geometry: PatchGeometry, rules: CheckRules
+) -> CutShard:
+    """Read, check and cut pairs of one scene into a shard below `root`, or find the shard there."""
+    files = [_read_pair(pair, root.storage) for pair in chunk]
+    key = _shard_key(chunk, files, geometry, rules)
+    measured, target = (root / "shards" / f"{key}.{kind}" for kind in ("json", "parquet"))
+    if (found := _read_measured(chunk, measured, target, key)) is not None:
+        return found
+    contents = (content for pair in files for content in (pair.noisy, pair.clean))
+    bits = 16 if any(content is not None and is_deep(content) for content in contents) else 8
+    records: list[PairRecord] = []
+    with target.replacing() as path, target.filesystem.open_output_stream(path) as stream:
+        with _writer(stream, geometry, bits) as writer:
+            for number, pair in enumerate(chunk):
+                # The files of a large pair need not stay in memory while its patches are cut.
+                content, files[number] = files[number], _Files(None, None, "", "")
+                records.append(_cut_pair(pair, content, writer, geometry, rules, bits))
+        size = stream.tell()
+    patches = sum(record.patches for record in records)
+    records = [r if r.refused is not None else replace(r, shard=key) for r in records]
+    shard = Shard(key=key, split=chunk[0].split, patches=patches, bits=bits, bytes=size)
+    result = CutShard(records, shard if patches else None)
+    measured.write_bytes(_measured_bytes(result))
+    return result
+
+
+def _writer(stream: pa.NativeFile, geometry: PatchGeometry, bits: int) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        stream,
+        shard_schema(geometry, bits),
+        compression="none",
+        use_dictionary=["pair"],
+        write_statistics=False,
+        # Arrow counts values, and a patch is a large one.
+        write_batch_size=16,
+    )
+
+
+def _cut_pair(
+    pair: PairRecord,
+    files: _Files,
+    writer: pq.ParquetWriter,
+    geometry: PatchGeometry,
+    rules: CheckRules,
+    bits: int,
+) -> PairRecord:
+    """Check one pair and write its patches; the record is refused if a check fails."""
+    pair = replace(pair, noisy_hash=files.noisy_hash, clean_hash=files.clean_hash)
+    try:
+        photos, pair = _check_pair(pair, files, geometry, rules)
+    except UnreadablePhotoError as error:
+        return replace(pair, refused=str(error))
+    del files
+    patches = 0
+    for table in pair_tables(pair.id, *photos, geometry, bits):
+        writer.write_table(table)
+        patches += table.num_rows
+    return replace(pair, patches=patches)
+
+
+def _check_pair(
+    pair: PairRecord, files: _Files, geometry: PatchGeometry, rules: CheckRules
+) -> tuple[tuple[Photo, Photo], PairRecord]:
+    """Both photos, aligned, and the record with its measurements.
+
+    Raises UnreadablePhotoError, with the reason, if the pair is refused.
+    """
+    noisy, clean = decode_pair(pair, files.noisy, files.clean, rules)
+    pair = measure(pair, noisy, clean, rules)
+    bit_depth = 8 * max(noisy.dtype.itemsize, clean.dtype.itemsize)
+    noisy, clean = apply_shift(noisy, clean, pair.move_y or 0, pair.move_x or 0)
+    height, width = noisy.shape[:2]
+    if min(height, width) < geometry.patch_size:
+        raise UnreadablePhotoError(
+            f"{pair.noisy} is {width}x{height}, smaller than a patch of {geometry.patch_size}; "
+            "lower `patch_size`"
+        )
+    return (noisy, clean), replace(pair, height=height, width=width, bit_depth=bit_depth)
+
+
+def _shard_key(
+    chunk: Sequence[PairRecord],
+    files: Sequence[_Files],
+    geometry: PatchGeometry,
+    rules: CheckRules,
+) -> str:
+    hashes = [[p.id, f.noisy_hash, f.clean_hash] for p, f in zip(chunk, files, strict=True)]
+    return digest([CUTTER_VERSION, asdict(geometry), asdict(rules), hashes])
+
+
+def _measured_bytes(cut: CutShard) -> bytes:
+    shard = None if cut.shard is None else asdict(cut.shard)
+    pairs = [record.measurements() for record in cut.records]
+    return json.dumps({"pairs": pairs, "shard": shard}).encode()
+
+
+def _read_measured(
+    chunk: Sequence[PairRecord], measured: Location, target: Location, key: str
+) -> CutShard | None:
+    """The result of the former cut of a shard; None if there was none, or a file is damaged."""
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, pa.ArrowException):
+        content: Mapping[str, Any] = json.loads(measured.read_bytes())
+        records = [
+            replace(pair, **values) for pair, values in zip(chunk, content["pairs"], strict=True)
+        ]
+        if content["shard"] is None:
+            return CutShard(records, None)
+        shard = Shard(**{**content["shard"], "split": chunk[0].split})
+        with target.filesystem.open_input_file(target.path) as file:
+            if (file.size(), pq.read_metadata(file).num_rows) != (shard.bytes, shard.patches):
+                return None
+        if shard.key == key:
+            return CutShard(records, shard)
+    return None
+
+
+def _read_pair(pair: PairRecord, storage: Storage) -> _Files:
+    clean = _read(pair.clean, storage)
+    clean_hash = content_hash(clean)
+    if pair.noise is not None:
+        return _Files(None, clean, synthetic_hash(clean_hash, pair.noise, pair.id), clean_hash)
+    noisy = _read(pair.noisy, storage)
+    return _Files(noisy, clean, content_hash(noisy), clean_hash)
+
+
+def _read(uri: str, storage: Storage) -> bytes | None:
+    """The file's bytes, or None if it disappeared after the listing."""
+    try:
+        return storage.locate(uri).read_bytes()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,166 @@
+"""The manifest of a patch set: its shards, its groups, and the hash that is its version."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from degrain.corpora.record import PairRecord
+from degrain.patchsets.check_rules import CheckRules
+from degrain.patchsets.geometry import CHANNELS, PatchGeometry
+from degrain.storage.json_file import json_bytes
+
+CUTTER_VERSION = 2
+"""Raise it when the same photos and geometry would give other bytes."""
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One Parquet file of patches, as the manifest names it."""
+
+    key: str
+    split: str
+    patches: int
+    bits: int
+    """8 or 16 per channel; a shard with a 16-bit photo is 16-bit throughout."""
+    bytes: int
+    """Size of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The pairs of a split that one camera of one corpus took at one ISO."""
+
+    split: str
+    corpus: str
+    camera: str | None
+    iso: int | None
+    pairs: int
+    patches: int
+    weight: float
+    """How often to draw each of its patches so that all groups of the split count the same; 1 on
+    average over patches.
+    """
+
+
+def groups_of(rows: Iterable[PairRecord]) -> list[Group]:
+    """The groups of a catalog, with the weights that balance them."""
+    counts: dict[tuple[str, str, str | None, int | None], list[int]] = defaultdict(lambda: [0, 0])
+    for row in rows:
+        if row.refused is None:
+            count = counts[row.split, row.corpus, row.camera, row.iso]
+            count[0] += 1
+            count[1] += row.patches
+    patches, groups = Counter[str](), Counter[str]()
+    for (split, *_), (_, number) in counts.items():
+        patches[split] += number
+        groups[split] += 1
+    return [
+        Group(
+            split=split,
+            corpus=corpus,
+            camera=camera,
+            iso=iso,
+            pairs=pairs,
+            patches=number,
+            weight=patches[split] / groups[split] / number,
+        )
+        for (split, corpus, camera, iso), (pairs, number) in sorted(
+            counts.items(), key=lambda kv: str(kv[0])
+        )
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a patch set holds."""
+
+    version: str
+    geometry: PatchGeometry
+    rules: CheckRules
+    """What made a pair be refused."""
+    corpora: Sequence[Sequence[str]]
+    """Adapter and folder of each corpus, as the user named them."""
+    shards: Sequence[Shard]
+    pairs: int
+    """Pairs seen, refused ones included."""
+    refused: int
+    covered: float
+    """Share of the photos' pixels that lies in at least one patch."""
+    overlap: float
+    """Patches' pixels over those of the photos: 1 where every pixel lies in one patch."""
+    groups: Sequence[Group] = ()
+
+    @property
+    def border(self) -> str:
+        """How photos end whose sides are no multiple of the stride."""
+        return "the last row and column of patches lie flush with the photo's far border"
+
+    def patches(self, split: str | None = None) -> int:
+        """Number of patch pairs, in one split or in all."""
+        return sum(s.patches for s in self.shards if split in (None, s.split))
+
+    def to_json(self) -> bytes:
+        """The manifest as a file."""
+        content = {
+            "format": FORMAT_VERSION,
+            "cutter": CUTTER_VERSION,
+            "channels": CHANNELS,
+            "border": self.border,
+            "patches": {s: self.patches(s) for s in sorted({shard.split for shard in self.shards})},
+            **asdict(self),
+        }
+        return json_bytes(content)
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "Manifest":
+        """Read a manifest file. Raises ValueError for a format that this version does not know."""
+        raw: dict[str, Any] = json.loads(content)
+        if not isinstance(raw, dict):
+            raise ValueError("it is not a manifest")
+        if raw.get("format") != FORMAT_VERSION:
+            raise ValueError(
+                f"format {raw.get('format')}, but this version of degrain reads {FORMAT_VERSION}"
+            )
+        return cls(
+            version=raw["version"],
+            geometry=PatchGeometry(**raw["geometry"]),
+            rules=CheckRules(**raw["rules"]),
+            corpora=raw["corpora"],
+            shards=[Shard(**s) for s in raw["shards"]],
+            pairs=raw["pairs"],
+            refused=raw["refused"],
+            covered=raw["covered"],
+            overlap=raw["overlap"],
+            groups=[Group(**g) for g in raw["groups"]],
+        )
+
+
+def digest(content: object) -> str:
+    """A short hash of anything that JSON can say: 128 bits in hexadecimal."""
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def set_version(rows: Iterable[PairRecord], geometry: PatchGeometry, rules: CheckRules) -> str:
+    """The version of a patch set: a hash of its pairs' contents and splits, the geometry, the
+    checks and the cutter.
+    """
+    pairs = sorted(
+        [r.id, r.scene, r.split, r.noisy_hash, r.clean_hash, r.refused is None] for r in rows
+    )
+    return digest([pairs, asdict(geometry), asdict(rules), CUTTER_VERSION])[:12]
+
+
+def split_chunks(shards: Sequence[Shard], most_bytes: int) -> Iterator[list[Shard]]:
+    """Shards in runs of at most `most_bytes`, at least one each, in order."""
+    run: list[Shard] = []
+    for shard in shards:
+        if run and sum(s.bytes for s in run) + shard.bytes > most_bytes:
+            yield run
+            run = []
+        run.append(shard)
+    if run:
+        yield run

@@ -1,0 +1,157 @@
+"""Splits: each scene belongs to train, val or test, and later ingests do not move it.
+
+In order of precedence, the user, the corpus and the previous patch set determine the split of a
+scene. Of each corpus a tenth of the scenes, at least one, are in `test`, and as many in `val`;
+those that are missing are chosen one by one, each time the scene that makes the share of cameras in
+the split most similar to that in the corpus. A hash of the scene's name breaks ties.
+"""
+
+import hashlib
+import heapq
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
+
+from degrain.corpora.record import PairRecord
+from degrain.errors import UserError
+
+SPLITS = ("train", "val", "test")
+HELD_OUT_SHARE = 0.1
+"""Share of each corpus' scenes that goes to `val`, and again to `test`."""
+_FEWEST = 3
+"""Of a corpus of fewer scenes all are in `train`, unless it is the only corpus."""
+
+
+def assign_splits(
+    pairs: Sequence[PairRecord],
+    *,
+    previous: Mapping[str, str] | None = None,
+    val_scenes: Sequence[str] = (),
+    test_scenes: Sequence[str] = (),
+) -> dict[str, str]:
+    """The split of each scene. A split for which the user named scenes has these and no others.
+
+    Raises UserError for an unknown scene, or if a split stays empty.
+    """
+    cameras: dict[str, Counter[str]] = defaultdict(Counter)
+    for pair in pairs:
+        cameras[pair.scene][pair.camera or ""] += 1
+    named = _named(sorted(cameras), val_scenes, test_scenes)
+    closed = set(named.values())
+    settled = {p.scene: p.split for p in pairs if p.split}
+    before = {scene: split for scene, split in (previous or {}).items() if scene in cameras}
+    splits: dict[str, str] = {}
+    for scene, split in {**before, **settled}.items():
+        splits[scene] = "train" if split in closed else split
+    splits |= named
+
+    corpora: dict[str, list[str]] = defaultdict(list)
+    for scene in cameras:
+        corpora[scene.partition("/")[0]].append(scene)
+    for scenes in corpora.values():
+        for split in ("test", "val"):
+            if split not in closed and (len(scenes) >= _FEWEST or len(corpora) == 1):
+                _fill(split, scenes, cameras, splits)
+    for split in ("test", "val"):
+        if split not in closed and split not in splits.values():
+            # Corpora that are too small one by one may be large enough together.
+            _fill(split, list(cameras), cameras, splits)
+    for scene in cameras:
+        splits.setdefault(scene, "train")
+    _fill_train(splits, fixed={*named, *settled, *before})
+    _check_no_split_is_empty(splits)
+    return splits
+
+
+def _check_no_split_is_empty(splits: Mapping[str, str]) -> None:
+    if absent := [s for s in SPLITS if s not in splits.values()]:
+        raise UserError(
+            f"no scene is left for the {absent[0]} split: the corpus has {len(splits)} scenes "
+            f"({_some(sorted(s.split('/', 1)[1] for s in splits))}); at least 3 are needed, "
+            "or name others with `val_scenes` and `test_scenes`"
+        )
+
+
+def scene_rank(scene: str) -> int:
+    """A number that depends on the scene's name alone."""
+    return int.from_bytes(hashlib.blake2b(scene.encode(), digest_size=8).digest())
+
+
+def _named(
+    scenes: Sequence[str], val_scenes: Sequence[str], test_scenes: Sequence[str]
+) -> dict[str, str]:
+    """The split of each scene that the user named, by its full name."""
+    if both := set(val_scenes) & set(test_scenes):
+        raise UserError(f"scene '{min(both)}' is named for both val and test; name it once")
+    if not val_scenes and not test_scenes:
+        return {}
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for scene in scenes:
+        by_name[scene].append(scene)
+        by_name[scene.split("/", 1)[1]].append(scene)
+    named: dict[str, str] = {}
+    for split, wanted in (("val", val_scenes), ("test", test_scenes)):
+        for name in wanted:
+            if name not in by_name:
+                known = _some([s.split("/", 1)[1] for s in scenes])
+                raise UserError(f"there is no scene '{name}'; scenes are {known}")
+            if len(by_name[name]) > 1:
+                raise UserError(
+                    f"scene '{name}' is in several corpora; write one of {', '.join(by_name[name])}"
+                )
+            named[by_name[name][0]] = split
+    return named
+
+
+def _fill(
+    split: str, scenes: Sequence[str], cameras: Mapping[str, Counter[str]], splits: dict[str, str]
+) -> None:
+    """Assign to `split` its share of a corpus, from the scenes that have no split yet."""
+    wanted = max(1, round(HELD_OUT_SHARE * len(scenes))) - sum(
+        splits.get(s) == split for s in scenes
+    )
+    total, have = Counter[str](), Counter[str]()
+    # Scenes with the same number of photos per camera are equivalent; the hash orders them.
+    alike: dict[tuple[tuple[str, int], ...], deque[str]] = defaultdict(deque)
+    for scene in sorted(scenes, key=scene_rank):
+        total.update(cameras[scene])
+        if scene not in splits:
+            alike[tuple(sorted(cameras[scene].items()))].append(scene)
+        elif splits[scene] == split:
+            have.update(cameras[scene])
+
+    def distance(kind: tuple[tuple[str, int], ...]) -> tuple[float, int]:
+        """Increase of the distance between the split's cameras and their share."""
+        target = {camera: HELD_OUT_SHARE * total[camera] for camera, _ in kind}
+        farther = sum(abs(have[c] + n - target[c]) - abs(have[c] - target[c]) for c, n in kind)
+        return round(farther, 6), scene_rank(alike[kind][0])
+
+    # Distances never decrease, because a split only grows: a queue finds the nearest kind.
+    queue = [(distance(kind), kind) for kind in alike]
+    heapq.heapify(queue)
+    while queue and wanted > 0:
+        _, kind = heapq.heappop(queue)
+        now = distance(kind), kind
+        if queue and now > queue[0]:
+            heapq.heappush(queue, now)
+            continue
+        scene = alike[kind].popleft()
+        splits[scene] = split
+        have.update(cameras[scene])
+        wanted -= 1
+        if alike[kind]:
+            heapq.heappush(queue, (distance(kind), kind))
+
+
+def _fill_train(splits: dict[str, str], fixed: set[str]) -> None:
+    """Move a scene to `train` if `val` and `test` have all of a handful of scenes."""
+    counts = Counter(splits.values())
+    movable = sorted(
+        (s for s in splits if s not in fixed and counts[splits[s]] > 1), key=scene_rank
+    )
+    if not counts["train"] and movable:
+        splits[movable[0]] = "train"
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,1 @@
+"""The exploratory page of a patch set: facts, figures, HTML."""

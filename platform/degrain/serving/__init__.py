@@ -1,1 +1,0 @@
-"""Photos in, photos out."""

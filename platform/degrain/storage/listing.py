@@ -1,0 +1,63 @@
+"""Lists the files below a folder with size and time, by which changes are detected."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Size and time of a file; content with an equal stamp is assumed to be unchanged."""
+
+    size: int
+    """Bytes."""
+    changed: int
+    """Time of last change, nanoseconds since 1970."""
+
+    @classmethod
+    def of(cls, info: pafs.FileInfo) -> "FileStamp":
+        """Convert pyarrow's information on a file."""
+        return cls(info.size, info.mtime_ns)
+
+    @property
+    def stamp(self) -> str:
+        """Size and time as text, for comparisons."""
+        return f"{self.size}@{self.changed}"
+
+
+def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
+    """Yield files below a folder by relative name, without following links to folders.
+
+    Pyarrow would follow a link to a parent folder for ever.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for where, _folders, names in os.walk(folder, onerror=fail):
+        below = os.path.relpath(where, folder)
+        for name in names:
+            # Broken links and files that were removed meanwhile are skipped.
+            with contextlib.suppress(OSError):
+                # pathlib is slow here.
+                status = os.stat(os.path.join(where, name))  # noqa: PTH116, PTH118
+                if stat.S_ISREG(status.st_mode):
+                    yield (
+                        name if below == "." else f"{below}/{name}",
+                        FileStamp(status.st_size, status.st_mtime_ns),
+                    )
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file name of the operating system is valid UTF-8, as Parquet and JSON need it."""
+    return name.isprintable() or not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def printable(name: str) -> str:
+    """Format a file name, with bytes that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,276 @@
+"""Local folders and S3 buckets behind one `Location`.
+
+One `Storage` holds the S3 settings and configures pyarrow (patch sets, checkpoints), boto3 (checks
+of buckets) and MLflow (artifacts), because the three read different environment variables.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.fs as pafs
+
+from degrain.errors import UserError
+from degrain.storage.atomic import AtomicWrite
+from degrain.storage.listing import FileStamp, local_files
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECT_TIMEOUT_SECONDS = 4
+READ_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """S3 settings; for None fields AWS libraries use their defaults (profile, instance role)."""
+
+    endpoint: str | None = None
+    """URL of an S3 server other than Amazon's, e.g. `http://127.0.0.1:9000`."""
+    region: str | None = None
+    """Region name, e.g. `eu-central-1`."""
+    access_key: str | None = field(default=None, repr=False)
+    """Access key id."""
+    secret_key: str | None = field(default=None, repr=False)
+    """Secret access key."""
+    session_token: str | None = field(default=None, repr=False)
+    """Token of temporary credentials."""
+
+    @classmethod
+    def from_environment(cls) -> "Storage":
+        """Read `AWS_ENDPOINT_URL[_S3]`, `AWS_[DEFAULT_]REGION`, `AWS_ACCESS_KEY_ID`,
+        `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+        """
+
+        def env(name: str) -> str | None:
+            return os.environ.get(name) or None
+
+        return cls(
+            endpoint=env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL"),
+            region=env("AWS_REGION") or env("AWS_DEFAULT_REGION"),
+            access_key=env("AWS_ACCESS_KEY_ID"),
+            secret_key=env("AWS_SECRET_ACCESS_KEY"),
+            session_token=env("AWS_SESSION_TOKEN"),
+        )
+
+    def s3_filesystem(self) -> pafs.S3FileSystem:
+        """Create pyarrow's S3 filesystem, which does not read `AWS_ENDPOINT_URL` itself."""
+        return pafs.S3FileSystem(
+            endpoint_override=self.endpoint,
+            region=self.region or ("us-east-1" if self.endpoint else None),
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            session_token=self.session_token,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            request_timeout=60,
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=5),
+        )
+
+    def s3_client(self) -> "S3Client":
+        """Create a boto3 client with short timeouts and no retries, for checks and leases."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=self.region or "us-east-1",
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            aws_session_token=self.session_token,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=READ_TIMEOUT_SECONDS,
+                retries={"total_max_attempts": 1},
+                s3={"addressing_style": "path"} if self.endpoint else None,
+            ),
+        )
+
+    def mlflow_environment(self) -> dict[str, str]:
+        """Return the settings as environment variables of MLflow's S3 artifact store."""
+        named = {
+            "MLFLOW_S3_ENDPOINT_URL": self.endpoint,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_SESSION_TOKEN": self.session_token,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def stamps(self, uris: Iterable[str]) -> dict[str, FileStamp]:
+        """Return size and time of the existing files among `uris`, by URI."""
+        found: dict[str, FileStamp] = {}
+        places = {uri: self.locate(uri) for uri in uris}
+        for remote in (False, True):
+            group = {uri: place for uri, place in places.items() if place.remote == remote}
+            files = next(iter(group.values())).filesystem if group else None
+            infos = files.get_file_info([place.path for place in group.values()]) if files else []
+            found |= {
+                u: FileStamp.of(i)
+                for u, i in zip(group, infos, strict=True)
+                if i.type == pafs.FileType.File
+            }
+        return found
+
+    def locate(self, uri: str | Path) -> "Location":
+        """Return the location of `s3://bucket/key`, `file:///path` or a local path.
+
+        Keys are taken literally: `%` is not an escape. Raises UserError for another scheme.
+        """
+        text = str(uri).removeprefix("file://")
+        if not text:
+            raise UserError(
+                "a path is empty; name a folder or file, and check the shell variable behind it"
+            )
+        if text.startswith("s3://"):
+            if not text.removeprefix("s3://").split("/", 1)[0]:
+                raise UserError(f"'{text}' has no bucket name; write s3://BUCKET/KEY")
+            return Location(text.rstrip("/"), self)
+        if "://" in text:
+            raise UserError(
+                f"cannot read '{text}': only local paths and s3:// are supported; copy it to either"
+            )
+        try:
+            return Location(str(Path(text).expanduser().absolute()), self)
+        except RuntimeError:
+            user = text.split("/", 1)[0]
+            raise UserError(
+                f"cannot read '{text}': user '{user[1:]}' does not exist; correct the path"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder, on disk or in a bucket; writes are atomic."""
+
+    uri: str
+    storage: Storage
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(f"{self.uri}/{name}", self.storage)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the location is in a bucket."""
+        return self.uri.startswith("s3://")
+
+    @property
+    def path(self) -> str:
+        """Path for `filesystem`: `bucket/key`, or an absolute local path."""
+        return self.uri.removeprefix("s3://")
+
+    @property
+    def identity(self) -> str:
+        """Canonical URI: links and `..` of a local path are resolved."""
+        return self.uri if self.remote else os.path.realpath(self.path)
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The pyarrow filesystem of the location."""
+        return self.storage.s3_filesystem() if self.remote else pafs.LocalFileSystem()
+
+    def check_answers(self) -> None:
+        """Raise UserError, within about 15 s, unless the bucket exists and answers.
+
+        Does nothing for local paths.
+        """
+        if not self.remote:
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket = self.path.split("/", 1)[0]
+        where = self.storage.endpoint or "Amazon S3"
+        try:
+            self.storage.s3_client().head_bucket(Bucket=bucket)
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            reason = {404: "the bucket does not exist", 403: "the credentials are refused"}.get(
+                int(status or 0), str(error)
+            )
+            raise UserError(
+                f"cannot use '{self.uri}': {reason} at {where}; check the URI, AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+            ) from None
+        except BotoCoreError as error:
+            short = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot reach '{self.uri}': {short}; check AWS_ENDPOINT_URL ({where}) and the "
+                "credentials"
+            ) from None
+
+    def check_writable(self) -> None:
+        """Raise UserError unless results can be written to this folder or bucket."""
+        self.check_answers()
+        if self.remote:
+            return
+        path = Path(self.path)
+        existing = next(p for p in (path, *path.parents) if p.exists())
+        if not existing.is_dir():
+            raise UserError(f"cannot write to '{self}': '{existing}' is a file; name a folder")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(
+                f"cannot write to '{self}': no permission to write in '{existing}'; name another "
+                "folder"
+            )
+
+    def check_file_writable(self) -> None:
+        """Raise UserError unless results can be written to a file of this path."""
+        if self.remote:
+            self.check_answers()
+            return
+        if self.is_folder():
+            raise UserError(f"cannot write '{self}': it is a folder; name a file")
+        self.storage.locate(Path(self.path).parent).check_writable()
+
+    def exists(self) -> bool:
+        """Whether the location is an existing file or folder."""
+        return bool(self.filesystem.get_file_info(self.path).type != pafs.FileType.NotFound)
+
+    def is_folder(self) -> bool:
+        """Whether the location is an existing folder (in a bucket: has keys below it)."""
+        return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
+
+    def files(self) -> dict[str, FileStamp]:
+        """Return all files below this folder by relative name, sorted.
+
+        Links to folders are not followed.
+        """
+        if not self.remote:
+            return dict(sorted(local_files(Path(self.path))))
+        infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))
+        found = {
+            info.path[len(self.path) :].lstrip("/"): FileStamp.of(info)
+            for info in infos
+            if info.type == pafs.FileType.File
+        }
+        return dict(sorted(found.items()))
+
+    def read_bytes(self) -> bytes:
+        """Read the file."""
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write the file atomically: a reader sees the old content or the new one."""
+        with self.replacing() as path, self.filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def remove(self) -> None:
+        """Delete the file if it exists."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.path)
+
+    def make_parent(self) -> None:
+        """Create the parent folder; buckets need none."""
+        if not self.remote:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+
+    def replacing(self) -> AtomicWrite:
+        """Context manager that returns a temporary path, which replaces this file on success."""
+        return AtomicWrite(self.path, remote=self.remote)

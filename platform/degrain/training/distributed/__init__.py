@@ -1,0 +1,1 @@
+"""Training on a cluster: Ray Train workers, Ray Tune trials and the driver."""

@@ -1,0 +1,100 @@
+"""The plan of a new or resumed training run."""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from degrain.errors import UserError
+from degrain.storage.json_file import json_bytes
+from degrain.storage.location import Location
+from degrain.tracking.registry import ModelCard, load_model, resolve_version
+from degrain.training.config import TrainingConfig
+
+PLAN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """The model that training starts from."""
+
+    uri: str
+    """URI of its version, which stays the same when aliases move."""
+    card: ModelCard
+    weights: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run: its name, its folder, its patch set and its configuration."""
+
+    name: str
+    folder: Location
+    data: str
+    config: TrainingConfig
+    start: StartingModel | None = None
+    """None where training starts from random weights or from a checkpoint."""
+    run_id: str | None = None
+    """Id of the MLflow run to resume."""
+
+    def write(self, config: TrainingConfig, patch_set_uri: str, run_id: str) -> None:
+        """Write the file from which the run is resumed."""
+        content = {"data": patch_set_uri, "config": config.to_dict(), "run_id": run_id}
+        (self.folder / PLAN_FILE).write_bytes(json_bytes(content))
+
+
+def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | None) -> RunPlan:
+    """Plan a new run below `out`.
+
+    Raises UserError for an unknown starting model.
+    """
+    start = None
+    if config.start is not None:
+        start = load_starting_model(config.start, mlflow, out)
+        config = replace(
+            config, model=start.card.model, arguments=start.card.arguments, start=start.uri
+        )
+    # A random suffix, because runs of a sweep start within one second.
+    name = time.strftime(f"{config.model}-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
+    return RunPlan(name=name, folder=out / name, data=data, config=config, start=start)
+
+
+def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path | None) -> RunPlan:
+    """Plan to resume the run `name` below `out` with `config`."""
+    data, _, run_id = read_plan(out, name)
+    folder = out / name
+    start = None
+    if config.start is not None and not (folder / "checkpoints").exists():
+        start = load_starting_model(config.start, mlflow, out)
+    return RunPlan(name=name, folder=folder, data=data, config=config, start=start, run_id=run_id)
+
+
+def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str]:
+    """Read patch set, configuration and MLflow run id of the run `name` below `out`.
+
+    Raises UserError if the run does not exist or its file is damaged.
+    """
+    file = out / name / PLAN_FILE
+    if "/" in name or not file.exists():
+        raise UserError(f"run '{name}' does not exist in '{out}'; check `resume` and `out`")
+    try:
+        content: dict[str, Any] = json.loads(file.read_bytes())
+        return content["data"], TrainingConfig(**content["config"]), content["run_id"]
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot resume '{name}': '{file}' is damaged ({error}); start a new run"
+        ) from None
+
+
+def load_starting_model(named: str, mlflow: Path | None, out: Location) -> StartingModel:
+    """Load the model that training starts from. Raises UserError if it does not exist."""
+    uri = resolve_version(named, mlflow, out.storage)
+    denoiser, card = load_model(uri, mlflow, out.storage)
+    return StartingModel(uri, card, denoiser.network.state_dict())

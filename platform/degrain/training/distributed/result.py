@@ -1,0 +1,50 @@
+"""The result of a training run, and the card of its model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from degrain.imaging.metrics import PATCH_PROTOCOL
+from degrain.patchsets.manifest import Manifest
+from degrain.tracking.registry import ModelCard
+from degrain.tracking.versions import git_commit
+from degrain.training.config import TrainingConfig
+from degrain.training.session import Metrics
+from denoisenets import full_arguments, model_contract
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The outcome of a training run."""
+
+    config: TrainingConfig
+    weights: Mapping[str, Tensor]
+    """The averaged weights with the highest val PSNR: a state dict on the CPU."""
+    metrics: Metrics
+    """Metrics of their validation."""
+
+
+def model_card(
+    result: TrainingResult,
+    patches: Manifest,
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+) -> ModelCard:
+    """Create the card of a network trained on `patches`.
+
+    `scores`, by protocol, are added to those of its validation.
+    """
+    config, metrics = result.config, result.metrics
+    contract = model_contract(config.model, **config.arguments)
+    validation = {"psnr": metrics["val_psnr"], "ssim": metrics["val_ssim"]}
+    return ModelCard(
+        model=config.model,
+        arguments=full_arguments(config.model, config.arguments),
+        patch_set=patches.version,
+        training=config.to_dict(),
+        crop=config.crop_of(patches.geometry.patch_size),
+        size_multiple=contract.size.multiple,
+        halo=contract.receptive_radius,
+        scores={PATCH_PROTOCOL: validation, **(scores or {})},
+        code=git_commit(),
+    )

@@ -1,0 +1,86 @@
+"""One training run of `degrain train`: tracked in MLflow, its model stored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from degrain.patchsets.patch_set import PatchSet
+from degrain.storage.json_file import json_bytes
+from degrain.tracking.metric_journal import MetricJournal
+from degrain.tracking.registry import ModelCard, log_model, write_model
+from degrain.tracking.runs import Run, Tracker
+from degrain.tracking.versions import versions
+from degrain.training.config import TrainingConfig
+from degrain.training.distributed.job import TrainingJob
+from degrain.training.distributed.plan import RunPlan
+from degrain.training.distributed.progress_log import ProgressLog
+from degrain.training.distributed.result import TrainingResult, model_card
+from degrain.training.distributed.splits import open_splits, patch_set_tags
+from degrain.training.distributed.workers import Workers
+
+
+@dataclass(frozen=True)
+class TrackedResult(TrainingResult):
+    """A training result and its MLflow run."""
+
+    run_id: str
+
+
+def train_run(
+    plan: RunPlan,
+    patch_set: PatchSet,
+    workers: Workers,
+    tracker: Tracker,
+    *,
+    keep_best: int,
+    log: Callable[[str], None],
+    status: Callable[[str], None],
+) -> TrackedResult:
+    """Train by `plan`, log to MLflow, and write the model below the run's folder.
+
+    `log` prints a permanent line, `status` a line that the next output replaces. Needs a running
+    Ray.
+    """
+    config, splits = open_splits(plan.config, patch_set)
+    tags = patch_set_tags(patch_set)
+    with (
+        tracker.run(plan.name, "training", tags=tags, resume=plan.run_id) as run,
+        MetricJournal(run, log=log, unsent_folder=plan.folder) as journal,
+    ):
+        plan.write(config, patch_set.uri, run.id)
+        _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
+        log(
+            f"run {plan.name}: {config.model}, {config.steps} steps on {workers.workers} workers, "
+            f"{config.batches} patches"
+        )
+        result = TrainingJob(
+            config,
+            splits,
+            plan.folder,
+            plan.name,
+            workers,
+            start=plan.start.weights if plan.start else None,
+            keep_best=keep_best,
+            on_event=ProgressLog(config.steps, journal, log=log, status=status),
+        ).run()
+        _store_model(run, plan, result, model_card(result, patch_set.manifest))
+    return TrackedResult(result.config, result.weights, result.metrics, run.id)
+
+
+def _log_settings(
+    run: Run, journal: MetricJournal, config: TrainingConfig, workers: Workers, *, new: bool
+) -> None:
+    """Log configuration and versions as files, and parameters of a `new` run, which are final."""
+    if new:
+        run.params({**config.to_dict(), "workers": str(workers.workers)})
+    described = {"config.json": config.to_dict(), "versions.json": versions()}
+    journal.files({name: json_bytes(content) for name, content in described.items()}, "run")
+
+
+def _store_model(run: Run, plan: RunPlan, result: TrainingResult, card: ModelCard) -> None:
+    """Write the model to the run's folder, if it is local, and log it to MLflow."""
+    if not plan.folder.remote:
+        folder = Path(plan.folder.path) / "model"
+        folder.mkdir(exist_ok=True)
+        write_model(folder, result.weights, card)
+    log_model(run, result.weights, card)

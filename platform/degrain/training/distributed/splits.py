@@ -1,0 +1,55 @@
+"""The splits of a training run: resident or streamed train patches, and a sample of val."""
+
+from dataclasses import dataclass, replace
+
+from degrain.errors import UserError
+from degrain.imaging.metrics import PATCH_PROTOCOL
+from degrain.loading.resident import Split, fits, make_resident, make_sample, make_streamed
+from degrain.patchsets.patch_set import PatchSet
+from degrain.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TrainingSplits:
+    """The patches for training and for validation."""
+
+    train: Split
+    val: Split
+
+
+def patch_set_tags(patch_set: PatchSet) -> dict[str, str]:
+    """The tags of an MLflow run that uses a patch set."""
+    return {
+        "patch_set": patch_set.manifest.version,
+        "patch_set.uri": patch_set.uri,
+        "val_protocol": PATCH_PROTOCOL,
+    }
+
+
+def open_splits(
+    config: TrainingConfig, patch_set: PatchSet
+) -> tuple[TrainingConfig, TrainingSplits]:
+    """Open the splits of a patch set; `batches="auto"` is resolved in the returned configuration.
+
+    Raises UserError if a split is empty or too small for a batch, or `noise` does not apply to it.
+    """
+    patches = patch_set.manifest.patches("train")
+    if patches < config.batch_size:
+        raise UserError(
+            f"the train split of {patch_set.uri} has {patches} patches, fewer than a batch of "
+            f"{config.batch_size}; lower `batch_size` or ingest more photos"
+        )
+    if config.noise == "on-the-fly" and all(row.noise is None for row in patch_set.catalog):
+        raise UserError(
+            f"`noise` is 'on-the-fly', but {patch_set.uri} has no patches of clean-only corpora; "
+            "leave `noise` out, or ingest a corpus of clean photos"
+        )
+    if config.batches == "auto":
+        in_memory = fits(patch_set, "train")
+        config = replace(config, batches="resident" if in_memory else "streaming")
+    if config.batches == "streaming":
+        train: Split = make_streamed(patch_set, "train", config.window_megabytes * 10**6)
+    else:
+        train = make_resident(patch_set, "train")
+    val = make_sample(patch_set, "val", config.validation_patches)
+    return config, TrainingSplits(train, val)

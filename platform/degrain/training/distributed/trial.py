@@ -1,0 +1,59 @@
+"""Training in a Ray Tune trial."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.tune
+import torch
+
+from degrain.errors import JobFailedError, UserError
+from degrain.loading.resident import Split
+from degrain.training.checkpoint import Snapshot, decode, encode
+from degrain.training.config import TrainingConfig
+from degrain.training.loop import train
+from degrain.training.session import Metrics, SingleProcess
+
+FAILURE = "failure"
+"""Key of the error text in the report of a failed trial."""
+_CHECKPOINT_FILE = "checkpoint.pt"
+
+
+class TrialSession(SingleProcess):
+    """A session in the trial's own process, because a nested Ray Train trainer starts slowly."""
+
+    def __init__(self, train_split: Split, val_split: Split) -> None:
+        self.train = train_split.patches()
+        self.val = val_split.patches()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def restored(self) -> Snapshot | None:
+        """Return the trial's checkpoint, if it was interrupted."""
+        checkpoint = ray.tune.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return decode((Path(folder) / _CHECKPOINT_FILE).read_bytes())
+
+    def report(
+        self,
+        metrics: Metrics,
+        snapshot: Callable[[], Snapshot],
+        samples: Callable[[], bytes],  # noqa: ARG002 - a trial shows no pictures
+    ) -> None:
+        """Report to Ray Tune, which may end the process here to stop the trial."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / _CHECKPOINT_FILE).write_bytes(encode(snapshot()))
+            ray.tune.report(dict(metrics), checkpoint=ray.tune.Checkpoint.from_directory(folder))
+
+
+def run_trial(arguments: dict[str, Any], *, train_split: Split, val_split: Split) -> None:
+    """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration."""
+    config = TrainingConfig(**arguments["trial"]["training"])
+    try:
+        train(config, TrialSession(train_split, val_split))
+    except (UserError, JobFailedError, OSError) as error:
+        # Tune's callbacks receive no error, so it is reported as a metric.
+        ray.tune.report({FAILURE: str(error)})
+        raise

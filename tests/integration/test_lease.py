@@ -1,0 +1,124 @@
+"""The lease in a bucket, on a real S3 server: conditional requests throughout."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from degrain.errors import JobFailedError
+from degrain.storage.lease import BucketLease, LeaseLostError, exclusive
+from degrain.storage.location import Location, Storage
+
+PACKAGES = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
+SECONDS = 2.0
+
+
+@pytest.fixture
+def lock(bucket: str) -> Location:
+    return Storage.from_environment().locate(f"s3://{bucket}/retrain.lock")
+
+
+def content(lock: Location) -> dict:
+    return json.loads(lock.read_bytes())
+
+
+def test_second_job_is_refused_while_the_first_runs(lock: Location) -> None:
+    with (
+        exclusive(lock, "retraining"),
+        pytest.raises(
+            JobFailedError, match=f"another retraining is running .process {os.getpid()}"
+        ),
+        exclusive(lock, "retraining"),
+    ):
+        pytest.fail("two hold the lock")
+
+
+def test_lease_is_free_after_its_block(lock: Location) -> None:
+    for _ in range(2):
+        with exclusive(lock, "retraining") as lease:
+            lease.check()
+    assert content(lock)["expires"] == 0
+
+
+def test_expired_lease_is_taken_over(lock: Location) -> None:
+    expired = {"holder": "a dead process", "token": "1", "expires": time.time() - 1}
+    lock.write_bytes(json.dumps(expired).encode())
+    with exclusive(lock, "retraining"):
+        assert content(lock)["expires"] > time.time()
+
+
+def test_lease_outlasts_its_term_while_it_is_renewed(lock: Location) -> None:
+    with exclusive(lock, "retraining", lease_seconds=SECONDS) as lease:
+        time.sleep(1.5 * SECONDS)
+        lease.check()
+        assert content(lock)["expires"] > time.time()
+
+
+def test_lease_survives_a_write_whose_answer_was_lost(lock: Location) -> None:
+    lease = BucketLease(lock, "retraining", 60)
+    assert lease.acquire() is None
+    lease._etag = '"0123"'  # that of the write before: the last answer did not arrive
+    lease.check()
+    lease.check()
+
+
+def test_lost_lease_is_neither_renewed_nor_released(lock: Location) -> None:
+    first, second = (BucketLease(lock, "retraining", seconds) for seconds in (-1, 60))
+    assert first.acquire() is None
+    assert second.acquire() is None
+    held = lock.read_bytes()
+    with pytest.raises(LeaseLostError, match=r"lost its lock .* nothing was published"):
+        first.check()
+    first.release()
+    assert lock.read_bytes() == held
+    second.check()
+
+
+HOLDER = """
+import sys
+from degrain.errors import JobFailedError
+from degrain.storage.lease import exclusive
+from degrain.storage.location import Storage
+try:
+    lock = Storage.from_environment().locate(sys.argv[1])
+    with exclusive(lock, "retraining", lease_seconds=2) as lease:
+        print("held", flush=True)
+        sys.stdin.readline()
+        lease.check()
+        print("published", flush=True)
+except JobFailedError as error:
+    print(f"error: {error}", flush=True)
+"""
+
+
+def test_job_that_was_stopped_past_its_lease_publishes_nothing(lock: Location) -> None:
+    """SIGSTOP past the lease; another job takes over; the first wakes up, and loses."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PACKAGES)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, lock.uri],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "held\n"
+            os.kill(first.pid, signal.SIGSTOP)
+            time.sleep(1.5 * SECONDS)
+            with exclusive(lock, "retraining") as second:
+                held = content(lock)
+                os.kill(first.pid, signal.SIGCONT)
+                out, _ = first.communicate("go on\n", timeout=60)
+                assert "published" not in out.splitlines()
+                assert out.startswith("error: this retraining lost its lock")
+                second.check()
+                after = content(lock)
+                assert (after["holder"], after["token"]) == (held["holder"], held["token"])
+        finally:
+            first.kill()

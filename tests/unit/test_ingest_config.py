@@ -1,0 +1,12 @@
+"""The configuration of an ingest."""
+
+import pytest
+
+from degrain.patchsets.ingest.config import IngestConfig
+
+
+def test_a_config_without_corpora_or_with_a_share_over_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="name at least one corpus"):
+        IngestConfig(corpus=[], out="o")
+    with pytest.raises(ValueError, match="max_refused must be a share between 0 and 1, got 5"):
+        IngestConfig(corpus=["sidd=x"], out="o", max_refused=5)

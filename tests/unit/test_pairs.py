@@ -1,0 +1,195 @@
+"""Folders of pairs: templates and regular expressions pair file names."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.corpus_names import ANY, FOLDER
+
+from degrain.corpora.config import CorpusOptions
+from degrain.corpora.pairs import list_templates
+from degrain.corpora.record import PairRecord
+from degrain.corpora.sidd import list_sidd
+from degrain.corpora.templates import template_pattern
+from degrain.errors import UserError
+
+
+def templates(noisy: str, clean: str) -> CorpusOptions:
+    return CorpusOptions(noisy_name=noisy, clean_name=clean)
+
+
+def test_template_fields_become_fields_of_the_pair() -> None:
+    options = templates("{camera}/{scene}_{name}_ISO{iso}.jpg", "{camera}/{scene}_clean.png")
+    pairs, unplaced = list_templates(["X100/beach_b_ISO3200.jpg", "X100/beach_clean.png"], options)
+    assert unplaced == []
+    assert pairs == [
+        PairRecord(
+            id="pairs/X100/beach_b_ISO3200.jpg",
+            corpus="pairs",
+            scene="pairs/beach",
+            noisy="X100/beach_b_ISO3200.jpg",
+            clean="X100/beach_clean.png",
+            camera="X100",
+            iso=3200,
+        )
+    ]
+
+
+def test_default_templates_pair_equal_names_in_two_folders() -> None:
+    names = [
+        "noisy/a.png",
+        "noisy/b.png",
+        "clean/a.png",
+        "clean/b.png",
+        "clean/c.png",
+        "noisy/deep/a.png",
+    ]
+    pairs, unplaced = list_templates(names, ANY)
+    assert [(p.noisy, p.clean) for p in pairs] == [
+        (f"noisy/{x}.png", f"clean/{x}.png") for x in "ab"
+    ]
+    assert unplaced == ["clean/c.png", "noisy/deep/a.png"]
+
+
+def test_several_noisy_photos_share_a_clean_one_and_its_scene() -> None:
+    options = templates("noisy/{name}-{iso}.png", "clean/{name}.png")
+    names = ["noisy/a-100.png", "noisy/a-200.png", "noisy/b-100.png", "clean/a.png", "clean/b.png"]
+    pairs, unplaced = list_templates(names, options)
+    assert unplaced == []
+    assert [(p.noisy, p.clean, p.iso) for p in pairs] == [
+        ("noisy/a-100.png", "clean/a.png", 100),
+        ("noisy/a-200.png", "clean/a.png", 200),
+        ("noisy/b-100.png", "clean/b.png", 100),
+    ]
+    assert len({p.scene for p in pairs}) == 2
+    assert pairs[0].scene == pairs[1].scene
+
+
+def test_a_field_used_twice_means_the_same_text() -> None:
+    options = templates("{scene}/{scene}_noisy.png", "{scene}/{scene}.png")
+    names = ["a/a_noisy.png", "a/a.png", "a/b_noisy.png", "a/b.png"]
+    pairs, unplaced = list_templates(names, options)
+    assert [p.noisy for p in pairs] == ["a/a_noisy.png"]
+    assert unplaced == ["a/b.png", "a/b_noisy.png"]
+
+
+def test_a_photo_is_not_its_own_clean_one() -> None:
+    assert list_templates(["a.png"], templates("{name}.png", "{name}.png")) == ([], ["a.png"])
+
+
+@pytest.mark.parametrize(
+    "literal", ["(1)", "[x]", "a.b", "a+b*", "100%", "%20", "^$", "a\\d", "ü–日本", "a b", "{{}}"]
+)
+def test_template_text_is_literal(literal: str) -> None:
+    options = templates(f"{literal}/{{name}}.png", f"clean {literal}/{{name}}.png")
+    text = literal.replace("{{}}", "{}")
+    pairs, unplaced = list_templates([f"{text}/1.png", f"clean {text}/1.png"], options)
+    assert [(p.noisy, p.clean) for p in pairs] == [(f"{text}/1.png", f"clean {text}/1.png")]
+    assert unplaced == []
+
+
+def test_a_dot_in_a_template_is_a_dot() -> None:
+    assert template_pattern("noisy/{name}.png").fullmatch("noisy/a_png") is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.text(
+        st.characters(exclude_characters="/\n", exclude_categories=["Cs"]), min_size=1, max_size=12
+    )
+)
+def test_any_file_name_is_taken_literally(name: str) -> None:
+    names = [f"noisy/{name}", f"clean/{name}"]
+    pairs, unplaced = list_templates(names, ANY)
+    assert [(p.noisy, p.clean) for p in pairs] == [tuple(names)]
+    assert unplaced == []
+
+
+@pytest.mark.parametrize(
+    ("noisy", "clean", "message"),
+    [
+        (
+            "noisy/{nmae}.png",
+            "clean/{name}.png",
+            "unknown field '{nmae}' in 'noisy/{nmae}.png'; known: camera, iso",
+        ),
+        ("noisy/{}.png", "clean/{name}.png", "unknown field '{}'"),
+        ("noisy/{name}.png", "clean/{name}_{iso}.png", "has a field {iso} that the noisy one"),
+        ("noisy/ISO{iso}.png", "clean/{name}.png", "'noisy/ISO{iso}.png' does not identify photos"),
+        ("noisy/{name}.png", "clean/all.png", "'clean/all.png' does not identify photos"),
+        ("noisy/{name.png", "clean/{name}.png", "cannot read name template 'noisy/{name.png'"),
+        ("noisy/{name}}.png", "clean/{name}.png", "cannot read name template"),
+    ],
+)
+def test_an_invalid_template_is_refused(noisy: str, clean: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        list_templates(["noisy/a.png", "clean/a.png"], templates(noisy, clean))
+
+
+def test_a_template_with_a_number_format_is_refused() -> None:
+    with pytest.raises(UserError, match=re.escape("clean/{name}_{iso:04d}.png")):
+        list_templates(
+            ["noisy/a_100.png"], templates("noisy/{name}_{iso}.png", "clean/{name}_{iso:04d}.png")
+        )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    names=st.permutations(
+        [f"{kind}/{x}.png" for kind in ("noisy", "clean") for x in "abc"] + ["z.png", "clean/d.png"]
+    )
+)
+def test_the_order_of_names_does_not_matter(names: list[str]) -> None:
+    assert list_templates(names, ANY) == list_templates(sorted(names), ANY)
+
+
+def test_of_several_names_that_differ_in_case_none_is_guessed() -> None:
+    names = ["clean/a.PNG", "clean/A.png", "noisy/a.png"]
+    assert list_templates(names, ANY) == ([], sorted(names))
+    assert (
+        list_sidd(
+            [
+                f"{FOLDER}/{name}"
+                for name in ("NOISY_SRGB_010.PNG", "GT_SRGB_010.png", "gt_SRGB_010.png")
+            ],
+            ANY,
+        )[0]
+        == []
+    )
+
+
+def test_regular_expressions_with_named_groups() -> None:
+    options = templates(
+        r"regex:(?P<camera>\w+)/(?P<scene>\w+)/n(?P<name>\d)(_ISO(?P<iso>\d+))?\.\w+",
+        r"regex:.*/(?P<scene>\w+)/c\.\w+",
+    )
+    names = [
+        "X/hall/n1_ISO800.jpg",
+        "X/hall/n2.png",
+        "Y/hall/c.tif",
+        "X/attic/n1.png",
+        "X/hall/n1.jpg.bak.png",
+    ]
+    pairs, unplaced = list_templates(names, options)
+    assert [(p.noisy, p.clean, p.scene, p.camera, p.iso) for p in pairs] == [
+        ("X/hall/n1_ISO800.jpg", "Y/hall/c.tif", "pairs/hall", "X", 800),
+        ("X/hall/n2.png", "Y/hall/c.tif", "pairs/hall", "X", None),
+    ]
+    assert unplaced == ["X/attic/n1.png", "X/hall/n1.jpg.bak.png"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("regex:(?P<name>", "cannot read regular expression '(?P<name>'"),
+        (
+            "regex:(?P<nmae>.+)",
+            "unknown group 'nmae' in 'regex:(?P<nmae>.+)'; known: camera, iso, name, scene",
+        ),
+        ("regex:(.+)", "does not identify photos"),
+    ],
+)
+def test_an_invalid_regular_expression_is_refused(expression: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        list_templates(["noisy/a.png"], templates(expression, "clean/{name}"))
