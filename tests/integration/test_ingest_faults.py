@@ -96,7 +96,8 @@ def test_an_ingest_killed_at_any_moment_is_finished_by_the_next(
             if len(list((out / "shards").glob("*.json"))) >= after:
                 break
             time.sleep(0.005)
-        assert running.poll() is None, "it was over before it could be killed"
+        if running.poll() is not None:
+            pytest.fail(f"it was over before it could be killed: {running.communicate()[1]}")
         kill_family(running.pid)
         running.communicate()
         cut = {p.name for p in (out / "shards").glob("*.json")}
@@ -184,5 +185,5 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_set(
             > 0
         )
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "-l", str(small)], check=True)
     shutil.rmtree(small)
