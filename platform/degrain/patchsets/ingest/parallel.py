@@ -81,9 +81,12 @@ def cut_in_parallel(
     dataset = ray.data.from_arrow(_task_tables(chunks)).map_batches(
         cut, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for number in table["chunk"].unique().to_pylist():
-            yield _cut_shard(table.filter(pc.equal(table["chunk"], number)), root)
+    tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+    # Closed at once after an error, which else would keep it, and its tasks, until collected.
+    with contextlib.closing(tables):
+        for table in tables:
+            for number in table["chunk"].unique().to_pylist():
+                yield _cut_shard(table.filter(pc.equal(table["chunk"], number)), root)
 
 
 def _task_tables(chunks: Sequence[Sequence[PairRecord]]) -> list[pa.Table]:
