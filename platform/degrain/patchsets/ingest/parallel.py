@@ -82,11 +82,18 @@ def cut_in_parallel(
         cut, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
     )
     tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
-    # Closed at once after an error, which else would keep it, and its tasks, until collected.
+    failure: JobFailedError | None = None
+    # Closed at once after Ctrl-C, whose traceback would else keep the tasks running.
     with contextlib.closing(tables):
         for table in tables:
             for number in table["chunk"].unique().to_pylist():
-                yield _cut_shard(table.filter(pc.equal(table["chunk"], number)), root)
+                try:
+                    yield _cut_shard(table.filter(pc.equal(table["chunk"], number)), root)
+                except JobFailedError as error:
+                    failure = failure or error
+    # After all tasks, so that none still writes when the caller has the error.
+    if failure is not None:
+        raise failure
 
 
 def _task_tables(chunks: Sequence[Sequence[PairRecord]]) -> list[pa.Table]:
@@ -110,7 +117,7 @@ def _chunk_table(numbered: Sequence[tuple[int, Sequence[PairRecord]]]) -> pa.Tab
 def _cut_table(
     table: pa.Table, root: Location, geometry: PatchGeometry, rules: CheckRules
 ) -> Iterator[pa.Table]:
-    """Cut the chunks of one table, one after the other; the body of a task."""
+    """Cut the chunks of one table, one after the other, up to an error; the body of a task."""
     _keep_freed_memory()
     for number in table["chunk"].unique().to_pylist():
         rows = table.filter(pc.equal(table["chunk"], number))
@@ -120,8 +127,8 @@ def _cut_table(
         except OSError as error:
             # Of an exception Ray Data keeps only the text; as a value it stays whole.
             yield _cut_rows(number, CutShard(chunk, None), str(error))
-        else:
-            yield _cut_rows(number, cut, None)
+            return
+        yield _cut_rows(number, cut, None)
 
 
 def _cut_rows(number: int, cut: CutShard, error: str | None) -> pa.Table:
