@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoisenets import dncnn, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
+from denoisenets import dncnn, fast, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
 from denoisenets.contract import Contract, InputCheck, check_positive
 from denoisenets.memory import activation_bytes_per_pixel
 from denoisenets.suggestions import unknown_name
@@ -34,6 +34,10 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     "dncnn": Entry(dncnn.DnCNN, dncnn.contract),
+    "fast16": Entry(fast.Fast, fast.contract, {"width": 16}),
+    "fast24": Entry(fast.Fast, fast.contract),
+    "fast32": Entry(fast.Fast, fast.contract, {"width": 32}),
+    "fast64": Entry(fast.Fast, fast.contract, {"width": 64, "depth": 4}),
     "ffdnet": Entry(ffdnet.FFDNet, ffdnet.contract),
     "mwcnn": Entry(mwcnn.MWCNN, mwcnn.contract),
     "mwcnn_article": Entry(mwcnn.MWCNN, mwcnn.contract, {"levels": 4}),

@@ -2,6 +2,10 @@
 
 MODEL_NAMES: tuple[str, ...] = (
     "dncnn",
+    "fast16",
+    "fast24",
+    "fast32",
+    "fast64",
     "ffdnet",
     "mwcnn",
     "mwcnn_article",

@@ -13,6 +13,10 @@ from denoisenets import create_model
 
 SMALL: dict[str, dict[str, Any]] = {
     "dncnn": {"width": 8, "depth": 6},
+    "fast16": {"width": 4},
+    "fast24": {"width": 4, "depth": 1},
+    "fast32": {"width": 6, "levels": 2},
+    "fast64": {"width": 6, "depth": 1, "levels": 2},
     "ffdnet": {"width": 8, "depth": 5},
     "mwcnn": {"width": 8, "depth": 2},
     "mwcnn_article": {"width": 4, "depth": 1},

@@ -257,7 +257,10 @@ def noisy_batches(on_the_fly_noise: bool, world_size: int = 1) -> list[tuple[Ten
     grey = np.full((7, 20, 20, 3), 128, dtype=np.uint8)
     noisy = with_noise(grey, 0, 20)
     metadata = PatchMetadata(
-        np.ones(7), np.array([0, 0, 0, -1, -1, -1, -1], dtype=np.int16), ("gaussian:20",)
+        np.zeros(7, dtype=np.int32),
+        ("a",),
+        np.array([0, 0, 0, -1, -1, -1, -1], dtype=np.int16),
+        ("gaussian:20",),
     )
     made = plan(batch_size=7)
     found = []

@@ -74,7 +74,7 @@ def test_a_digest_ignores_the_order_of_keys() -> None:
     assert digest([1, 2]) != digest([2, 1])
 
 
-def test_groups_weigh_the_same_within_their_split() -> None:
+def test_corpora_of_a_split_weigh_the_same_and_so_do_the_groups_of_a_corpus() -> None:
     rows = [
         pair_record(corpus="a", camera="S6", iso=100, patches=30),
         pair_record(corpus="a", camera="S6", iso=100, patches=10),
@@ -91,7 +91,9 @@ def test_groups_weigh_the_same_within_their_split() -> None:
         ("a", "S6", 2, 40),
         ("b", "S6", 1, 12),
     ]
-    assert {round(g.weight * g.patches, 9) for g in train} == {20}
+    weights = {(g.corpus, g.camera): g.weight * g.patches for g in train}
+    expected = {("a", None): 15, ("a", "S6"): 15, ("b", "S6"): 30}
+    assert weights == pytest.approx(expected)
     assert sum(g.weight * g.patches for g in train) == pytest.approx(60)
     assert [g for g in groups if g.split == "val"] == [
         Group(split="val", corpus="b", camera="S6", iso=100, pairs=1, patches=5, weight=1.0)

@@ -14,7 +14,13 @@ from degrain.imaging.noise_synthesis import LARGEST_CORRELATION, add_noise, corr
 from degrain.imaging.pixels import Photo, sixteen_bits
 
 CLEAN = natural_photo(40, 56)
-SINGLE = ["gaussian:25", "poisson:0.01,0.0005", "camera:3200", "fitted:0.01,0.0005,0.4"]
+SINGLE = [
+    "gaussian:25",
+    "poisson:0.01,0.0005",
+    "camera:3200",
+    "fitted:0.01,0.0005,0.4",
+    "near:0.01,0.0005,0.4",
+]
 
 
 def flat(value: float, deep: bool = True) -> Photo:

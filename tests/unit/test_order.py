@@ -161,17 +161,18 @@ def test_a_split_in_memory_has_no_windows() -> None:
     assert Permuted(seed=0, patches=5).windows(0, 3) == []
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_patches_provide_their_order(balanced: bool) -> None:
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_patches_provide_their_order(balance: float) -> None:
     parts = blocks(3, 4)
-    weights = np.linspace(0.5, 1.5, 7)
-    metadata = PatchMetadata(weights, np.full(7, -1, dtype=np.int16), ())
-    expected = weights if balanced else None
-    resident = ResidentPatches(parts, metadata).order(5, balanced=balanced)
+    groups = np.array([0, 0, 0, 0, 0, 1, 1], dtype=np.int32)
+    metadata = PatchMetadata(groups, ("a", "b"), np.full(7, -1, dtype=np.int16), ())
+    expected = pytest.approx([0.7] * 5 + [1.75] * 2) if balance else None
+    resident = ResidentPatches(parts, metadata).order(5, balance=balance)
     assert isinstance(resident, Permuted)
-    assert (resident.seed, resident.patches, resident.weights is expected) == (5, 7, True)
+    assert (resident.seed, resident.patches) == (5, 7)
+    assert resident.weights == expected
     streamed = StreamedPatches(WindowSource(parts), (3, 4), 20, 8, 10, metadata)
-    windowed = streamed.order(5, balanced=balanced)
+    windowed = streamed.order(5, balance=balance)
     assert isinstance(windowed, Windowed)
     assert (windowed.seed, windowed.shards, windowed.window) == (5, (3, 4), 10)
-    assert windowed.weights is expected
+    assert windowed.weights == expected

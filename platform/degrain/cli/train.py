@@ -77,7 +77,7 @@ class Train(CommonOptions):
         from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
 
-        storage, began = Storage.from_environment(), time.monotonic()
+        storage, began = Storage.from_environment(), time.time()
         tracking = load_tracking_config(self.mlflow)
         out = storage.locate(self.out)
         out.check_writable()
@@ -90,8 +90,8 @@ class Train(CommonOptions):
             start_ray()
             tracker = opening.result()
         self.workers.check_cluster()
-        summary = self._train(plan, patch_set, tracker, console)
-        return {**summary, "seconds": time.monotonic() - began}
+        summary = self._train(plan, patch_set, tracker, console, began)
+        return {**summary, "seconds": time.time() - began}
 
     def _plan(self, out: "Location") -> "RunPlan":
         from degrain.training.distributed.plan import new_plan, resumed_plan
@@ -103,7 +103,12 @@ class Train(CommonOptions):
         return new_plan(out, self.data, self.training, self.mlflow)
 
     def _train(
-        self, plan: "RunPlan", patch_set: "PatchSet", tracker: "Tracker", console: Console
+        self,
+        plan: "RunPlan",
+        patch_set: "PatchSet",
+        tracker: "Tracker",
+        console: Console,
+        started: float,
     ) -> dict[str, object]:
         from degrain.training.distributed.run import train_run
 
@@ -113,6 +118,7 @@ class Train(CommonOptions):
             self.workers,
             tracker,
             keep_best=self.keep_best,
+            started=started,
             log=console.print,
             status=console.status,
         )

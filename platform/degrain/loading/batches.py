@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from degrain.loading.patches import Patches
 
 _AHEAD = 2
 """Batches that are made in advance."""
+Input: TypeAlias = Literal["pair", "synthetic", "clean"]
+"""The input of a patch: its noisy half, its clean half with synthetic noise, or its clean half."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class BatchPlan:
     """Patches per step over all workers."""
     crop: int
     """Side of the crop that a step sees, at most `side`."""
+    synthetic_share: float = 0.0
+    """Share of the patches whose clean half gets synthetic noise in place of its noisy half."""
+    clean_share: float = 0.0
+    """Share of the patches whose clean half is also the input."""
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Return the patches of step `step` (from 0): (batch_size,) indices, a slice of the
@@ -74,6 +81,12 @@ class BatchPlan:
         random = np.random.default_rng([self.seed, 1, step])
         places = random.integers(0, self.side - self.crop + 1, size=(self.batch_size, 2))
         return np.concatenate([places, random.integers(0, 8, size=(self.batch_size, 1))], axis=1)
+
+    def inputs(self, step: int) -> list[Input]:
+        """Return how the input of each patch of step `step` is made."""
+        drawn = np.random.default_rng([self.seed, 5, step]).random(self.batch_size)
+        clean, synthetic = self.clean_share, self.clean_share + self.synthetic_share
+        return ["clean" if d < clean else "synthetic" if d < synthetic else "pair" for d in drawn]
 
     def share(self, rank: int, world_size: int) -> slice:
         """Return rank `rank`'s share of a batch; shares differ by one patch at most."""
@@ -186,26 +199,35 @@ class BatchLoader:
         """Cut noisy and clean crops of this rank: (2, B, S, S, 3) of the patches' type."""
         indices, size = self.plan.indices(step)[self._share], self.plan.crop
         crops: Photo = np.empty((2, len(indices), size, size, 3), dtype=self.patches.dtype)
-        targets = _as_pixels(crops)
+        targets, inputs = _as_pixels(crops), self.plan.inputs(step)[self._share]
         for i, (index, (top, left, orientation)) in enumerate(
             zip(indices.tolist(), positions.tolist(), strict=True)
         ):
-            pair = self._pair(index, step, self._share.start + i)
+            pair = self._pair(index, inputs[i], f"{self.plan.seed}:{step}:{self._share.start + i}")
             for target, patch in zip(targets[:, i], pair, strict=True):
                 crop = _as_pixels(patch)[top : top + size, left : left + size]
                 np.copyto(target, dihedral(crop, orientation if orient else 0))
         return crops
 
-    def _pair(self, index: int, step: int, place: int) -> tuple[Photo, Photo]:
-        """Return a pair of patches; on-the-fly noise is seeded by the place in the step's batch."""
+    def _pair(self, index: int, kind: Input, seed: str) -> tuple[Photo, Photo]:
+        """Return the input and the clean half of a patch; `seed` is that of its synthetic noise."""
         noisy, clean = self.patches[index]
-        metadata = self.patches.metadata
-        if self._on_the_fly_noise and metadata is not None and (code := metadata.noise[index]) >= 0:
+        if kind == "clean":
+            return clean, clean
+        noise = self._noise(index, kind)
+        if noise is not None:
             # Imported here so that batches are made where there is no SciPy.
             from degrain.imaging.noise_synthesis import add_noise
 
-            noisy = add_noise(clean, metadata.noises[code], f"{self.plan.seed}:{step}:{place}")
+            noisy = add_noise(clean, noise, seed)
         return noisy, clean
+
+    def _noise(self, index: int, kind: Input) -> str | None:
+        """Return the synthetic noise of a patch in this step; None: its noisy half is the input."""
+        metadata = self.patches.metadata
+        if self._on_the_fly_noise and metadata is not None and (code := metadata.noise[index]) >= 0:
+            return str(metadata.noises[code])
+        return "wide" if kind == "synthetic" else None
 
 
 def _as_pixels(photos: Photo) -> NDArray[np.void]:

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from degrain.balance import balanced_weights
 from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.loading.order import Order, Permuted, Window
 
@@ -20,9 +21,10 @@ Block: TypeAlias = tuple[Photo, Photo]
 class PatchMetadata:
     """Metadata of each patch of a split, in the order of the patches."""
 
-    weights: NDArray[np.float64]
-    """(N,): how often to sample each patch so that corpora, cameras and ISOs are balanced; 1 on
-    average."""
+    groups: NDArray[np.int32]
+    """(N,): index of the group of each patch: the camera and ISO of a corpus."""
+    corpora: tuple[str, ...]
+    """The corpus of each group."""
     noise: NDArray[np.int16]
     """(N,): index into `noises` of the synthetic noise of each patch; -1 for real pairs."""
     noises: tuple[str, ...]
@@ -46,8 +48,8 @@ class Patches(Protocol):
         """Return one pair of patches, each (P, P, 3)."""
         ...
 
-    def order(self, seed: int, *, balanced: bool) -> Order:
-        """Return the order in which training sees the patches, weighted if `balanced`."""
+    def order(self, seed: int, *, balance: float) -> Order:
+        """Return the order in which training sees the patches, see `balanced_weights`."""
         ...
 
     def prefetch(self, windows: Sequence[Window]) -> None:
@@ -75,9 +77,9 @@ class ResidentPatches:
         place = index - (self._ends[block - 1] if block else 0)
         return pair_in_block(self._blocks[block], place, self.dtype)
 
-    def order(self, seed: int, *, balanced: bool) -> Order:
+    def order(self, seed: int, *, balance: float) -> Order:
         """Return a permutation of all patches per epoch."""
-        weights = sampling_weights(self.metadata, balanced=balanced)
+        weights = sampling_weights(self.metadata, balance)
         return Permuted(seed=seed, patches=len(self), weights=weights)
 
     def prefetch(self, windows: Sequence[Window]) -> None:
@@ -92,8 +94,9 @@ def pair_in_block(block: Block, place: int, dtype: np.dtype[np.generic]) -> tupl
     return noisy[place], clean[place]
 
 
-def sampling_weights(
-    metadata: PatchMetadata | None, *, balanced: bool
-) -> NDArray[np.float64] | None:
+def sampling_weights(metadata: PatchMetadata | None, balance: float) -> NDArray[np.float64] | None:
     """Return the weights of the patches; None means that an epoch shows each patch once."""
-    return metadata.weights if balanced and metadata is not None else None
+    if metadata is None or balance == 0:
+        return None
+    sizes = np.bincount(metadata.groups, minlength=len(metadata.corpora))
+    return balanced_weights(sizes, metadata.corpora, balance)[metadata.groups]

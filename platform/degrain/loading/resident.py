@@ -167,7 +167,6 @@ def make_sample(patch_set: PatchSet, split: str, count: int) -> ResidentSplit:
 
 def patch_metadata(patch_set: PatchSet, shards: Sequence[Shard]) -> PatchMetadata:
     """Return the catalog's metadata of each patch of the shards, in their order."""
-    groups = {(g.split, g.corpus, g.camera, g.iso): g.weight for g in patch_set.manifest.groups}
     rows: dict[str | None, list[PairRecord]] = defaultdict(list)
     for row in patch_set.catalog:
         rows[row.shard].append(row)
@@ -176,11 +175,11 @@ def patch_metadata(patch_set: PatchSet, shards: Sequence[Shard]) -> PatchMetadat
     counts = [row.patches for row in ordered]
     noises = sorted({row.noise for row in ordered if row.noise is not None})
     codes = [-1 if row.noise is None else noises.index(row.noise) for row in ordered]
-    weights = np.array(
-        [groups[row.split, row.corpus, row.camera, row.iso] for row in ordered], dtype=np.float64
-    )
+    keys = [(row.corpus, row.camera, row.iso) for row in ordered]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return PatchMetadata(
-        np.repeat(weights, counts),
+        np.repeat(np.array([numbers[key] for key in keys], dtype=np.int32), counts),
+        tuple(corpus for corpus, _, _ in numbers),
         np.repeat(np.array(codes, dtype=np.int16), counts),
         tuple(noises),
     )

@@ -49,9 +49,9 @@ class StreamedPatches:
         blocks = next((blocks for blocks in self._loaded.values() if shard in blocks), {})
         return pair_in_block(blocks[shard], place, self.dtype)
 
-    def order(self, seed: int, *, balanced: bool) -> Order:
+    def order(self, seed: int, *, balance: float) -> Order:
         """Return an order that permutes shards, and patches within a window."""
-        weights = sampling_weights(self.metadata, balanced=balanced)
+        weights = sampling_weights(self.metadata, balance)
         return Windowed(seed=seed, shards=self.shards, window=self.window, weights=weights)
 
     def prefetch(self, windows: Sequence[Window]) -> None:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from degrain.balance import balanced_weights
 from degrain.corpora.record import PairRecord
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import CHANNELS, PatchGeometry
@@ -41,8 +42,8 @@ class Group:
     pairs: int
     patches: int
     weight: float
-    """How often to draw each of its patches so that all groups of the split count the same; 1 on
-    average over patches.
+    """How often to draw each of its patches so that the corpora of the split, and the groups of
+    each corpus, count the same; 1 on average over patches.
     """
 
 
@@ -54,24 +55,27 @@ def groups_of(rows: Iterable[PairRecord]) -> list[Group]:
             count = counts[row.split, row.corpus, row.camera, row.iso]
             count[0] += 1
             count[1] += row.patches
-    patches, groups = Counter[str](), Counter[str]()
-    for (split, *_), (_, number) in counts.items():
-        patches[split] += number
-        groups[split] += 1
-    return [
-        Group(
-            split=split,
-            corpus=corpus,
-            camera=camera,
-            iso=iso,
-            pairs=pairs,
-            patches=number,
-            weight=patches[split] / groups[split] / number,
+    groups: list[Group] = []
+    for wanted in sorted({split for split, *_ in counts}):
+        found = sorted(
+            ((k, c) for k, c in counts.items() if k[0] == wanted), key=lambda f: str(f[0])
         )
-        for (split, corpus, camera, iso), (pairs, number) in sorted(
-            counts.items(), key=lambda kv: str(kv[0])
-        )
-    ]
+        weights = balanced_weights([c[1] for _, c in found], [k[1] for k, _ in found], balance=1)
+        groups += [
+            Group(
+                split=split,
+                corpus=corpus,
+                camera=camera,
+                iso=iso,
+                pairs=pairs,
+                patches=number,
+                weight=weight,
+            )
+            for ((split, corpus, camera, iso), (pairs, number)), weight in zip(
+                found, weights.tolist(), strict=True
+            )
+        ]
+    return groups
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
-from degrain.fields import check_choices, check_minimum, check_not_negative, check_positive
+from degrain.fields import (
+    check_choices,
+    check_minimum,
+    check_not_negative,
+    check_positive,
+    check_share,
+)
 from degrain.inference.config import Compiled, Precision
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
@@ -18,7 +25,6 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 Batches: TypeAlias = Literal["auto", "resident", "streaming"]
 Noise: TypeAlias = Literal["stored", "on-the-fly"]
 Schedule: TypeAlias = Literal["cosine", "step"]
-Sampling: TypeAlias = Literal["uniform", "balanced"]
 Optimizer: TypeAlias = Literal["adam", "adamw"]
 
 RESUMABLE_CHANGES = frozenset(
@@ -42,6 +48,9 @@ class TrainingConfig:
     folder. None: random weights."""
     steps: int = 20_000
     """Optimizer steps; one step sees `batch_size` patches over all workers together."""
+    budget: Duration | None = None
+    """Time from the command to the model, e.g. 90s, 15m, 2h. The number of steps then follows from
+    their measured rate. None: `steps`."""
     batch_size: int = 16
     """Patches per step over all workers; each worker takes its share."""
     micro_batch: int | None = None
@@ -55,11 +64,17 @@ class TrainingConfig:
     """Megabytes of patches that a streamed split shuffles at once."""
     noise: Noise = "stored"
     """Noise of clean-only corpora: as ingest stored it, or drawn `on-the-fly` for each step."""
+    synthetic_share: float = 0.0
+    """Share of the patches of which the clean half, with synthetic noise of many cameras, replaces
+    the noisy half."""
+    clean_share: float = 0.0
+    """Share of the patches of which the clean half is the input too, so that clean photos stay as
+    they are."""
     crop: int | None = None
     """Side of the random crop from each patch, pixels. None: the whole patch."""
-    sampling: Sampling = "uniform"
-    """`uniform` draws each patch once an epoch; `balanced` draws all cameras and ISOs equally
-    often."""
+    balance: float = 0.0
+    """Between 0, each patch once an epoch, and 1, all corpora equally often, and within a corpus
+    all its cameras and ISOs."""
     loss: Loss = "mse"
     """Loss between output and clean patch: `psnr` is minus the PSNR in dB, `ssim` a mix with L1."""
     adversarial: float = 0.0
@@ -79,8 +94,9 @@ class TrainingConfig:
     """Steps of linear warm-up; at most a tenth of `steps`."""
     gradient_clip: float = 1.0
     """Largest norm of the whole gradient."""
-    ema_decay: float = 0.999
-    """Decay of the exponential moving average of the weights, which is validated and stored."""
+    ema_decay: float | None = None
+    """Decay of the exponential moving average of the weights, which is validated and stored. None:
+    a time constant of a fiftieth of the run, at least 100 steps."""
     precision: Precision = "auto"
     """`bfloat16` autocast, `float32`, or `auto`: the faster one on the device."""
     compiled: Compiled = "auto"
@@ -100,10 +116,13 @@ class TrainingConfig:
         check_minimum(self, 1, "steps", "batch_size", "window_megabytes", "validate_every")
         check_minimum(self, 1, "validation_patches", "micro_batch", "decay_steps", "patience")
         check_minimum(self, 1, "log_every")
-        check_positive(self, "learning_rate", "gradient_clip")
+        check_positive(self, "learning_rate", "gradient_clip", "budget")
         check_not_negative(self, "weight_decay", "adversarial", "warmup_steps", "seed")
+        if self.budget is not None:
+            object.__setattr__(self, "budget", Duration(self.budget))
         check_choices(self)
-        if not 0 <= self.ema_decay < 1:
+        check_share(self, "balance", "synthetic_share", "clean_share")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InvalidFieldError(
                 "ema_decay", f"must be at least 0 and below 1, got {self.ema_decay}"
             )
@@ -171,9 +190,14 @@ class TrainingConfig:
         """Steps between lines of progress."""
         return self.log_every or min(max(self.steps // 100, 1), 100)
 
+    @property
+    def average_decay(self) -> float:
+        """Decay of the average of the weights."""
+        return max(0.99, 1 - 50 / self.steps) if self.ema_decay is None else self.ema_decay
+
     def to_dict(self) -> dict[str, Any]:
-        """All fields as values that JSON can represent."""
-        return asdict(self)
+        """All fields as values that JSON can represent; the budget in seconds."""
+        return {**asdict(self), "budget": None if self.budget is None else float(self.budget)}
 
 
 def _check_buildable(model: str, arguments: Mapping[str, Any]) -> None:

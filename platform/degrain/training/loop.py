@@ -1,9 +1,12 @@
 """The training loop; a `Session` connects it to the process or cluster it runs on."""
 
+from dataclasses import replace
+
 import torch
 
 from degrain.errors import JobFailedError, UserError
 from degrain.loading.batches import BatchLoader, BatchPlan
+from degrain.training.budget import with_planned_steps
 from degrain.training.checkpoint import restore, take_snapshot
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Session
@@ -22,6 +25,8 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
     loader = make_loader(config, session)
     state = initial_state(config, session)
     try:
+        if config.budget is not None and state.step == 0:
+            state.config = with_planned_steps(state, session, loader)
         _train(state, session, loader)
     except torch.OutOfMemoryError:
         share = -(-config.batch_size // session.world_size)
@@ -56,8 +61,13 @@ def _train(state: TrainingState, session: Session, loader: BatchLoader) -> None:
 
 def initial_state(config: TrainingConfig, session: Session) -> TrainingState:
     """Create the initial state: from a checkpoint, the session's weights, or random weights."""
+    snapshot = session.restored()
+    if snapshot is not None and config.budget is not None:
+        # The number of steps was planned when the run began.
+        config = replace(config, steps=snapshot["config"]["steps"])
+        session.planned(config.steps)
     state = TrainingState.create(config, session.device)
-    if (snapshot := session.restored()) is not None:
+    if snapshot is not None:
         restore(state, snapshot)
     elif session.start is not None:
         for network in (state.denoiser.network, state.ema.network):
@@ -87,10 +97,12 @@ def make_loader(config: TrainingConfig, session: Session) -> BatchLoader:
         raise UserError(str(error)) from None
     plan = BatchPlan(
         seed=config.seed,
-        order=session.train.order(config.seed, balanced=config.sampling == "balanced"),
+        order=session.train.order(config.seed, balance=config.balance),
         side=session.train.side,
         batch_size=config.batch_size,
         crop=crop,
+        synthetic_share=config.synthetic_share,
+        clean_share=config.clean_share,
     )
     return BatchLoader(
         session.train,

@@ -1,5 +1,6 @@
 """The interface between the training loop and its host, and its single-process version."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -26,6 +27,8 @@ class Session(Protocol):
     val: Patches
     start: Mapping[str, Tensor] | None
     """Weights that training starts from; None: random ones."""
+    started: float
+    """When the budget of time began, seconds since the epoch."""
 
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
         """Return the module of the forward pass: on several workers, DistributedDataParallel."""
@@ -37,6 +40,10 @@ class Session(Protocol):
 
     def restored(self) -> Snapshot | None:
         """Return the checkpoint to resume from, or None; the same on all workers."""
+        ...
+
+    def planned(self, steps: int) -> None:
+        """Publish the number of steps that fit into the budget (the same on all workers)."""
         ...
 
     def usage(self) -> Mapping[str, float]:
@@ -75,6 +82,7 @@ class SingleProcess:
     rank = 0
     world_size = 1
     start: Mapping[str, Tensor] | None = None
+    started: float
 
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
         """Return the network itself."""
@@ -83,6 +91,9 @@ class SingleProcess:
     def sum(self, values: Tensor) -> Tensor:
         """Return the values themselves."""
         return values
+
+    def planned(self, steps: int) -> None:
+        """Do nothing: the state has the number of steps."""
 
     def usage(self) -> Mapping[str, float]:
         """Return no metrics."""
@@ -117,6 +128,7 @@ class LocalSession(SingleProcess):
         self.train = train
         self.val = val
         self.start = start
+        self.started = time.time()
         self.device = torch.device(device)
         self.store = store
         self.history: list[Metrics] = []

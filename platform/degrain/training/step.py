@@ -108,7 +108,7 @@ class TrainingState:
             if config.adversarial
             else None
         )
-        ema = WeightAverage(denoiser.network, config.ema_decay)
+        ema = WeightAverage(denoiser.network)
         return cls(config, execution, denoiser, ema, adversary, torch.zeros(3, device=device))
 
     def wrap_ddp(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
@@ -180,7 +180,7 @@ def train_step(state: TrainingState, batch: Batch, world_size: int = 1) -> Tenso
         # A gradient whose norm exceeds gradient_clip is scaled down to it.
         trained.update(rate, (norm / config.gradient_clip).clamp(min=1), state.failure[0] > 0)
     state.step += 1
-    state.ema.update(state.denoiser.network, state.step)
+    state.ema.update(state.denoiser.network, state.step, config.average_decay)
     return loss
 
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from degrain.errors import InvalidFieldError, UserError
 from degrain.fields import check_choices, check_minimum, check_not_negative
-from degrain.training.config import Batches, Sampling, TrainingConfig
+from degrain.training.config import Batches, TrainingConfig
 from degrain.training.distributed.workers import WorkerRange, Workers
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
@@ -34,9 +34,9 @@ class StudyConfig:
     """Patches per step over all workers."""
     crop: int | None = 64
     """Side of the random crop from each patch, pixels. None: the whole patch."""
-    sampling: Sampling = "uniform"
-    """`uniform` draws each patch once an epoch; `balanced` draws all cameras and ISOs equally
-    often."""
+    balance: float = 0.0
+    """Between 0, each patch once an epoch, and 1, all corpora equally often, and within a corpus
+    all its cameras and ISOs."""
     batches: Batches = "auto"
     """Where patches are held: `resident` in memory, `streaming` in windows, `auto` in memory if
     they fit.
@@ -100,7 +100,7 @@ class StudyConfig:
         base = TrainingConfig(
             batch_size=self.batch_size,
             crop=self.crop,
-            sampling=self.sampling,
+            balance=self.balance,
             batches=self.batches,
             validation_patches=self.validation_patches,
             seed=self.seed,

@@ -40,6 +40,9 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
         "dncnn": SearchSpace(
             arguments={"width": (16, 24, 32), "depth": (6, 8, 10)}, learning_rate=(1e-3, 4e-3)
         ),
+        "fast": SearchSpace(
+            arguments={"width": (12, 16, 24), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
+        ),
         "ffdnet": SearchSpace(
             arguments={"width": (24, 32, 48), "depth": (6, 8, 12)}, learning_rate=(1e-3, 4e-3)
         ),
@@ -65,6 +68,9 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
         ),
         "dncnn": SearchSpace(
             arguments={"width": (64, 96), "depth": (17, 20)}, learning_rate=(1e-4, 2e-3)
+        ),
+        "fast": SearchSpace(
+            arguments={"width": (32, 48, 64), "depth": (2, 3, 4)}, learning_rate=(2e-4, 2e-3)
         ),
         "ffdnet": SearchSpace(
             arguments={"width": (64, 96), "depth": (12, 15)}, learning_rate=(1e-4, 2e-3)

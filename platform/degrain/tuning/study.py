@@ -100,11 +100,6 @@ def _test_photos(config: StudyConfig, patch_set: PatchSet) -> list[PairRecord]:
     return [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
 
 
-def ema_decay(steps: int) -> float:
-    """EMA decay whose time constant is a fiftieth of a run, but at least 100 steps."""
-    return max(0.99, 1 - 50 / steps)
-
-
 def make_trials(config: StudyConfig) -> list[Trial]:
     """Draw the trials of a study from its seed."""
     assert config.scale is not None, "call fit_to_cluster first"
@@ -114,7 +109,6 @@ def make_trials(config: StudyConfig) -> list[Trial]:
         training = config.training(
             steps=config.steps,
             validate_every=-(-config.steps // 4),
-            ema_decay=ema_decay(config.steps),
             **draw.to_dict(),
         )
         trials.append(Trial(number, draw, training, draw.parameters))
@@ -174,9 +168,7 @@ class _Study:
     def _refit(self, best: Trial) -> Refit:
         steps, workers = self.config.refit_steps, self.config.refit_workers
         name = f"refit-{best.draw.model}"
-        training = replace(
-            best.config, steps=steps, validate_every=-(-steps // 3), ema_decay=ema_decay(steps)
-        )
+        training = replace(best.config, steps=steps, validate_every=-(-steps // 3))
         self.log(f"refit: {best.name}, {steps} steps on {workers.workers} workers")
         with self.tracker.run(name, "refit", parent=self.run, tags=self.tags) as run:
             described = {"workers": str(workers.workers), "parameters": best.parameters}

@@ -39,6 +39,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """The number of steps that fit into the budget, from their measured rate."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
 class PreemptionCheckpoint:
     """A checkpoint was written because the workers are about to end."""
 
@@ -52,7 +59,9 @@ class WarningEvent:
     text: str
 
 
-WorkerEvent: TypeAlias = Progress | ValidationEvent | Started | PreemptionCheckpoint | WarningEvent
+WorkerEvent: TypeAlias = (
+    Progress | ValidationEvent | Started | Planned | PreemptionCheckpoint | WarningEvent
+)
 
 
 class _EventQueue:

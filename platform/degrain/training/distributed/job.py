@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ray
 import ray.train
@@ -49,6 +49,8 @@ class TrainingJob:
     workers: Workers
     start: Mapping[str, Tensor] | None = None
     keep_best: int = 1
+    started: float = field(default_factory=time.time)
+    """When the budget of time began, seconds since the epoch."""
     on_event: Callable[[WorkerEvent], None] = lambda _: None
     _events: EventChannel = field(init=False, repr=False)
     _draining: set[str] = field(default_factory=set, init=False, repr=False)
@@ -141,6 +143,7 @@ class TrainingJob:
             train_split=self.splits.train,
             val_split=self.splits.val,
             start=None if self.start is None else ray.put(dict(self.start)),
+            started=self.started,
             checkpoints=self.folder / "checkpoints",
             keep_best=self.keep_best,
             events=self._events,
@@ -180,7 +183,8 @@ class TrainingJob:
                 f"training '{self.name}' ended, but '{store.folder}' has no undamaged checkpoint; "
                 "run it again"
             )
-        return TrainingResult(self.config, best["ema"], best["metrics"])
+        config = replace(self.config, steps=best["config"]["steps"])
+        return TrainingResult(config, best["ema"], best["metrics"])
 
 
 def _draining_nodes() -> set[str]:

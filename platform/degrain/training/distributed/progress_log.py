@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from degrain.training.distributed.events import (
+    Planned,
     PreemptionCheckpoint,
     Progress,
     Started,
@@ -51,6 +52,10 @@ class ProgressLog:
         match event:
             case Started(step, workers):
                 self._started(step, workers)
+            case Planned(steps):
+                self._steps = steps
+                self._log(f"  {steps} steps fit into the budget")
+                self._metric_log.metrics({"planned_steps": steps})
             case Progress(metrics):
                 self._status(self._line(metrics))
                 self._metric_log.metrics(metrics, step=int(metrics["step"]))

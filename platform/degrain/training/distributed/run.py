@@ -33,13 +33,14 @@ def train_run(
     tracker: Tracker,
     *,
     keep_best: int,
+    started: float,
     log: Callable[[str], None],
     status: Callable[[str], None],
 ) -> TrackedResult:
     """Train by `plan`, log to MLflow, and write the model below the run's folder.
 
-    `log` prints a permanent line, `status` a line that the next output replaces. Needs a running
-    Ray.
+    The budget of time counts from `started`, seconds since the epoch. `log` prints a permanent
+    line, `status` a line that the next output replaces. Needs a running Ray.
     """
     config, splits = open_splits(plan.config, patch_set)
     tags = patch_set_tags(patch_set)
@@ -49,8 +50,9 @@ def train_run(
     ):
         plan.write(config, patch_set.uri, run.id)
         _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
+        length = f"{config.steps} steps" if config.budget is None else str(config.budget)
         log(
-            f"run {plan.name}: {config.model}, {config.steps} steps on {workers.workers} workers, "
+            f"run {plan.name}: {config.model}, {length} on {workers.workers} workers, "
             f"{config.batches} patches"
         )
         result = TrainingJob(
@@ -61,6 +63,7 @@ def train_run(
             workers,
             start=plan.start.weights if plan.start else None,
             keep_best=keep_best,
+            started=started,
             on_event=ProgressLog(config.steps, journal, log=log, status=status),
         ).run()
         _store_model(run, plan, result, model_card(result, patch_set.manifest))

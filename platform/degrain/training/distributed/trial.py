@@ -1,6 +1,7 @@
 """Training in a Ray Tune trial."""
 
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class TrialSession(SingleProcess):
     def __init__(self, train_split: Split, val_split: Split) -> None:
         self.train = train_split.patches()
         self.val = val_split.patches()
+        self.started = time.time()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def restored(self) -> Snapshot | None:

@@ -21,6 +21,7 @@ from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.events import (
     EventChannel,
+    Planned,
     PreemptionCheckpoint,
     Progress,
     Started,
@@ -44,6 +45,8 @@ class WorkerConfig:
     val_split: Split
     start: ray.ObjectRef | None
     """Weights to start from, by name."""
+    started: float
+    """When the budget of time began, seconds since the epoch."""
     checkpoints: Location
     keep_best: int
     events: EventChannel
@@ -60,6 +63,7 @@ class WorkerSession:
         self.train = worker_config.train_split.patches()
         self.val = worker_config.val_split.patches()
         self.start = None if worker_config.start is None else ray.get(worker_config.start)
+        self.started = worker_config.started
         self._events = worker_config.events
         self._store = CheckpointStore(
             worker_config.checkpoints, keep_best=worker_config.keep_best, warn=self._warn
@@ -93,6 +97,11 @@ class WorkerSession:
         if self.rank == 0:
             self._events.put(Started(snapshot["step"] if snapshot else 0, self.world_size))
         return snapshot
+
+    def planned(self, steps: int) -> None:
+        """Send the number to the driver."""
+        if self.rank == 0:
+            self._events.put(Planned(steps))
 
     def usage(self) -> Mapping[str, float]:
         """Measure memory and load."""
