@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 def load_denoiser(model: str | None = None, *, mlflow: Path | None = None) -> "NetworkDenoiser":
     """Load a model that denoises photos: call it with an (H, W, 3) array of uint8 or uint16.
 
-    `model` is models:/NAME@ALIAS, models:/NAME/VERSION or a folder, by default the champion of the
-    registry in `mlflow`, by default mlflow.yaml in the working folder. Raises UserError for a model
-    that does not exist.
+    `model` is models:/NAME@ALIAS, models:/NAME/VERSION, `starter` or a folder, by default the
+    champion of the registry in `mlflow` (by default mlflow.yaml in the working folder), or the
+    starter model where there is no champion. Raises UserError for a model that does not exist.
     """
     from degrain.storage.location import Storage
     from degrain.tracking.registry import load_model

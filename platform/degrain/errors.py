@@ -23,6 +23,10 @@ class InvalidFieldError(UserError):
         return InvalidFieldError, (self.field, self.problem)
 
 
+class NoModelError(UserError):
+    """The registry has no such model."""
+
+
 class JobFailedError(RuntimeError):
     """The input was right but the job could not finish; one line that states why. Exit status 1."""
 

@@ -210,7 +210,7 @@ BEFORE_RAY = [
     ),
     (
         "denoise",
-        ["{tmp}/photo.png", "--out", "{tmp}/o"],
+        ["{tmp}/photo.png", "--out", "{tmp}/o", "--model", "models:/degrain-denoiser@champion"],
         "model 'models:/degrain-denoiser@champion' does not exist",
     ),
     (

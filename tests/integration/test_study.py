@@ -104,9 +104,9 @@ def test_summary_lists_trials_refits_comparison_and_models(study: Study) -> None
     assert all(keys <= set(t) for t in summary["trials"])
 
 
-def test_comparison_has_the_baselines_and_the_refits(study: Study) -> None:
+def test_comparison_has_the_baselines_the_starter_and_the_refits(study: Study) -> None:
     rows = study.summary["comparison"]
-    assert [row["model"] for row in rows] == ["noisy", "nlm", "red10", "mwcnn"]
+    assert [row["model"] for row in rows] == ["noisy", "nlm", "starter", "red10", "mwcnn"]
     columns = {"model", "psnr", "ssim", "psnr_gain", "ssim_gain", "seconds_per_megapixel"}
     assert all(columns | {"parameters"} <= set(row) for row in rows)
 

@@ -254,7 +254,7 @@ def test_pridnet_article_has_about_four_times_the_parameters() -> None:
 def test_unknown_model_suggests_the_nearest_name() -> None:
     with pytest.raises(
         ValueError,
-        match=r"unknown model 'red1O'; did you mean 'red10'\? Known models: dncnn, ffdnet",
+        match=r"unknown model 'red1O'; did you mean 'red10'\? Known models: dncnn, fast16",
     ):
         create_model("red1O")
 

@@ -11,7 +11,7 @@ from degrain.cli.console import Console
 from degrain.cli.options import CommonOptions
 from degrain.errors import InvalidFieldError, UserError
 from degrain.imaging.limits import FilterName
-from degrain.inference.config import InferenceConfig, ReadingConfig
+from degrain.inference.config import STARTER, InferenceConfig, ReadingConfig
 
 if TYPE_CHECKING:
     from degrain.inference.denoiser import Denoiser
@@ -32,7 +32,8 @@ class Denoise(CommonOptions):
     out: str
     """Folder or s3:// URI for the results."""
     model: str | None = None
-    """models:/NAME@ALIAS, models:/NAME/VERSION or a folder. None: the champion."""
+    """models:/NAME@ALIAS, models:/NAME/VERSION, `starter` for the one in the package, or a folder.
+    None: the champion, or the starter where there is none."""
     filter: FilterName | None = None
     """A classical filter in place of a model. None: a model."""
     strength: float = 1.0
@@ -117,6 +118,8 @@ class Denoise(CommonOptions):
         from degrain.tracking.registry import load_model
 
         denoiser, card = load_model(self.model, self.mlflow, storage, self.inference)
+        if self.model is None and denoiser.name == STARTER:
+            console.print("there is no champion yet: using the starter model")
         console.print(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
         return denoiser
 

@@ -62,9 +62,9 @@ def execute(kind: type[C], argv: Sequence[str], *, prog: str, interrupt: object 
     console = Console()
     try:
         command = parse(kind, argv, prog=prog)
-        # A command that resumes takes its defaults from what it resumes.
-        defaults = getattr(command, "defaults", None)
-        if defaults is not None and (default := defaults()) is not None:
+        # Defaults that depend on other options: those of a resumed run, or of a network's recipe.
+        if (defaults := getattr(command, "defaults", None)) is not None:
+            default = defaults()
             command = parse(kind, argv, prog=prog, default=default)
             command.check_resumed(default)
         _check_summary(command.summary)

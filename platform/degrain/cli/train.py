@@ -11,6 +11,7 @@ from degrain.cli.options import CommonOptions
 from degrain.errors import InvalidFieldError, UserError
 from degrain.training.config import RESUMABLE_CHANGES, TrainingConfig
 from degrain.training.distributed.workers import Workers
+from degrain.training.recipes import by_recipe
 
 if TYPE_CHECKING:
     from degrain.patchsets.patch_set import PatchSet
@@ -46,10 +47,10 @@ class Train(CommonOptions):
         if self.data is None and self.resume is None:
             raise UserError("name a patch set with `data`, or a run to resume with `resume`")
 
-    def defaults(self) -> "Train | None":
-        """The options of the run that is resumed, in place of the usual defaults."""
+    def defaults(self) -> "Train":
+        """The options of the run that is resumed, or those of the network's recipe."""
         if self.resume is None:
-            return None
+            return replace(self, training=by_recipe(self._with_starting_network()))
         from degrain.storage.location import Storage
         from degrain.training.distributed.plan import read_plan
 
@@ -57,8 +58,21 @@ class Train(CommonOptions):
         data, config, _ = read_plan(out, self.resume)
         return replace(self, data=data, training=config)
 
+    def _with_starting_network(self) -> TrainingConfig:
+        """The training options with the network of the model that training starts from."""
+        if self.training.start is None:
+            return self.training
+        from degrain.storage.location import Storage
+        from degrain.training.distributed.plan import load_starting_model
+
+        out = Storage.from_environment().locate(self.out)
+        card = load_starting_model(self.training.start, self.mlflow, out).card
+        return replace(self.training, model=card.model, arguments=card.arguments)
+
     def check_resumed(self, before: "Train") -> None:
-        """Raise InvalidFieldError if an option differs that describes the run itself."""
+        """Raise InvalidFieldError if an option differs that describes the resumed run itself."""
+        if self.resume is None:
+            return
         now, old = self.training.to_dict(), before.training.to_dict()
         changed = [n for n in now if now[n] != old[n] and n not in RESUMABLE_CHANGES]
         changed += ["data"] if self.data != before.data else []
@@ -89,8 +103,9 @@ class Train(CommonOptions):
             opening = pool.submit(Tracker.open, tracking, storage)
             start_ray()
             tracker = opening.result()
-        self.workers.check_cluster()
-        summary = self._train(plan, patch_set, tracker, console, began)
+        workers = self.workers.fit_to_cluster()
+        workers.check_cluster()
+        summary = self._train(plan, patch_set, workers, tracker, console, began)
         return {**summary, "seconds": time.time() - began}
 
     def _plan(self, out: "Location") -> "RunPlan":
@@ -106,6 +121,7 @@ class Train(CommonOptions):
         self,
         plan: "RunPlan",
         patch_set: "PatchSet",
+        workers: Workers,
         tracker: "Tracker",
         console: Console,
         started: float,
@@ -115,7 +131,7 @@ class Train(CommonOptions):
         result = train_run(
             plan,
             patch_set,
-            self.workers,
+            workers,
             tracker,
             keep_best=self.keep_best,
             started=started,

@@ -10,6 +10,8 @@ from degrain.errors import InvalidFieldError
 from degrain.fields import check_choices, check_minimum
 from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles, check_noise_level
 
+STARTER = "starter"
+"""Name of the model in the package."""
 Device: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 Compiled: TypeAlias = Literal["auto", "on", "off"]

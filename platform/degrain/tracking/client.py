@@ -29,7 +29,7 @@ from tenacity import (
     wait_fixed,
 )
 
-from degrain.errors import JobFailedError, UserError
+from degrain.errors import JobFailedError, NoModelError, UserError
 from degrain.storage.location import Storage
 from degrain.tracking.config import TrackingConfig
 
@@ -134,7 +134,7 @@ def connect(config: TrackingConfig, storage: Storage, *, create: bool = True) ->
         and config.embedded
         and not Path(config.tracking_uri.removeprefix("sqlite:///")).exists()
     ):
-        raise UserError(
+        raise NoModelError(
             f"there are no models yet: {config.tracking_uri} does not exist; run `degrain tune` "
             "first"
         )

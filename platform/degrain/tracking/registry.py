@@ -20,8 +20,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from torch import Tensor
 
-from degrain.errors import UserError
-from degrain.inference.config import InferenceConfig
+from degrain.errors import NoModelError, UserError
+from degrain.inference.config import STARTER, InferenceConfig
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Storage
@@ -33,6 +33,7 @@ CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 ARTIFACT_FOLDER = "model"
+STARTER_FOLDER = Path(__file__).parent.parent / "starter"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,16 +183,24 @@ def load_registered(
 def load_model(
     named: str | None, mlflow: Path | None, storage: Storage, config: InferenceConfig | None = None
 ) -> tuple[NetworkDenoiser, ModelCard]:
-    """Load a model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, a folder; None: the champion.
+    """Load a model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `starter`, a folder; None: the
+    champion, or the starter model where the registry has none.
 
-    `mlflow` is the tracking configuration file, which is not read for a folder. Raises UserError if
-    the name is not that of a model.
+    `mlflow` is the tracking configuration file, which is read for models of the registry only.
+    Raises UserError if the name is not that of a model.
     """
+    if named == STARTER:
+        return read_model(STARTER_FOLDER, config, name=STARTER)
     if named and not named.startswith("models:"):
         return read_model(_model_folder(named), config)
     tracking = load_tracking_config(mlflow)
     uri = named or f"models:/{tracking.model}@champion"
-    return load_registered(connect(tracking, storage, create=False), uri, config)
+    try:
+        return load_registered(connect(tracking, storage, create=False), uri, config)
+    except NoModelError:
+        if named:
+            raise
+    return load_model(STARTER, mlflow, storage, config)
 
 
 def resolve_version(named: str, mlflow: Path | None, storage: Storage) -> str:
@@ -199,6 +208,8 @@ def resolve_version(named: str, mlflow: Path | None, storage: Storage) -> str:
 
     Raises UserError for an unknown model.
     """
+    if named == STARTER:
+        return named
     if not named.startswith("models:"):
         return str(_model_folder(named).absolute())
     found = _find_version(connect(load_tracking_config(mlflow), storage, create=False), named)
@@ -208,8 +219,8 @@ def resolve_version(named: str, mlflow: Path | None, storage: Storage) -> str:
 def _model_folder(text: str) -> Path:
     if ":/" in text:
         raise UserError(
-            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION or "
-            "a local folder"
+            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION, "
+            "starter or a local folder"
         )
     return Path(text).expanduser()
 
@@ -229,4 +240,4 @@ def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlfl
         known = alias_holders(client, name)
         names = ", ".join(f"models:/{name}@{alias}" for alias in sorted(known))
         remedy = f"name one of {names}" if names else "run `degrain tune` first"
-        raise UserError(f"model '{uri}' does not exist in the registry; {remedy}") from None
+        raise NoModelError(f"model '{uri}' does not exist in the registry; {remedy}") from None

@@ -33,6 +33,10 @@ RESUMABLE_CHANGES = frozenset(
 """Fields that may differ between the run that wrote a checkpoint and the one that resumes it."""
 SMALLEST_CROP = 16
 """Pixels."""
+COMPILED_FROM = Duration(600)
+"""Budget from which on networks are compiled on a CPU; docs/performance.md has the figures."""
+_CROP = 64
+"""Pixels; at equal time as good as 96 in trials with several networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,8 @@ class TrainingConfig:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the network that differ from its defaults, e.g. {"width": 32}."""
     start: str | None = None
-    """Model to fine-tune, which also sets `model`: models:/NAME@ALIAS, models:/NAME/VERSION or a
-    folder. None: random weights."""
+    """Model to fine-tune, which also sets `model`: `starter` for the one in the package,
+    models:/NAME@ALIAS, models:/NAME/VERSION or a folder. None: random weights."""
     steps: int = 20_000
     """Optimizer steps; one step sees `batch_size` patches over all workers together."""
     budget: Duration | None = None
@@ -71,7 +75,8 @@ class TrainingConfig:
     """Share of the patches of which the clean half is the input too, so that clean photos stay as
     they are."""
     crop: int | None = None
-    """Side of the random crop from each patch, pixels. None: the whole patch."""
+    """Side of the random crop from each patch, pixels. None: 64, or the least that the network
+    accepts, or the whole patch where that is smaller."""
     balance: float = 0.0
     """Between 0, each patch once an epoch, and 1, all corpora equally often, and within a corpus
     all its cameras and ISOs."""
@@ -100,7 +105,8 @@ class TrainingConfig:
     precision: Precision = "auto"
     """`bfloat16` autocast, `float32`, or `auto`: the faster one on the device."""
     compiled: Compiled = "auto"
-    """Whether the network is compiled for training; `auto` on CUDA only."""
+    """Whether the network is compiled for training; `auto` on CUDA, and on a CPU for a budget of at
+    least ten minutes, from which on the time of compiling pays."""
     validate_every: int | None = None
     """Steps between validations, each of which writes a checkpoint. None: a tenth of `steps`."""
     validation_patches: int = 64
@@ -152,12 +158,12 @@ class TrainingConfig:
         from denoisenets import model_contract
         from denoisenets.discriminator import MINIMUM_SIDE
 
-        crop = self.crop or patch_side
+        size = model_contract(self.model, **self.arguments).size
+        crop = self.crop or min(size.padded(_CROP), patch_side)
         if crop > patch_side:
             raise InvalidFieldError(
                 "crop", f"{crop} is larger than the patches of the set ({patch_side})"
             )
-        size = model_contract(self.model, **self.arguments).size
         if size.padded(crop) != crop:
             raise InvalidFieldError(
                 "crop",
@@ -189,6 +195,16 @@ class TrainingConfig:
     def log_interval(self) -> int:
         """Steps between lines of progress."""
         return self.log_every or min(max(self.steps // 100, 1), 100)
+
+    @property
+    def length(self) -> str:
+        """The length of the run in words, for logs."""
+        return f"{self.steps} steps" if self.budget is None else str(self.budget)
+
+    def compiled_on(self, device: str) -> Compiled:
+        """Whether to compile on a device type, `cpu` or `cuda`."""
+        long = self.budget is not None and self.budget >= COMPILED_FROM
+        return "on" if self.compiled == "auto" and device == "cpu" and long else self.compiled
 
     @property
     def average_decay(self) -> float:

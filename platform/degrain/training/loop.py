@@ -129,6 +129,7 @@ def measure(state: TrainingState, session: Session, timer: StepTimer) -> dict[st
     rate = steps / seconds
     return {
         "step": state.step,
+        "progress": 100 * state.step / state.config.steps,
         "train_loss": totals[0].item(),
         "learning_rate": learning_rate(state.config, state.step - 1),
         "patches_per_second": rate * state.config.batch_size,

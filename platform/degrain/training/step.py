@@ -98,7 +98,7 @@ class TrainingState:
     @classmethod
     def create(cls, config: TrainingConfig, device: torch.device) -> "TrainingState":
         """Create networks with seeded random weights on `device`, and their optimizers."""
-        execution = choose_execution(device, config.precision, config.compiled)
+        execution = choose_execution(device, config.precision, config.compiled_on(device.type))
         torch.manual_seed(config.seed)
         denoiser = TrainedNetwork.create(
             execution.place(create_model(config.model, **config.arguments)), config

@@ -6,14 +6,20 @@ Only the standard library is imported here: the command line builds its options 
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
-from degrain.fields import check_choices, check_minimum, check_not_negative
+from degrain.fields import check_choices, check_minimum, check_not_negative, check_positive
 from degrain.training.config import Batches, TrainingConfig
 from degrain.training.distributed.workers import WorkerRange, Workers
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
 
 Scale: TypeAlias = Literal["small", "paper"]
+_BUDGET = Duration(300)
+_SEARCH_SHARE = 0.25
+TRIAL_VALIDATIONS = 4
+"""Validations of a trial, after each of which it may be stopped."""
+_REFIT_VALIDATIONS = 3
 _WORKERS = 2
 """Workers of a refit if the cluster has enough CPUs or GPUs."""
 
@@ -22,19 +28,22 @@ _WORKERS = 2
 class StudyConfig:
     """A study: its networks, its budget in steps, and its resources."""
 
-    models: tuple[str, ...] = ("red10", "mwcnn")
+    models: tuple[str, ...] = ("red10", "mwcnn", "pridnet", "fast24")
     """Networks to tune, separated by commas."""
     trials: int = 6
     """Trials over all networks; at least one each."""
-    steps: int = 240
-    """Optimizer steps of a trial that ASHA does not stop early."""
-    refit_steps: int = 900
-    """Optimizer steps of a refit."""
+    budget: Duration = _BUDGET
+    """Time for search and refits, e.g. 90s, 15m, 2h; a quarter of it is for the search. The numbers
+    of steps follow from their measured rates."""
+    steps: int | None = None
+    """Optimizer steps of a trial that ASHA does not stop early. None: by the budget."""
+    refit_steps: int | None = None
+    """Optimizer steps of a refit. None: by the budget."""
     batch_size: int = 8
     """Patches per step over all workers."""
     crop: int | None = 64
     """Side of the random crop from each patch, pixels. None: the whole patch."""
-    balance: float = 0.0
+    balance: float = 1.0
     """Between 0, each patch once an epoch, and 1, all corpora equally often, and within a corpus
     all its cameras and ISOs."""
     batches: Batches = "auto"
@@ -73,6 +82,7 @@ class StudyConfig:
         check_choices(self)
         check_minimum(self, 1, "steps", "refit_steps", "batch_size", "validation_patches")
         check_minimum(self, 1, "test_photos", "workers")
+        check_positive(self, "budget")
         if self.seed < 0:
             raise InvalidFieldError("seed", f"must not be negative, got {self.seed}")
         check_not_negative(self, "gpus")
@@ -82,7 +92,9 @@ class StudyConfig:
     def refit_workers(self) -> Workers:
         """The workers of a refit."""
         count = self.workers or _WORKERS
-        return Workers(workers=WorkerRange(count, count), gpus_per_worker=self.gpus or 0)
+        return Workers(
+            workers=WorkerRange(count, count), cpus_per_worker=1, gpus_per_worker=self.gpus or 0
+        )
 
     def fit_to(self, cpus: float, gpus: float) -> "StudyConfig":
         """Return the study with its None fields set by the cluster's CPUs and GPUs."""
@@ -94,6 +106,21 @@ class StudyConfig:
             scale=self.scale or ("paper" if each else "small"),
             workers=self.workers or max(1, min(_WORKERS, int(units))),
         )
+
+    def trial_length(self, parallel: int) -> dict[str, object]:
+        """The fields of a trial's TrainingConfig that set its length; `parallel` run at a time."""
+        if self.steps is not None:
+            return {"steps": self.steps, "validate_every": -(-self.steps // TRIAL_VALIDATIONS)}
+        rounds = -(-self.trials // parallel)
+        return {"budget": Duration(_SEARCH_SHARE * self.budget / rounds)}
+
+    def refit_length(self) -> dict[str, object]:
+        """The fields of a refit's TrainingConfig that set its length."""
+        if self.refit_steps is not None:
+            every = -(-self.refit_steps // _REFIT_VALIDATIONS)
+            return {"steps": self.refit_steps, "budget": None, "validate_every": every}
+        each = Duration((1 - _SEARCH_SHARE) * self.budget / len(self.models))
+        return {"budget": each, "validate_every": None}
 
     def training(self, **changes: object) -> TrainingConfig:
         """Return the configuration that trials and refits share, with `changes`."""

@@ -1,7 +1,7 @@
 """The search: trials on Ray Tune, stopped early by ASHA within each architecture."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,12 +9,14 @@ import ray
 import ray.tune
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from torch import Tensor
 
 from degrain.storage.location import Location
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.trial import FAILURE, run_trial
 from degrain.training.session import Metrics
+from degrain.tuning.config import TRIAL_VALIDATIONS
 from degrain.tuning.space import Draw
 
 
@@ -152,7 +154,7 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         if not record.best or metrics["val_psnr"] > record.best["val_psnr"]:
             record.best = metrics
         self._observer.reported(record, metrics)
-        record.status = "finished" if metrics["step"] >= record.config.steps else "stopped"
+        record.status = "finished" if metrics["progress"] >= 100 else "stopped"
 
     def on_trial_complete(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
@@ -172,6 +174,7 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
 
 METRICS = (
     "step",
+    "progress",
     "train_loss",
     "val_psnr",
     "val_ssim",
@@ -186,22 +189,29 @@ def search(
     trials: Sequence[Trial],
     *,
     splits: TrainingSplits,
+    starts: Mapping[str, Mapping[str, Tensor]],
     folder: Location,
     name: str,
     gpus_per_trial: float,
     observer: Observer,
 ) -> None:
-    """Run the trials on Ray Tune, one CPU each, and record their outcomes."""
+    """Run the trials on Ray Tune, one CPU each, and record their outcomes.
+
+    `starts` has the weights of each model that trials start from. Rungs are percentages of a
+    trial's own steps, so that with a budget of time they are at equal cost.
+    """
     asha = functools.partial(
         AsyncHyperBandScheduler,
-        time_attr="step",
+        time_attr="progress",
         metric="val_psnr",
         mode="max",
-        max_t=max(t.config.steps for t in trials),
-        grace_period=min(t.config.validation_interval for t in trials),
+        max_t=100,
+        grace_period=100 / TRIAL_VALIDATIONS,
         reduction_factor=2,
     )
-    body = ray.tune.with_parameters(run_trial, train_split=splits.train, val_split=splits.val)
+    body = ray.tune.with_parameters(
+        run_trial, train_split=splits.train, val_split=splits.val, starts=dict(starts)
+    )
     space = [{"number": t.number, "training": t.config.to_dict()} for t in trials]
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(body, {"cpu": 1, "gpu": gpus_per_trial}),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from degrain.inference.config import STARTER
 from degrain.training.config import Loss
 from degrain.tuning.config import Scale
 from denoisenets import create_model
@@ -26,8 +27,10 @@ class SearchSpace:
     """Arguments of the network and their candidate values."""
     learning_rate: tuple[float, float]
     """Lowest and highest learning rate, drawn log-uniformly."""
-    losses: tuple[Loss, ...] = ("mse", "l1", "charbonnier")
+    losses: tuple[Loss, ...] = ("psnr", "l1", "charbonnier")
     """Candidate losses."""
+    start: str | None = None
+    """Model that training starts from. None: random weights."""
 
 
 _SPACES: dict[Scale, dict[str, SearchSpace]] = {
@@ -40,6 +43,8 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
         "dncnn": SearchSpace(
             arguments={"width": (16, 24, 32), "depth": (6, 8, 10)}, learning_rate=(1e-3, 4e-3)
         ),
+        # Of the starter model's size.
+        "fast24": SearchSpace(arguments={}, learning_rate=(2e-4, 1e-3), start=STARTER),
         "fast": SearchSpace(
             arguments={"width": (12, 16, 24), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
         ),
@@ -107,6 +112,7 @@ class Draw:
     arguments: dict[str, int]
     learning_rate: float
     loss: Loss
+    start: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -120,6 +126,7 @@ class Draw:
             "arguments": self.arguments,
             "learning_rate": self.learning_rate,
             "loss": self.loss,
+            "start": self.start,
         }
 
 
@@ -133,11 +140,13 @@ def _draw(model: str, number: int, scale: Scale, seed: int) -> Draw:
     low, high = np.log(space.learning_rate)
     if number == 0:
         middle = {name: values[len(values) // 2] for name, values in space.arguments.items()}
-        return Draw(model, middle, _rounded(float(np.exp((low + high) / 2))), space.losses[0])
+        rate = _rounded(float(np.exp((low + high) / 2)))
+        return Draw(model, middle, rate, space.losses[0], space.start)
     random = np.random.default_rng([seed, number, *model.encode()])
     arguments = {name: int(random.choice(values)) for name, values in space.arguments.items()}
     rate = _rounded(float(np.exp(random.uniform(low, high))))
-    return Draw(model, arguments, rate, space.losses[int(random.integers(len(space.losses)))])
+    loss = space.losses[int(random.integers(len(space.losses)))]
+    return Draw(model, arguments, rate, loss, space.start)
 
 
 def _rounded(rate: float) -> float:

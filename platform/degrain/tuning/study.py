@@ -11,13 +11,14 @@ In MLflow the study is a parent run and each trial and refit its child.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
 from degrain.evaluation.comparison import Comparison, compare
 from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import PROTOCOL
+from degrain.inference.config import STARTER
 from degrain.inference.denoiser import Denoiser, Identity, NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
 from degrain.spacing import evenly_spaced
@@ -25,12 +26,19 @@ from degrain.storage.location import Location
 from degrain.tracking.config import BASELINES
 from degrain.tracking.metric_journal import MetricJournal
 from degrain.tracking.promotion import ALIASES, Decision, Scored, decide
-from degrain.tracking.registry import ModelVersion, alias_holders, load_registered, register
+from degrain.tracking.registry import (
+    ModelVersion,
+    alias_holders,
+    load_model,
+    load_registered,
+    register,
+)
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.progress_log import ProgressLog
 from degrain.training.distributed.result import model_card
 from degrain.training.distributed.splits import TrainingSplits, open_splits, patch_set_tags
+from degrain.training.recipes import recipe
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.result import Refit, StudyResult, local_folder
 from degrain.tuning.search import Trial, search
@@ -81,7 +89,10 @@ def run_study(
         run.params(asdict(config))
         resolved, splits = open_splits(config.training(), patch_set)
         config = replace(config, batches=resolved.batches)
-        study = _Study(config, patch_set, tracker, run, tags, folder / name, splits, log, progress)
+        starter, _ = load_model(STARTER, None, patch_set.root.storage)
+        study = _Study(
+            config, patch_set, starter, tracker, run, tags, folder / name, splits, log, progress
+        )
         trials = study.search()
         refits = study.refit(trials)
         comparison, present = study.compare(refits, photos)
@@ -100,15 +111,24 @@ def _test_photos(config: StudyConfig, patch_set: PatchSet) -> list[PairRecord]:
     return [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
 
 
-def make_trials(config: StudyConfig) -> list[Trial]:
-    """Draw the trials of a study from its seed."""
+def parallel_trials(config: StudyConfig) -> int:
+    """Number of trials that the cluster runs at a time. Needs a running Ray."""
+    import ray
+
+    total = ray.cluster_resources()
+    slots = total.get("GPU", 0) / config.gpus if config.gpus else total.get("CPU", 1)
+    return max(int(slots), 1)
+
+
+def make_trials(config: StudyConfig, parallel: int = 1) -> list[Trial]:
+    """Draw the trials of a study from its seed; `parallel` run at a time."""
     assert config.scale is not None, "call fit_to_cluster first"
     trials: list[Trial] = []
     draws = draw_trials(config.models, config.trials, config.scale, config.seed)
     for number, draw in enumerate(draws):
         training = config.training(
-            steps=config.steps,
-            validate_every=-(-config.steps // 4),
+            **config.trial_length(parallel),
+            clean_share=recipe(draw.model).clean_share,
             **draw.to_dict(),
         )
         trials.append(Trial(number, draw, training, draw.parameters))
@@ -121,6 +141,7 @@ class _Study:
 
     config: StudyConfig
     patch_set: PatchSet
+    starter: NetworkDenoiser
     tracker: Tracker
     run: Run
     tags: Mapping[str, str]
@@ -132,14 +153,15 @@ class _Study:
 
     def search(self) -> list[Trial]:
         """Run the trials. Raises JobFailedError if none succeeds."""
-        config, trials = self.config, make_trials(self.config)
-        names = ", ".join(config.models)
-        self.log(f"search: {len(trials)} trials of {names}, {config.steps} steps each at most")
+        config, trials = self.config, make_trials(self.config, parallel_trials(self.config))
+        names, each = ", ".join(config.models), trials[0].config
+        self.log(f"search: {len(trials)} trials of {names}, {each.length} each at most")
         runs = TrialRuns(len(trials), self.tracker, self.run, self.tags, self.log)
         try:
             search(
                 trials,
                 splits=self.splits,
+                starts={STARTER: self.starter.network.state_dict()},
                 folder=self.folder,
                 name="trials",
                 gpus_per_trial=config.gpus or 0,
@@ -160,24 +182,31 @@ class _Study:
         for model in self.config.models:
             usable = [t for t in trials if t.draw.model == model and t.best and not t.failed]
             if usable:
-                refits.append(self._refit(max(usable, key=lambda t: t.best["val_psnr"])))
+                best = max(usable, key=lambda t: t.best["val_psnr"])
+                refits.append(self._refit(best, self.config.refit_length()))
             else:
                 self.log(f"refit: skipping {model}, all its trials failed")
         return refits
 
-    def _refit(self, best: Trial) -> Refit:
-        steps, workers = self.config.refit_steps, self.config.refit_workers
-        name = f"refit-{best.draw.model}"
-        training = replace(best.config, steps=steps, validate_every=-(-steps // 3))
-        self.log(f"refit: {best.name}, {steps} steps on {workers.workers} workers")
+    def _refit(self, best: Trial, length: Mapping[str, Any]) -> Refit:
+        name, workers = f"refit-{best.draw.model}", self.config.refit_workers
+        training = replace(best.config, **length)
+        self.log(f"refit: {best.name}, {training.length} on {workers.workers} workers")
         with self.tracker.run(name, "refit", parent=self.run, tags=self.tags) as run:
             described = {"workers": str(workers.workers), "parameters": best.parameters}
             run.params({**training.to_dict(), **described})
             folder = self.folder / name
             with MetricJournal(run, unsent_folder=folder, log=self.log) as journal:
-                show = ProgressLog(steps, journal, log=self.log, status=lambda _: None)
-                job = TrainingJob(training, self.splits, folder, name, workers, on_event=show)
-                result = job.run()
+                show = ProgressLog(training.steps, journal, log=self.log, status=lambda _: None)
+                result = TrainingJob(
+                    training,
+                    self.splits,
+                    folder,
+                    name,
+                    workers,
+                    start=self.starter.network.state_dict() if training.start else None,
+                    on_event=show,
+                ).run()
         return Refit(best, run, result)
 
     def compare(
@@ -189,7 +218,7 @@ class _Study:
         """
         client, name = self.tracker.client, self.tracker.config.model
         present = {a: v for a, v in alias_holders(client, name).items() if a in ALIASES}
-        denoisers: list[Denoiser] = [Identity(), create_filter("nlm")]
+        denoisers: list[Denoiser] = [Identity(), create_filter("nlm"), self.starter]
         for refit in refits:
             config = refit.result.config
             crop = config.crop_of(self.patch_set.manifest.geometry.patch_size)

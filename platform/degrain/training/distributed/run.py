@@ -50,9 +50,8 @@ def train_run(
     ):
         plan.write(config, patch_set.uri, run.id)
         _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
-        length = f"{config.steps} steps" if config.budget is None else str(config.budget)
         log(
-            f"run {plan.name}: {config.model}, {length} on {workers.workers} workers, "
+            f"run {plan.name}: {config.model}, {config.length} on {workers.workers} workers, "
             f"{config.batches} patches"
         )
         result = TrainingJob(

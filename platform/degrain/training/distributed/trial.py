@@ -2,12 +2,13 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray.tune
 import torch
+from torch import Tensor
 
 from degrain.errors import JobFailedError, UserError
 from degrain.loading.resident import Split
@@ -24,7 +25,10 @@ _CHECKPOINT_FILE = "checkpoint.pt"
 class TrialSession(SingleProcess):
     """A session in the trial's own process, because a nested Ray Train trainer starts slowly."""
 
-    def __init__(self, train_split: Split, val_split: Split) -> None:
+    def __init__(
+        self, train_split: Split, val_split: Split, start: Mapping[str, Tensor] | None
+    ) -> None:
+        self.start = start
         self.train = train_split.patches()
         self.val = val_split.patches()
         self.started = time.time()
@@ -50,11 +54,21 @@ class TrialSession(SingleProcess):
             ray.tune.report(dict(metrics), checkpoint=ray.tune.Checkpoint.from_directory(folder))
 
 
-def run_trial(arguments: dict[str, Any], *, train_split: Split, val_split: Split) -> None:
-    """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration."""
+def run_trial(
+    arguments: dict[str, Any],
+    *,
+    train_split: Split,
+    val_split: Split,
+    starts: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration.
+
+    `starts` has the weights of each model that trials start from.
+    """
     config = TrainingConfig(**arguments["trial"]["training"])
+    start = None if config.start is None else starts[config.start]
     try:
-        train(config, TrialSession(train_split, val_split))
+        train(config, TrialSession(train_split, val_split, start))
     except (UserError, JobFailedError, OSError) as error:
         # Tune's callbacks receive no error, so it is reported as a metric.
         ray.tune.report({FAILURE: str(error)})

@@ -3,7 +3,8 @@
 Only the standard library is imported here: the command line builds its options from these fields.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from degrain.errors import InvalidFieldError, UserError
@@ -60,8 +61,8 @@ class Workers:
 
     workers: WorkerRange = WorkerRange()
     """Ray Train workers; MIN:MAX grows and shrinks with the cluster."""
-    cpus_per_worker: float = 1
-    """CPUs of each worker."""
+    cpus_per_worker: float | None = None
+    """CPUs of each worker. None: those of the smallest node, shared out among its workers."""
     gpus_per_worker: float = 0
     """GPUs of each worker."""
     restarts: int = 10
@@ -77,6 +78,20 @@ class Workers:
             )
         if self.restarts < 0:
             raise InvalidFieldError("restarts", f"must not be negative, got {self.restarts}")
+
+    def fit_to_cluster(self) -> "Workers":
+        """Return the workers with a number of CPUs. Needs a running Ray."""
+        import ray
+
+        nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        return self.fit_to([cpus for cpus in nodes if cpus >= 1])
+
+    def fit_to(self, nodes: Sequence[float]) -> "Workers":
+        """Return the workers with a number of CPUs, for nodes with these CPUs."""
+        if self.cpus_per_worker is not None or not nodes:
+            return replace(self, cpus_per_worker=self.cpus_per_worker or 1)
+        on_one_node = -(-self.workers.maximum // len(nodes))
+        return replace(self, cpus_per_worker=max(min(nodes) // on_one_node, 1))
 
     def check_batch(self, batch_size: int) -> None:
         """Raise InvalidFieldError if the batch has fewer patches than workers."""
@@ -134,5 +149,6 @@ class Workers:
     @property
     def resources(self) -> dict[str, float]:
         """Resources of one worker, by Ray's names."""
+        assert self.cpus_per_worker is not None, "call fit_to_cluster first"
         needs = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker}
         return {kind: each for kind, each in needs.items() if each}
