@@ -3,7 +3,8 @@
     python tests/benchmarks/quality.py --data PATCHES --out runs/quality \
         --runs fast16 fast24 fast24@starter unet --minutes 2 5 15 --split val
 
-Each run is `degrain train --budget` as a user types it; NAME@starter starts from the starter model.
+Each run is `degrain train --budget` as a user types it; NAME@starter starts from the starter model,
+NAME+balance=0.5+loss=l1 sets options.
 A run that is in the output folder is not repeated, so that an interrupted ladder continues. The
 table and the plot, in dB against minutes, have a column and a panel per corpus; noisy, filters, the
 starter and models named by --also LABEL=FOLDER are lines. Choose by the val split, look at the test
@@ -88,8 +89,11 @@ def train(run: str, minutes: float, seed: int, data: str, out: Path) -> Path:
     folder = out / "runs" / f"{run}-{minutes:g}m-seed{seed}"
     done = folder / "summary.json"
     if not done.exists():
-        model, _, start = run.partition("@")
+        network, *changes = run.split("+")
+        model, _, start = network.partition("@")
         choice = ["--start", start] if start else ["--model", model]
+        for name, _, value in (change.partition("=") for change in changes):
+            choice += [f"--{name}", value]
         command = [sys.executable, "-c", CODE, "train", "--data", data, *choice]
         command += ["--budget", f"{round(minutes * 60)}s", "--seed", str(seed)]
         command += ["--out", str(folder), "--mlflow", str(_tracking(out)), "--summary", str(done)]

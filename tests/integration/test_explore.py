@@ -154,9 +154,10 @@ def test_sixteen_bits_stay_sixteen_from_a_table_to_training(tmp_path: Path) -> N
         noisy, _ = patch_set.read_shard(shard)
         assert noisy.dtype == (np.uint16 if row.bit_depth == 16 else np.uint8)
         assert np.array_equal(noisy[0], decode(Path(row.noisy).read_bytes())[:32, :32])
-    weights = make_resident(patch_set, "train").metadata.weights
-    assert weights is not None
-    assert weights.mean() == pytest.approx(1)
+    metadata = make_resident(patch_set, "train").metadata
+    assert metadata is not None
+    assert len(metadata.groups) == patch_set.manifest.patches("train")
+    assert set(metadata.corpora) == {row.corpus for row in patch_set.catalog}
     argv = [
         "--data",
         tmp_path / "o",
@@ -164,8 +165,8 @@ def test_sixteen_bits_stay_sixteen_from_a_table_to_training(tmp_path: Path) -> N
         write_tracking(tmp_path),
         "--out",
         tmp_path / "runs",
-        "--sampling",
-        "balanced",
+        "--balance",
+        1,
     ]
     small = ["--arguments", '{"width": 4}', "--steps", 2, "--batch-size", 2]
     trained = run_here("train", [*argv, *small], tmp_path)

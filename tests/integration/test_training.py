@@ -240,7 +240,7 @@ def test_a_streamed_split_trains_as_one_in_memory_in_the_same_order(
     for step in range(30):
         assert torch.equal(got.batch(step).noisy, expected.batch(step).noisy)
     assert np.array_equal(
-        streamed.metadata.weights, make_resident(patch_set, "train").metadata.weights
+        streamed.metadata.groups, make_resident(patch_set, "train").metadata.groups
     )
     training = replace(CONFIG, batches="streaming", window_megabytes=1)
     resolved, splits = open_splits(training, patch_set)

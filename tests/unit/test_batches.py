@@ -28,10 +28,15 @@ def random_patches(count: int, side: int = 20) -> ResidentPatches:
 
 
 def plan(
-    patches: int = 7, batch_size: int = 4, seed: int = 0, side: int = 20, crop: int = 16
+    patches: int = 7,
+    batch_size: int = 4,
+    seed: int = 0,
+    side: int = 20,
+    crop: int = 16,
+    **shares: float,
 ) -> BatchPlan:
     order = Permuted(seed=seed, patches=patches)
-    return BatchPlan(seed=seed, order=order, side=side, batch_size=batch_size, crop=crop)
+    return BatchPlan(seed=seed, order=order, side=side, batch_size=batch_size, crop=crop, **shares)
 
 
 def test_blocks_are_addressed_as_one_sequence() -> None:
@@ -293,3 +298,39 @@ def test_on_the_fly_noise_differs_per_step_and_only_for_synthetic_pairs() -> Non
     assert not torch.equal(on_the_fly[0][0][0].sort().values, on_the_fly[1][0][0].sort().values)
     again = noisy_batches(on_the_fly_noise=True, world_size=3)
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(on_the_fly, again, strict=True))
+
+
+def test_shares_of_clean_and_synthetic_inputs() -> None:
+    made = plan(batch_size=40, clean_share=0.25, synthetic_share=0.5)
+    inputs = [kind for step in range(50) for kind in made.inputs(step)]
+    assert inputs.count("clean") / 2000 == pytest.approx(0.25, abs=0.03)
+    assert inputs.count("synthetic") / 2000 == pytest.approx(0.5, abs=0.03)
+    assert made.inputs(3) == plan(batch_size=40, clean_share=0.25, synthetic_share=0.5).inputs(3)
+
+
+def test_without_shares_every_input_is_the_noisy_half() -> None:
+    assert set(plan(batch_size=40).inputs(0)) == {"pair"}
+
+
+def test_a_clean_input_equals_its_target() -> None:
+    noisy, grey = np.zeros((7, 20, 20, 3), np.uint8), np.full((7, 20, 20, 3), 128, np.uint8)
+    loader = BatchLoader(
+        ResidentPatches([(noisy, grey)]), plan(batch_size=7, clean_share=1.0), device=CPU
+    )
+    batch = loader.batch(0)
+    assert torch.equal(batch.noisy, batch.clean)
+
+
+@pytest.mark.parametrize("fitted", [(), ("near:0.01,0.001,0.3",)])
+def test_a_synthetic_input_is_the_clean_half_with_noise(fitted: tuple[str, ...]) -> None:
+    noisy, grey = np.zeros((7, 20, 20, 3), np.uint8), np.full((7, 20, 20, 3), 128, np.uint8)
+    none = np.full(7, -1, dtype=np.int16)
+    metadata = PatchMetadata(np.zeros(7, dtype=np.int32), ("a",), none, (), fitted)
+    patches = ResidentPatches([(noisy, grey)], metadata)
+    loader = BatchLoader(patches, plan(batch_size=7, synthetic_share=1.0), device=CPU)
+    first, second, again = loader.batch(0), loader.batch(1), loader.batch(0)
+    assert torch.equal(first.noisy, again.noisy)
+    assert not torch.equal(first.noisy, second.noisy)
+    for one in first.noisy:
+        assert one.mean() == pytest.approx(128 / 255, abs=0.15)
+        assert one.std() > 0

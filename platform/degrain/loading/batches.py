@@ -5,6 +5,7 @@ rotated; `BatchLoader` makes the share of one rank, a few steps ahead of trainin
 workers changes nothing, and resuming needs the step number only.
 """
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -214,7 +215,7 @@ class BatchLoader:
         noisy, clean = self.patches[index]
         if kind == "clean":
             return clean, clean
-        noise = self._noise(index, kind)
+        noise = self._noise(index, kind, seed)
         if noise is not None:
             # Imported here so that batches are made where there is no SciPy.
             from degrain.imaging.noise_synthesis import add_noise
@@ -222,12 +223,15 @@ class BatchLoader:
             noisy = add_noise(clean, noise, seed)
         return noisy, clean
 
-    def _noise(self, index: int, kind: Input) -> str | None:
+    def _noise(self, index: int, kind: Input, seed: str) -> str | None:
         """Return the synthetic noise of a patch in this step; None: its noisy half is the input."""
         metadata = self.patches.metadata
         if self._on_the_fly_noise and metadata is not None and (code := metadata.noise[index]) >= 0:
             return str(metadata.noises[code])
-        return "wide" if kind == "synthetic" else None
+        if kind != "synthetic":
+            return None
+        choices = ("wide", *(metadata.fitted if metadata is not None else ()))
+        return random.Random(seed).choice(choices)
 
 
 def _as_pixels(photos: Photo) -> NDArray[np.void]:

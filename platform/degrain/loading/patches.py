@@ -29,6 +29,8 @@ class PatchMetadata:
     """(N,): index into `noises` of the synthetic noise of each patch; -1 for real pairs."""
     noises: tuple[str, ...]
     """Synthetic noises, see `imaging.noise_synthesis`."""
+    fitted: tuple[str, ...] = ()
+    """Noises around those of the real pairs, for patches that get synthetic noise."""
 
 
 class Patches(Protocol):

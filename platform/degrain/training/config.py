@@ -69,8 +69,8 @@ class TrainingConfig:
     noise: Noise = "stored"
     """Noise of clean-only corpora: as ingest stored it, or drawn `on-the-fly` for each step."""
     synthetic_share: float = 0.0
-    """Share of the patches of which the clean half, with synthetic noise of many cameras, replaces
-    the noisy half."""
+    """Share of the patches of which the clean half with synthetic noise replaces the noisy half: a
+    noise around that of one of the cameras and ISOs of the pairs, or of any camera."""
     clean_share: float = 0.0
     """Share of the patches of which the clean half is the input too, so that clean photos stay as
     they are."""

@@ -9,7 +9,6 @@ from degrain.corpora.base import Corpus
 from degrain.corpora.config import LIKE, CorpusOptions
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
-from degrain.imaging.noise_statistics import fit_noise
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.cut import CutShard
 from degrain.patchsets.ingest.duplicates import resolve_duplicates
@@ -21,6 +20,7 @@ from degrain.patchsets.ingest.publish import (
     make_manifest,
     publish,
 )
+from degrain.patchsets.noise import fit_noises, noise_values
 from degrain.patchsets.patch_set import PatchSet
 from degrain.patchsets.splits import assign_splits
 from degrain.storage.location import Location, Storage
@@ -109,18 +109,13 @@ def _with_fitted_noise(options: CorpusOptions, storage: Storage) -> CorpusOption
     if not options.noise.startswith(LIKE):
         return options
     measured = PatchSet.open(options.noise.removeprefix(LIKE), storage)
-    examples: dict[tuple[str | None, int | None], PairRecord] = {}
-    for row in measured.catalog:
-        if row.refused is None and row.noise is None:
-            examples.setdefault((row.camera, row.iso), row)
-    if not examples:
+    fits = fit_noises(measured)
+    if not fits:
         raise UserError(
             f"patch set {measured.uri} has no real pairs whose noise could be measured; name "
             "another"
         )
-    fits = [fit_noise(*measured.source.load(row)) for row in examples.values()]
-    fitted = ";".join(f"{f.gain:.5g},{f.read:.5g},{max(f.correlation, 0):.3g}" for f in fits)
-    return replace(options, noise=f"fitted:{fitted}")
+    return replace(options, noise=f"fitted:{';'.join(map(noise_values, fits))}")
 
 
 def _with_splits(

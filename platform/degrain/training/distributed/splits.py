@@ -4,7 +4,16 @@ from dataclasses import dataclass, replace
 
 from degrain.errors import UserError
 from degrain.imaging.metrics import PATCH_PROTOCOL
-from degrain.loading.resident import Split, fits, make_resident, make_sample, make_streamed
+from degrain.loading.resident import (
+    ResidentSplit,
+    Split,
+    StreamedSplit,
+    fits,
+    make_resident,
+    make_sample,
+    make_streamed,
+)
+from degrain.patchsets.noise import fit_noises, noise_values
 from degrain.patchsets.patch_set import PatchSet
 from degrain.training.config import TrainingConfig
 
@@ -48,8 +57,13 @@ def open_splits(
         in_memory = fits(patch_set, "train")
         config = replace(config, batches="resident" if in_memory else "streaming")
     if config.batches == "streaming":
-        train: Split = make_streamed(patch_set, "train", config.window_megabytes * 10**6)
+        train: ResidentSplit | StreamedSplit = make_streamed(
+            patch_set, "train", config.window_megabytes * 10**6
+        )
     else:
         train = make_resident(patch_set, "train")
+    if config.synthetic_share and train.metadata is not None:
+        fitted = tuple(f"near:{noise_values(fit)}" for fit in fit_noises(patch_set, "train"))
+        train = replace(train, metadata=replace(train.metadata, fitted=fitted))
     val = make_sample(patch_set, "val", config.validation_patches)
     return config, TrainingSplits(train, val)
