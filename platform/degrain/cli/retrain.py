@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degrain.cli.console import Console
-from degrain.cli.options import CommonOptions, option_names
+from degrain.cli.option_types import option_types
+from degrain.cli.options import CommonOptions
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.tuning.config import StudyConfig
 
@@ -105,7 +106,7 @@ class Retrain(CommonOptions):
                 self._retrain(storage, tracker, out, studies, console)
             # The disk may be free or the server back next time.
             except Exception as error:  # noqa: BLE001
-                report_error(error, option_names(Retrain))
+                report_error(error, option_types(Retrain))
             finally:
                 # A cluster of this machine would hold its memory until the next time.
                 shut_down_ray()
