@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from degrain.cli.console import Console
 from degrain.cli.option_types import option_types
 from degrain.cli.options import CommonOptions
+from degrain.errors import UserError
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.tuning.config import StudyConfig
 
@@ -21,7 +22,7 @@ class Retrain(CommonOptions):
     """Ingest new photos and, if there are any, run a study and promote its model if it beats the
     champion.
 
-    Exits with status 0 where nothing is new. With a schedule it stays and repeats.
+    Exits with status 0 if nothing is new. With a schedule it repeats until interrupted.
     """
 
     ingest: IngestConfig
@@ -36,22 +37,30 @@ class Retrain(CommonOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Retrain once and return the outcome, or on schedule until interrupted."""
-        from degrain.retraining import check_schedule
         from degrain.storage.location import Storage
         from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
 
+        if self.schedule is not None:
+            self._check_schedule(self.schedule)
         storage = Storage.from_environment()
         tracking = load_tracking_config(self.mlflow)
         out, studies = storage.locate(self.ingest.out), storage.locate(self.studies)
-        for place in (out, studies):
-            place.check_writable()
-        if self.schedule:
-            check_schedule(self.schedule)
+        for folder in (out, studies):
+            folder.check_writable()
         tracker = Tracker.open(tracking, storage)
-        if not self.schedule:
-            return self._retrain(storage, tracker, out, studies, console).to_summary()
-        return self._repeat(storage, tracker, out, studies, console)
+        if self.schedule is not None:
+            self._repeat(self.schedule, storage, tracker, out, studies, console)
+        return self._retrain(storage, tracker, out, studies, console).to_summary()
+
+    def _check_schedule(self, schedule: str) -> None:
+        from degrain.retraining import check_schedule
+
+        check_schedule(schedule)
+        if self.summary is not None:
+            raise UserError(
+                "`summary` is the result of one retraining; leave it out with `schedule`"
+            )
 
     def _retrain(
         self,
@@ -80,27 +89,25 @@ class Retrain(CommonOptions):
             )
         if result.study is not None:
             console.print(f"\n{result.study.comparison.to_markdown()}\n")
-        console.print(
-            f"{result.decision}: {result.reason}; the champion is version {result.champion}"
-        )
+        console.print(describe(result))
         return result
 
     def _repeat(
         self,
+        schedule: str,
         storage: "Storage",
         tracker: "Tracker",
         out: "Location",
         studies: "Location",
         console: Console,
-    ) -> dict[str, object]:
+    ) -> NoReturn:
         from degrain.cli.execution import report_error
         from degrain.cluster import shut_down_ray
         from degrain.retraining import wait_for
 
-        assert self.schedule is not None
         while True:
-            console.print(f"waiting for '{self.schedule}'")
-            due = wait_for(self.schedule)
+            console.print(f"waiting for '{schedule}'")
+            due = wait_for(schedule)
             console.print(f"{due:%Y-%m-%d %H:%M}: looking for new photos")
             try:
                 self._retrain(storage, tracker, out, studies, console)
@@ -110,6 +117,14 @@ class Retrain(CommonOptions):
             finally:
                 # A cluster of this machine would hold its memory until the next time.
                 shut_down_ray()
+
+
+def describe(result: "RetrainingResult") -> str:
+    """Describe the outcome of a retraining in one line."""
+    champion = f"the champion is version {result.champion}"
+    if result.champion is None:
+        champion = "there is no champion"
+    return f"{result.decision}: {result.reason}; {champion}"
 
 
 COMMAND = Retrain
