@@ -1,17 +1,16 @@
 """`degrain export`: a registered model as one file for other programs."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from degrain.cli.console import Console
-from degrain.cli.options import CommonOptions
+from degrain.cli.options import TrackingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(CommonOptions):
+class Export(TrackingOptions):
     """Export a registered model as one file for other programs: ONNX or torch.export, its size
     contract inside.
     """
@@ -20,9 +19,6 @@ class Export(CommonOptions):
     """models:/NAME@ALIAS, models:/NAME/VERSION or a folder."""
     out: str
     """File to write; its suffix, .onnx or .pt2, is the format."""
-    mlflow: Path | None = None
-    """File that names the model registry. None: mlflow.yaml in this folder, or the defaults
-    where there is none."""
 
     def run(self, console: Console) -> dict[str, object]:
         """Export the model, check the result, and write it."""

@@ -37,6 +37,15 @@ class CommonOptions:
     """Show the messages of Ray and MLflow too."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingOptions(CommonOptions):
+    """Options of a command that uses MLflow."""
+
+    mlflow: Path | None = None
+    """File that names the tracking server and the registered model. None: mlflow.yaml in the
+    working folder, or the defaults if there is none."""
+
+
 _registry = ConstructorRegistry()
 
 

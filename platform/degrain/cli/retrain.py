@@ -1,12 +1,11 @@
 """`degrain retrain`: new photos, a study, and a new champion if it is better."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from degrain.cli.console import Console
 from degrain.cli.option_types import option_types
-from degrain.cli.options import CommonOptions
+from degrain.cli.options import TrackingOptions
 from degrain.errors import UserError
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.tuning.config import StudyConfig
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrain(CommonOptions):
+class Retrain(TrackingOptions):
     """Ingest new photos and, if there are any, run a study and promote its model if it beats the
     champion.
 
@@ -30,9 +29,6 @@ class Retrain(CommonOptions):
     """Folder or s3:// URI for checkpoints and tables."""
     schedule: str | None = None
     """Cron expression, e.g. '0 3 * * 1', in local time. None: retrain once."""
-    mlflow: Path | None = None
-    """File that names the tracking server and the registered model. None: mlflow.yaml in
-    this folder, or the defaults where there is none."""
     study: StudyConfig = field(default_factory=StudyConfig)
 
     def run(self, console: Console) -> dict[str, object]:
