@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, layer_norm
 
-CELLS = 8
-"""Cells along the side of a window of local statistics; statistics are computed per cell, then
-averaged over cells.
+CELLS_PER_WINDOW = 8
+"""Cells along the side of a window of local statistics. Statistics are computed per cell, then
+averaged over the 7x7 cells around each.
 """
 
 
@@ -79,9 +79,15 @@ class GlobalAveragePool(nn.Module):
         self.scale = scale
         """Photo pixels along the side of one feature pixel."""
         self.window: int | None = None
-        """Side of the window in photo pixels, a multiple of `CELLS` times the scale; None for the
-        whole image.
+        """Side of the window in photo pixels, a multiple of `CELLS_PER_WINDOW` times the scale;
+        None for the whole image.
         """
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell in feature pixels. Needs a window."""
+        assert self.window is not None
+        return self.window // CELLS_PER_WINDOW // self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1), or with a window one mean per cell, (B, C, cell rows, cell
@@ -89,7 +95,7 @@ class GlobalAveragePool(nn.Module):
         """
         if self.window is None:
             return x.mean(dim=(2, 3), keepdim=True)
-        cell = self.window // CELLS // self.scale
+        cell = self.cell
         means = avg_pool2d(x, cell, ceil_mode=True, count_include_pad=False) if cell > 1 else x
         return average_neighbouring_cells(means)
 
@@ -99,7 +105,7 @@ class GlobalAveragePool(nn.Module):
         """
         if self.window is None:
             return cells
-        cell = self.window // CELLS // self.scale
+        cell = self.cell
         upsampled = (
             interpolate(cells, scale_factor=cell, mode="bilinear", align_corners=False)
             if cell > 1
@@ -112,13 +118,13 @@ def use_local_statistics(network: nn.Module, crop: int) -> int:
     """Replace all means over the whole image by means over a local window, in place.
 
     `crop` is the side of the training crops in pixels. Returns the side of the window: the next
-    multiple of `CELLS` pixels of the coarsest pooled features, or 0 for a network without global
-    means.
+    multiple of `CELLS_PER_WINDOW` pixels of the coarsest pooled features, or 0 for a network
+    without global means.
     """
     pools = [module for module in network.modules() if isinstance(module, GlobalAveragePool)]
     if not pools:
         return 0
-    step = CELLS * max(pool.scale for pool in pools)
+    step = CELLS_PER_WINDOW * max(pool.scale for pool in pools)
     window = -(-crop // step) * step
     for pool in pools:
         pool.window = window
@@ -127,7 +133,13 @@ def use_local_statistics(network: nn.Module, crop: int) -> int:
 
 def average_neighbouring_cells(means: Tensor) -> Tensor:
     """Average 7x7 cells around each cell, fewer at the border: (B, C, h, w) -> (B, C, h, w)."""
-    return avg_pool2d(means, CELLS - 1, stride=1, padding=CELLS // 2 - 1, count_include_pad=False)
+    return avg_pool2d(
+        means,
+        CELLS_PER_WINDOW - 1,
+        stride=1,
+        padding=CELLS_PER_WINDOW // 2 - 1,
+        count_include_pad=False,
+    )
 
 
 def haar_analysis(x: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ Differs from the paper:
   its batches, so its weights do not fit; layers have the usual names of a U-Net here.
 
 Checked against: 24 convolutions, 16.2 M parameters, 58.2 G multiply-accumulates per 256x256. The
-seed article's variant (`mwcnn_article`) has a fourth level, of 256 features, and so 32
-convolutions; its size was not published.
+variant `mwcnn_article`, of the article that the project starts from, has a fourth level, of 256
+features, and so 32 convolutions; its size was not published.
 """
 
 from torch import Tensor, nn

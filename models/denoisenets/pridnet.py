@@ -16,7 +16,8 @@ Differs from the paper:
   and three of the decoder (`depth` and `depth` - 1) match its number of parameters.
 
 Checked against: 74.2 M parameters, 31.8 G multiply-accumulates per 256x256; pooling of 1, 2, 4, 8,
-16. The seed article's variant (`pridnet_article`) has twice the width, about 290 M parameters.
+16. The variant `pridnet_article`, of the article that the project starts from, has twice the width,
+about 290 M parameters.
 """
 
 import torch

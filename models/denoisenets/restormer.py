@@ -25,7 +25,6 @@ from torch.nn.functional import gelu, pad
 
 from denoisenets.contract import Contract, pyramid_contract
 from denoisenets.layers import (
-    CELLS,
     GlobalAveragePool,
     LayerNorm2d,
     average_neighbouring_cells,
@@ -103,7 +102,7 @@ class Attention(nn.Module):
         attended = (
             self._global_attention(query, key, value)
             if self.pool.window is None
-            else self._local_attention(query, key, value, self.pool.window)
+            else self._local_attention(query, key, value)
         )
         out: Tensor = self.project_out(attended)
         return out
@@ -128,9 +127,9 @@ class Attention(nn.Module):
         cosines = products.float() * lengths.clamp_min(1e-24).rsqrt()
         return (cosines * self.temperature).softmax(dim=-1)
 
-    def _local_attention(self, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+    def _local_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention with weights from a window around each cell, interpolated between cells."""
-        cell = window // CELLS // self.pool.scale
+        cell = self.pool.cell
         height, width = value.shape[-2:]
         down, right = -height % cell, -width % cell
         query, key = (

@@ -1,4 +1,4 @@
-"""Degrain in a program of one's own: a registered model as a function of arrays."""
+"""Python API: load a registered model as a function of arrays."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,18 +1,30 @@
 """Checks for fields of config dataclasses; they raise InvalidFieldError with the field's name."""
 
 import math
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from degrain.errors import InvalidFieldError, UserError
+from degrain.errors import InvalidFieldError
 
 
 def check_choices(config: object) -> None:
-    """Check every field of a `Literal` type. Raises UserError that lists the known values."""
+    """Check every field whose type is a `Literal`, or a `Literal` or None."""
     for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            known = ", ".join(map(str, get_args(hint)))
-            raise UserError(f"unknown {name} '{value}'; known: {known}")
+        value, choices = getattr(config, name), _choices(hint)
+        if choices and value not in choices:
+            known = ", ".join(str(choice) for choice in choices if choice is not None)
+            raise InvalidFieldError(name, f"must be one of {known}, got '{value}'")
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401 - any type hint
+    """The values of a `Literal`, with None where the hint allows it; () for other types."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) not in (Union, UnionType):
+        return ()
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    choices = _choices(parts[0]) if len(parts) == 1 else ()
+    return (*choices, None) if choices else ()
 
 
 def check_minimum(config: object, minimum: int, *names: str) -> None:

@@ -33,8 +33,13 @@ BEFORE_RAY = [
     ("tune", ["--models", "red1O"], r"unknown model 'red1O'; did you mean 'red10'? Known models:"),
     ("tune", ["--trials", "1"], "2 models need at least as many trials, got 1"),
     ("tune", ["--steps", "0"], "--steps must be at least 1, got 0"),
-    ("tune", ["--steps", "many"], "argument --steps: 'many' is no number; see"),
-    ("tune", ["--batch-size", "1"], "--batch-size 1 leaves some of 2 workers without a patch"),
+    ("tune", ["--steps", "many"], "argument --steps: 'many' is not a number; see"),
+    (
+        "tune",
+        ["--batch-size", "1", "--workers", "2"],
+        "--batch-size 1 leaves some of 2 workers without a patch",
+    ),
+    ("tune", ["--crop", "3"], "--crop must be at least 16 pixels, got 3"),
     ("tune", ["--gpus", "-1"], "--gpus must be a number that is not negative, got -1"),
     ("tune", ["--out", "{tmp}/typo.yaml"], "'{tmp}/typo.yaml' is a file; name a folder"),
     (

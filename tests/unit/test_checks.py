@@ -302,8 +302,8 @@ def test_a_shift_leaves_the_parts_that_both_photos_show(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alignment": "fix"}, "unknown alignment 'fix'; known: correct, refuse, ignore"),
-        ({"profiles": "drop"}, "unknown profiles 'drop'; known: convert, keep"),
+        ({"alignment": "fix"}, "alignment must be one of correct, refuse, ignore, got 'fix'"),
+        ({"profiles": "drop"}, "profiles must be one of convert, keep, got 'drop'"),
         ({"max_shift": 0.4}, "max_shift must be 0.5 to 16 pixels, got 0.4"),
         ({"max_shift": 17}, "max_shift must be 0.5 to 16 pixels, got 17"),
         ({"max_shift": nan}, "max_shift must be 0.5 to 16 pixels, got nan"),

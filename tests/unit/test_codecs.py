@@ -493,6 +493,11 @@ def test_a_hundred_megapixels_raise_no_warning() -> None:
         decode(raw_png(12000, 8400, bits=8, colours=2, scanlines=b""))
 
 
+def test_depth_does_not_depend_on_what_was_decoded_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert is_deep(raw_png(15000, 15000, bits=16, colours=2, scanlines=b""))
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "mpo", "bmp", "tif", "tiff", "webp"])
 def test_photo_suffixes_match_in_any_case(suffix: str) -> None:
     assert is_photo(f"a b/%41é.x.{suffix}")

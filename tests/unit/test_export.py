@@ -31,12 +31,12 @@ from degrain.tracking.registry import ModelCard, write_model
 from denoisenets import list_models, model_contract
 
 CROP = 32
-both = pytest.mark.parametrize("kind", ["onnx", "pt2"])
+both = pytest.mark.parametrize("export_format", ["onnx", "pt2"])
 
 
 @cache
-def exported(kind: Format, name: str) -> export.Exported:
-    return export_network(kind, name, small(name), network(name).state_dict(), CROP)
+def exported(export_format: Format, name: str) -> export.Exported:
+    return export_network(export_format, name, small(name), network(name).state_dict(), CROP)
 
 
 def model_folder(folder: Path, name: str) -> Path:
@@ -60,9 +60,9 @@ def read(file: Path, noisy: Tensor) -> tuple[dict[str, Any], Tensor]:
     """The metadata of a file and its output for a photo, read without degrain."""
     if file.suffix == ".onnx":
         onnx.checker.check_model(file, full_check=True)
-        known = {entry.key: entry.value for entry in onnx.load(file).metadata_props}["degrain"]
+        metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}["degrain"]
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return json.loads(known), torch.from_numpy(
+        return json.loads(metadata), torch.from_numpy(
             session.run(["clean"], {"noisy": noisy.numpy()})[0]
         )
     found = {"degrain.json": ""}
@@ -83,23 +83,23 @@ def reference(name: str, noisy: Tensor) -> Tensor:
     "name", ["red10", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ffdnet", "unet"))]
 )
 def test_file_has_metadata_and_equals_the_network_for_all_sizes(
-    tmp_path: Path, name: str, kind: Format
+    tmp_path: Path, name: str, export_format: Format
 ) -> None:
-    file = tmp_path / f"model.{kind}"
-    made = exported(kind, name)
+    file = tmp_path / f"model.{export_format}"
+    made = exported(export_format, name)
     file.write_bytes(made.content)
-    known, _ = read(file, torch.rand(1, 3, 48, 48))
+    metadata, _ = read(file, torch.rand(1, 3, 48, 48))
     contract = model_contract(name, **small(name))
-    assert known == made.metadata
-    assert (known["degrain"], known["network"], known["crop"]) == (__version__, name, CROP)
-    assert known["arguments"].items() >= small(name).items()
-    assert (known["halo"], known["means_over_frame"]) == (
+    assert metadata == made.metadata
+    assert (metadata["degrain"], metadata["network"], metadata["crop"]) == (__version__, name, CROP)
+    assert metadata["arguments"].items() >= small(name).items()
+    assert (metadata["halo"], metadata["global_statistics"]) == (
         contract.receptive_radius,
         contract.global_statistics,
     )
-    assert known["multiple"] == contract.size.multiple
-    assert contract.size.minimum <= known["minimum"] <= 2 * known["multiple"]
-    least, step = known["minimum"], known["multiple"]
+    assert metadata["multiple"] == contract.size.multiple
+    assert contract.size.minimum <= metadata["minimum"] <= 2 * metadata["multiple"]
+    least, step = metadata["minimum"], metadata["multiple"]
     for shape in (
         (1, 3, least, least),
         (5, 3, least, least + 7 * step),
@@ -116,10 +116,10 @@ def test_file_has_metadata_and_equals_the_network_for_all_sizes(
 def test_every_network_exports_to_both_formats(name: str) -> None:
     size = model_contract(name, **small(name)).size
     program = trace(network(name), size)
-    for kind in ("onnx", "pt2"):
-        allowed = file_size(kind, size)
-        content = write(kind, program, file_metadata(name, small(name), allowed, CROP))
-        assert check(kind, content, network(name), allowed) < 1e-5
+    for export_format in ("onnx", "pt2"):
+        allowed = file_size(export_format, size)
+        content = write(export_format, program, file_metadata(name, small(name), allowed, CROP))
+        assert check(export_format, content, network(name), allowed) < 1e-5
 
 
 def test_dynamic_axes_have_names_in_onnx() -> None:
@@ -135,8 +135,8 @@ def test_dynamic_axes_have_names_in_onnx() -> None:
 
 
 @both
-def test_file_has_no_paths_of_this_machine(kind: Format) -> None:
-    content = exported(kind, "red10").content
+def test_file_has_no_paths_of_this_machine(export_format: Format) -> None:
+    content = exported(export_format, "red10").content
     assert b"denoisenets.rednet" in content
     assert b"rednet.py" not in content
 
@@ -159,28 +159,28 @@ def changed(made: nn.Module, by: float) -> nn.Module:
 
 @both
 @pytest.mark.parametrize("by", [2e-3, float("nan")])
-def test_check_detects_a_different_output(kind: Format, by: float) -> None:
+def test_check_detects_a_different_output(export_format: Format, by: float) -> None:
     name = "red10"
     other = changed(export.create_model(name, **small(name)), 0)
     other.load_state_dict(network(name).state_dict())
-    content = exported(kind, name).content
-    size = file_size(kind, model_contract(name, **small(name)).size)
-    assert check(kind, content, other.eval(), size) < 1e-5
+    content = exported(export_format, name).content
+    size = file_size(export_format, model_contract(name, **small(name)).size)
+    assert check(export_format, content, other.eval(), size) < 1e-5
     with pytest.raises(
         JobFailedError, match=r"differs from PyTorch by \S+, more than 0.0001; nothing was written"
     ):
-        check(kind, content, changed(other, by), size)
+        check(export_format, content, changed(other, by), size)
 
 
 @both
 def test_wrong_export_writes_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: Format
 ) -> None:
     """A faulty exporter is simulated by changed weights; existing files are not overwritten."""
     model = model_folder(tmp_path / "model", "red10")
     out = tmp_path / "out"
     out.mkdir()
-    (out / f"old.{kind}").write_bytes(b"before")
+    (out / f"old.{export_format}").write_bytes(b"before")
 
     def faulty(network: nn.Module, size: export.SizeContract) -> torch.export.ExportedProgram:
         other = export.create_model("red10", **small("red10"))
@@ -188,20 +188,22 @@ def test_wrong_export_writes_no_file(
         return trace(changed(other, 0.1).eval(), size)
 
     monkeypatch.setattr(export, "trace", faulty)
-    for name in (f"old.{kind}", f"new.{kind}"):
+    for name in (f"old.{export_format}", f"new.{export_format}"):
         done = run_here("export", [model, "--out", out / name], tmp_path)
         assert (done.status, len(done.err.splitlines())) == (1, 1), done.err
         assert "the exported network differs from PyTorch by" in done.err
-    assert [(f.name, f.read_bytes()) for f in out.iterdir()] == [(f"old.{kind}", b"before")]
+    assert [(f.name, f.read_bytes()) for f in out.iterdir()] == [
+        (f"old.{export_format}", b"before")
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), [("red10", "onnx"), ("ffdnet", "pt2")])
+@pytest.mark.parametrize(("name", "export_format"), [("red10", "onnx"), ("ffdnet", "pt2")])
 def test_trained_model_exports_from_the_command_line(
-    tmp_path: Path, name: str, kind: Format
+    tmp_path: Path, name: str, export_format: Format
 ) -> None:
     """In a separate process, because PyTorch's exporters bypass Python's standard error."""
-    file, summary = tmp_path / "made" / f"model.{kind}", tmp_path / "summary.json"
+    file, summary = tmp_path / "made" / f"model.{export_format}", tmp_path / "summary.json"
     model = model_folder(tmp_path / "model", name)
     environment = {
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("platform", "models"))
@@ -214,11 +216,11 @@ def test_trained_model_exports_from_the_command_line(
     assert "input: height and width from" in said
     assert [f.name for f in file.parent.iterdir()] == [file.name]
     noisy = torch.rand(2, 3, 64, 96)
-    known, clean = read(file, noisy)
+    metadata, clean = read(file, noisy)
     # FFDNet's noise level is the mean over all of the frame, not over windows as in a denoiser.
     assert (clean - reference(name, noisy)).abs().max() < 1e-5
     told = json.loads(summary.read_text())
-    assert told.items() >= known.items()
+    assert told.items() >= metadata.items()
     assert (told["bytes"], told["file"]) == (file.stat().st_size, str(file))
     assert 0 <= told["difference"] < 1e-5
 

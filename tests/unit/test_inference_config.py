@@ -32,8 +32,11 @@ def test_reading_refuses_a_size_limit_that_is_not_positive(megapixels: float) ->
             {"noise_level": 25},
             "noise_level must be above 0 and at most 1, where white is 1, got 25",
         ),
-        ({"precision": "float16"}, "unknown precision 'float16'; known: auto, float32, bfloat16"),
-        ({"compiled": "yes"}, "unknown compiled 'yes'; known: auto, on, off"),
+        (
+            {"precision": "float16"},
+            "precision must be one of auto, float32, bfloat16, got 'float16'",
+        ),
+        ({"compiled": "yes"}, "compiled must be one of auto, on, off, got 'yes'"),
     ],
 )
 def test_inference_config_refuses_invalid_values(options: dict[str, object], message: str) -> None:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from denoisenets.layers import CELLS, GlobalAveragePool, haar_analysis, haar_synthesis
+from denoisenets.layers import CELLS_PER_WINDOW, GlobalAveragePool, haar_analysis, haar_synthesis
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def test_local_mean_of_downsampled_features_has_the_same_window() -> None:
     x = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
     quarter = torch.nn.functional.avg_pool2d(x, 4)
     assert torch.allclose(fine(x), coarse(quarter), atol=1e-6)
-    assert coarse(quarter).shape[-1] == 256 // (128 // CELLS)
+    assert coarse(quarter).shape[-1] == 256 // (128 // CELLS_PER_WINDOW)
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,4 +1,4 @@
-"""Options out of dataclasses: help, errors of one line, YAML files, fast answers."""
+"""Options from dataclasses: help, errors of one line, YAML files, fast answers."""
 
 import dataclasses
 import importlib
@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import pytest
 
+from degrain.cli.denoise import Denoise
 from degrain.cli.main import COMMANDS, main
-from degrain.cli.options import CommonOptions, option_names, parse, with_flags
+from degrain.cli.option_types import option_types, with_flags
+from degrain.cli.options import CommonOptions, parse
 from degrain.errors import InvalidFieldError, UserError
 from degrain.training.distributed.workers import WorkerRange
 
@@ -43,6 +45,8 @@ class Example(CommonOptions):
     """Models."""
     kind: Literal["red", "blue"] = "red"
     """Colour."""
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Compiled."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments."""
     workers: WorkerRange = WorkerRange()  # noqa: RUF009 - it is frozen
@@ -87,7 +91,9 @@ def test_repeated_options_are_gathered_and_others_take_the_last_value() -> None:
     [
         (["--tpyo"], "unrecognized arguments: --tpyo; see degrain example --help"),
         (["--stepz", "1"], "unrecognized arguments: --stepz 1 .did you mean --steps..; see"),
-        (["--steps", "many"], "argument --steps: .*'many'.*; see degrain example --help"),
+        (["--steps", "many"], "argument --steps: 'many' is not a number; see degrain example"),
+        (["--steps", "a\\b"], "argument --steps: .* is not a number; see degrain example --help"),
+        (["--steps", "it's"], "argument --steps: 'it's' is not a number; see degrain example"),
         (
             ["--kind", "rde"],
             "unknown value 'rde'; did you mean 'red'. Known values: red",
@@ -131,6 +137,26 @@ def test_yaml_has_the_shape_of_the_fields_and_the_command_line_wins(tmp_path: Pa
     assert (found.reread, found.workers, found.nested.patch_size) == (True, WorkerRange(2, 8), 64)
 
 
+def test_yaml_expands_merge_keys(tmp_path: Path) -> None:
+    file = write(tmp_path, "nested: &small {patch_size: 64}\narguments: {<<: *small, width: 4}\n")
+    found = read("--corpus", "a", "--config", file)
+    assert found.arguments == {"patch_size": 64, "width": 4}
+    file = write(tmp_path, "arguments: &small {patch_size: 64}\nnested: {<<: *small}\n")
+    assert read("--corpus", "a", "--config", file).nested == Nested(patch_size=64)
+
+
+@pytest.mark.parametrize("value", ["on", "off", "'off'"])
+def test_yaml_words_for_true_and_false_are_values_of_a_choice(tmp_path: Path, value: str) -> None:
+    file = write(tmp_path, f"compiled: {value}\n")
+    assert read("--corpus", "a", "--config", file).compiled == value.strip("'")
+
+
+@pytest.mark.parametrize(("value", "expected"), [("yes", True), ("true", True), ("no", False)])
+def test_yaml_sets_switches(tmp_path: Path, value: str, expected: bool) -> None:
+    file = write(tmp_path, f"reread: {value}\n")
+    assert read("--corpus", "a", "--config", file).reread == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -145,6 +171,8 @@ def test_yaml_has_the_shape_of_the_fields_and_the_command_line_wins(tmp_path: Pa
         ("- a\n", "must be a mapping of keys to values"),
         ("nested: 3\n", "'nested' in '.*' must be a mapping"),
         ("a: [\n", "cannot read '.*options.yaml'"),
+        ("reread: 3\n", "options.yaml: 'reread' must be true or false, got '3'"),
+        ("steps: true\n", "argument --steps: 'true' is not a number"),
     ],
 )
 def test_wrong_yaml_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -157,6 +185,16 @@ def test_missing_yaml_is_named(tmp_path: Path) -> None:
         read("--config", str(tmp_path / "none.yaml"))
 
 
+def test_positional_arguments_are_neither_yaml_keys_nor_suggested_options(tmp_path: Path) -> None:
+    assert "photos" not in option_types(Denoise)
+    file = write(tmp_path, "photos: [a.png]\n")
+    with pytest.raises(UserError, match="unknown key 'photos'") as caught:
+        parse(Denoise, ["b.png", "--out", "c", "--config", file], prog="degrain denoise")
+    assert "photos," not in str(caught.value).partition("Known keys")[2]
+    with pytest.raises(UserError, match=r"unrecognized arguments: --photoz=a\S+; see"):
+        parse(Denoise, ["b.png", "--out", "c", "--photoz=a.png"], prog="degrain denoise")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_documented(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = importlib.import_module(f"degrain.cli.{name}").COMMAND
@@ -165,10 +203,9 @@ def test_every_option_is_documented(name: str, capsys: pytest.CaptureFixture[str
     assert left.value.code == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert command.__doc__.split(".")[0].split("\n")[0] in said
-    options = option_names(command)
+    options = option_types(command)
     assert len(options) > 3
-    positional = {"denoise": {"photos"}, "export": {"model"}}.get(name, set())
-    flags = {f"--{option.replace('_', '-')}" for option in set(options) - positional}
+    flags = {f"--{option.replace('_', '-')}" for option in options}
     assert {flag for flag in flags if f"{flag} " not in said} == set()
     if "{None}|" in said:
         # Whatever may be None says what None means.
@@ -197,6 +234,7 @@ def test_unknown_command_suggests_the_near_one(capsys: pytest.CaptureFixture[str
 HEAVY = ("torch", "ray", "mlflow", "numpy", "pyarrow", "matplotlib")
 PROBE = """
 import json, sys
+from degrain.cli.denoise import Denoise
 from degrain.cli.main import main
 try:
     status = main(json.loads(sys.argv[1]))

@@ -11,7 +11,7 @@ from degrain.corpora.config import CorpusOptions
 from degrain.corpora.pairs import list_templates
 from degrain.corpora.record import PairRecord
 from degrain.corpora.sidd import list_sidd
-from degrain.corpora.templates import template_pattern
+from degrain.corpora.templates import compile_template
 from degrain.errors import UserError
 
 
@@ -90,7 +90,7 @@ def test_template_text_is_literal(literal: str) -> None:
 
 
 def test_a_dot_in_a_template_is_a_dot() -> None:
-    assert template_pattern("noisy/{name}.png").fullmatch("noisy/a_png") is None
+    assert compile_template("noisy/{name}.png").fullmatch("noisy/a_png") is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,7 +117,11 @@ def test_any_file_name_is_taken_literally(name: str) -> None:
         ("noisy/{}.png", "clean/{name}.png", "unknown field '{}'"),
         ("noisy/{name}.png", "clean/{name}_{iso}.png", "has a field {iso} that the noisy one"),
         ("noisy/ISO{iso}.png", "clean/{name}.png", "'noisy/ISO{iso}.png' does not identify photos"),
-        ("noisy/{name}.png", "clean/all.png", "'clean/all.png' does not identify photos"),
+        (
+            "noisy/{name}.png",
+            "clean/all.png",
+            "'clean/all.png' does not identify photos; use {scene} or {name} in it",
+        ),
         ("noisy/{name.png", "clean/{name}.png", "cannot read name template 'noisy/{name.png'"),
         ("noisy/{name}}.png", "clean/{name}.png", "cannot read name template"),
     ],
@@ -187,7 +191,7 @@ def test_regular_expressions_with_named_groups() -> None:
             "regex:(?P<nmae>.+)",
             "unknown group 'nmae' in 'regex:(?P<nmae>.+)'; known: camera, iso, name, scene",
         ),
-        ("regex:(.+)", "does not identify photos"),
+        ("regex:(.+)", "does not identify photos; use (?P<scene>...) or (?P<name>...) in it"),
     ],
 )
 def test_an_invalid_regular_expression_is_refused(expression: str, message: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from unit.small_networks import state_shapes
 
-from denoisenets.layers import CELLS
+from denoisenets.layers import CELLS_PER_WINDOW
 from denoisenets.restormer import Attention
 
 
@@ -49,7 +49,7 @@ def test_local_attention_equals_global_attention_where_all_cells_are_equal(scale
     torch.manual_seed(0)
     attention = Attention(8, heads=2, scale=scale)
     make_pointwise(attention)
-    cell = 128 // CELLS // scale
+    cell = 128 // CELLS_PER_WINDOW // scale
     x = torch.rand(2, 8, cell, cell).repeat(1, 1, 12, 15)
     whole = attention(x)
     attention.pool.window = 128

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from degrain.cli.console import Console
-from degrain.cli.options import CommonOptions
+from degrain.cli.options import TrackingOptions
 from degrain.errors import InvalidFieldError, UserError
 from degrain.imaging.limits import FilterName
 from degrain.inference.config import STARTER, InferenceConfig, ReadingConfig
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Denoise(CommonOptions):
+class Denoise(TrackingOptions):
     """Denoise whole photos with a registered model or a classical filter, as PNG; alpha, grey and
     16 bits survive.
     """
@@ -42,9 +41,6 @@ class Denoise(CommonOptions):
     """Average over eight flips and rotations: better, eight times as slow."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
-    mlflow: Path | None = None
-    """File that names the model registry. None: mlflow.yaml in this folder, or the defaults
-    where there is none."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:

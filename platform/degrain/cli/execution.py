@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from degrain.cli.console import Console
-from degrain.cli.options import option_names, parse, with_flags
+from degrain.cli.option_types import option_types, with_flags
+from degrain.cli.options import parse
 from degrain.errors import JobFailedError, UserError, find_cause
 from degrain.interrupts import interrupt_on_sigterm
 
@@ -58,7 +59,7 @@ def execute(kind: type[C], argv: Sequence[str], *, prog: str, interrupt: object 
 
     `interrupt` is the handler of SIGINT that is restored when the work begins.
     """
-    names = option_names(kind)
+    names = option_types(kind)
     console = Console()
     try:
         command = parse(kind, argv, prog=prog)

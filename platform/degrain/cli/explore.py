@@ -1,11 +1,10 @@
 """`degrain explore`: the exploratory page of a patch set."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degrain.cli.console import Console
-from degrain.cli.options import CommonOptions
+from degrain.cli.options import TrackingOptions
 from degrain.fields import check_minimum
 
 if TYPE_CHECKING:
@@ -18,9 +17,9 @@ SHOWN_REFUSED = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explore(CommonOptions):
+class Explore(TrackingOptions):
     """Write one HTML page with the figures of a patch set: its photos, noise, alignment, refused
-    pairs and splits.
+    pairs and splits. The page is logged to MLflow too.
     """
 
     data: str
@@ -29,9 +28,6 @@ class Explore(CommonOptions):
     """Folder or s3:// URI for the page and its figures."""
     photos: int = 400
     """Pairs whose pixels are read, at most; evenly spaced over the catalog."""
-    mlflow: Path | None = None
-    """File that names the tracking server; the page is logged there too. None: mlflow.yaml in
-    this folder, or the defaults where there is none."""
 
     def __post_init__(self) -> None:
         check_minimum(self, 1, "photos")

@@ -1,21 +1,23 @@
-"""Options out of dataclasses: every field of a command is an option, its docstring the help text.
+"""Command-line options from dataclasses: each field is an option, its docstring the help text.
 
 tyro parses; this module adds the forms that this project uses (comma-separated names, JSON objects,
-ranges of workers), YAML files of the same shape, and errors of one line.
+ranges of workers) and errors of one line; `config_file` reads YAML files of the same shape.
 """
 
 import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import tyro
 from tyro import _errors as tyro_errors
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from degrain.cli.config_file import with_config_file
+from degrain.cli.option_types import flag, option_types, with_flags
 from degrain.errors import UserError
 from denoisenets.suggestions import unknown_name
 
@@ -33,6 +35,15 @@ class CommonOptions:
     """File to write the result to as JSON. None: no file."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
     """Show the messages of Ray and MLflow too."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingOptions(CommonOptions):
+    """Options of a command that uses MLflow."""
+
+    mlflow: Path | None = None
+    """File that names the tracking server and the registered model. None: mlflow.yaml in the
+    working folder, or the defaults if there is none."""
 
 
 _registry = ConstructorRegistry()
@@ -98,8 +109,8 @@ def parse(command: type[T], argv: Sequence[str], *, prog: str, default: T | None
 
     Prints the help and exits with 0 where asked to; raises UserError for what cannot be parsed.
     """
-    fields = _leaf_fields(command)
-    argv = _merge_repeated(_with_config_file(list(argv), command), fields)
+    fields = option_types(command)
+    argv = _merge_repeated(with_config_file(list(argv), command), fields)
 
     def fail(event: tyro_errors.ParseErrorEvent) -> NoReturn:
         raise UserError(_error_line(event, fields, prog))
@@ -144,147 +155,35 @@ def _error_line(event: tyro_errors.ParseErrorEvent, fields: Mapping[str, Any], p
 
 
 def _short(message: str) -> str:
-    """Tyro's message for a value of the wrong type in one line; others as they are."""
-    value = re.search(r"\\['(.*?)'\\]|base 10: '(.*)'|to float: '(.*)'", message)
-    if value is None or message.startswith("'"):
-        return " ".join(message.split())
-    return f"'{next(group for group in value.groups() if group is not None)}' is no number"
-
-
-def flag(field: str) -> str:
-    """The option of a field: `batch_size` is `--batch-size`."""
-    return f"--{field.replace('_', '-')}"
-
-
-def with_flags(message: str, fields: Mapping[str, Any]) -> str:
-    """A message with options in place of fields: at its start, and between backticks."""
-    first, space, rest = message.partition(" ")
-    if first in fields:
-        message = f"{flag(first)}{space}{rest}"
-    for name in fields:
-        message = message.replace(f"`{name}`", flag(name))
-    return message
-
-
-def option_names(command: type) -> Mapping[str, Any]:
-    """The fields of a command that are options, those of its nested configs included."""
-    return _leaf_fields(command)
-
-
-def _leaf_fields(owner: type) -> dict[str, Any]:
-    """Type of each option by field name; nested configs are flattened."""
-    found: dict[str, Any] = {}
-    hints = get_type_hints(owner)
-    for field in dataclasses.fields(owner):
-        kind = hints[field.name]
-        if _is_nested(kind):
-            found |= _leaf_fields(kind)
-        else:
-            found[field.name] = kind
-    return found
-
-
-def _is_nested(kind: Any) -> bool:  # noqa: ANN401 - any type hint
-    return dataclasses.is_dataclass(kind) and not hasattr(kind, "METAVAR")
+    """Python's message for a text that is not a number in plain words; others with whitespace
+    collapsed.
+    """
+    value = re.search(r"(?:with base 10|string to float): (['\"])(.*)\1$", message)
+    return f"'{value[2]}' is not a number" if value else " ".join(message.split())
 
 
 def _merge_repeated(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
-    """Gather the values of an option that may be repeated behind its first occurrence.
+    """Move the values of options that may be repeated to the end, each behind one flag.
 
-    tyro would keep the last ones only, without a word.
+    tyro keeps only the last occurrence of a flag.
     """
     repeatable = {flag(name) for name, kind in fields.items() if get_origin(kind) is Sequence}
     values: dict[str, list[str]] = {}
     rest: list[str] = []
-    place = 0
-    while place < len(argv):
-        name, equals, value = argv[place].partition("=")
-        place += 1
+    index = 0
+    while index < len(argv):
+        name, equals, value = argv[index].partition("=")
+        index += 1
         if name not in repeatable:
-            rest.append(argv[place - 1])
+            rest.append(argv[index - 1])
             continue
         gathered = values.setdefault(name, [])
         if equals:
             gathered.append(value)
             continue
-        while place < len(argv) and not argv[place].startswith("-"):
-            gathered.append(argv[place])
-            place += 1
+        while index < len(argv) and not argv[index].startswith("-"):
+            gathered.append(argv[index])
+            index += 1
     for name, gathered in values.items():
         rest += [name, *gathered]
     return rest
-
-
-def _with_config_file(argv: list[str], command: type) -> list[str]:
-    """The arguments with those of the YAML file that `--config` names before them."""
-    for place, argument in enumerate(argv):
-        name, equals, value = argument.partition("=")
-        if name != "--config":
-            continue
-        if not equals:
-            value = argv[place + 1] if place + 1 < len(argv) else ""
-        if not value:
-            return argv
-        from_file = list(_yaml_arguments(Path(value), command))
-        given = {a.partition("=")[0] for a in argv}
-        return [
-            a for name, *values in from_file if name not in given for a in (name, *values)
-        ] + argv
-    return argv
-
-
-def _yaml_arguments(file: Path, command: type) -> Iterator[list[str]]:
-    """The options that a YAML file sets. Raises UserError for what is no YAML, or unknown keys."""
-    import yaml
-
-    try:
-        text = file.read_text()
-        values = yaml.safe_load(text) or {}
-        # YAML takes 2:8 for a number of base 60; options are read from the text itself.
-        texts = yaml.load(text, yaml.BaseLoader) or {}
-    except OSError as error:
-        raise UserError(f"cannot read '{file}': {error.strerror}; check `config`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read '{file}': {' '.join(str(error).split())}") from None
-    yield from _arguments_of(values, texts, command, str(file))
-
-
-def _arguments_of(
-    values: object,
-    texts: Any,  # noqa: ANN401 - the same YAML as text
-    owner: type,
-    file: str,
-    prefix: str = "",
-) -> Iterator[list[str]]:
-    if not isinstance(values, Mapping):
-        where = f"'{prefix.rstrip('.')}' in '{file}'" if prefix else f"'{file}'"
-        raise UserError(f"{where} must be a mapping of keys to values")
-    hints = get_type_hints(owner)
-    names = [f.name for f in dataclasses.fields(owner) if f.name != "config"]
-    for key, value in values.items():
-        if key not in names:
-            raise UserError(f"{file}: {unknown_name('key', str(key), names, prefix=prefix)}")
-        if _is_nested(hints[key]):
-            yield from _arguments_of(value, texts[key], hints[key], file, f"{prefix}{key}.")
-        else:
-            yield from _argument(key, value, texts[key], hints[key])
-
-
-def _argument(
-    name: str,
-    value: object,
-    text: Any,  # noqa: ANN401 - the value as text
-    kind: Any,  # noqa: ANN401 - YAML as text, and a type
-) -> Iterator[list[str]]:
-    """One option and its values as the command line has them; an unset switch is left out."""
-    if isinstance(value, bool):
-        if value:
-            yield [flag(name)]
-    elif value is None:
-        yield [flag(name), "None"]
-    elif isinstance(value, Mapping):
-        yield [flag(name), json.dumps(value)]
-    elif isinstance(value, list):
-        yield [flag(name), ",".join(text)] if kind == tuple[str, ...] else [flag(name), *text]
-    else:
-        yield [flag(name), text]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degrain.cli.console import Console
-from degrain.cli.options import CommonOptions
+from degrain.cli.options import TrackingOptions
 from degrain.errors import InvalidFieldError, UserError
 from degrain.training.config import RESUMABLE_CHANGES, TrainingConfig
 from degrain.training.distributed.workers import Workers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(CommonOptions):
+class Train(TrackingOptions):
     """Train one network on a patch set by distributed data-parallel training."""
 
     data: str | None = None
@@ -34,9 +34,6 @@ class Train(CommonOptions):
     """Name of a run below the output folder to resume. None: a new run."""
     out: str = "runs/train"
     """Folder or s3:// URI for runs and their checkpoints."""
-    mlflow: Path | None = None
-    """File that names the tracking server. None: mlflow.yaml in this folder, or the defaults
-    where there is none."""
 
     def __post_init__(self) -> None:
         if self.keep_best < 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degrain.cli.console import Console
-from degrain.cli.options import CommonOptions
+from degrain.cli.options import TrackingOptions
 from degrain.tuning.config import StudyConfig
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tune(CommonOptions):
+class Tune(TrackingOptions):
     """Search networks and hyperparameters, refit the best of each, compare them on whole photos and
     register them.
 
@@ -29,9 +29,6 @@ class Tune(CommonOptions):
     """Patch set to train on. None: the embedded corpus."""
     out: str = "runs"
     """Folder or s3:// URI for checkpoints, tables and pictures."""
-    mlflow: Path | None = None
-    """File that names the tracking server and the registered model. None: mlflow.yaml in
-    this folder, or the defaults where there is none."""
     study: StudyConfig = field(default_factory=StudyConfig)
 
     def run(self, console: Console) -> dict[str, object]:

@@ -8,7 +8,11 @@ from degrain.corpora.record import PairRecord
 from degrain.imaging.noise_synthesis import expand_noise
 
 
-def list_clean(names: Iterable[str], options: CorpusOptions, _: str = "") -> Listing:
+def list_clean(
+    names: Iterable[str],
+    options: CorpusOptions,
+    root: str = "",  # noqa: ARG001
+) -> Listing:
     """Pair each photo with itself, once for each level of `options.noise`."""
     pairs = [
         PairRecord(

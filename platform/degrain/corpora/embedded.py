@@ -75,7 +75,11 @@ def write_embedded(folder: Location) -> None:
     made.write_bytes(recipe)
 
 
-def list_embedded(names: Iterable[str], options: CorpusOptions, _: str = "") -> Listing:
+def list_embedded(
+    names: Iterable[str],
+    options: CorpusOptions,
+    root: str = "",  # noqa: ARG001
+) -> Listing:
     """Pair the embedded photos by templates of their own, with the split fixed by photograph."""
     templates = replace(options, noisy_name=NOISY_TEMPLATE, clean_name=CLEAN_TEMPLATE)
     listed = list(names)

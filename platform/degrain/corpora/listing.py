@@ -45,10 +45,10 @@ def pair_each(
     names: Iterable[str], pair: Callable[[str, PhotoNames], PairRecord | None]
 ) -> Listing:
     """Call `pair` with each name that could be noisy; it returns the pair, or None."""
-    known = PhotoNames(names)
-    return known.listing([made for name in known if (made := pair(name, known)) is not None])
+    photos = PhotoNames(names)
+    return photos.listing([made for name in photos if (made := pair(name, photos)) is not None])
 
 
-def find_counterpart(known: PhotoNames, name: str, start: int, stop: int, kind: str) -> str | None:
+def find_counterpart(photos: PhotoNames, name: str, start: int, stop: int, kind: str) -> str | None:
     """The listed name that has `kind` in place of the characters from `start` to `stop`."""
-    return known.find(f"{name[:start]}{kind}{name[stop:]}")
+    return photos.find(f"{name[:start]}{kind}{name[stop:]}")

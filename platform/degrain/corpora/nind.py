@@ -15,14 +15,18 @@ _NIND_FILE = re.compile(
 )
 
 
-def list_nind(names: Iterable[str], _: CorpusOptions, __: str = "") -> Listing:
+def list_nind(
+    names: Iterable[str],
+    options: CorpusOptions,  # noqa: ARG001
+    root: str = "",  # noqa: ARG001
+) -> Listing:
     """Pair all photos of a scene with the one at its lowest ISO, the first shot of several.
 
-    The other shots at that ISO are left out. H1 and H2 stand for no known ISO.
+    The other shots at that ISO are left out. H1 and H2 stand for no photos ISO.
     """
-    known = PhotoNames(names)
+    photos = PhotoNames(names)
     scenes: dict[str, list[tuple[tuple[bool, int], int, str]]] = defaultdict(list)
-    for name in known:
+    for name in photos:
         if file := _NIND_FILE.match(name):
             level = (bool(file["high"]), int(file["iso"]))
             scene = f"{file['folder']}{file['scene']}"
@@ -43,4 +47,4 @@ def list_nind(names: Iterable[str], _: CorpusOptions, __: str = "") -> Listing:
             for level, _shot, noisy in shots
             if level != lowest
         ]
-    return known.listing(pairs)
+    return photos.listing(pairs)

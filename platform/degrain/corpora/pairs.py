@@ -1,15 +1,18 @@
-"""A folder of pairs of one's own, whose names two templates or regular expressions describe."""
+"""A folder of the user's own pairs, with names that two templates or regular expressions match."""
 
 from collections.abc import Iterable
 
 from degrain.corpora.config import CorpusOptions
 from degrain.corpora.listing import Listing, PhotoNames, pair_each
 from degrain.corpora.record import PairRecord
-from degrain.corpora.templates import clean_names, template_pattern
+from degrain.corpora.templates import clean_name_finder, compile_template
 
 
 def list_templates(
-    names: Iterable[str], options: CorpusOptions, _: str = "", corpus: str = "pairs"
+    names: Iterable[str],
+    options: CorpusOptions,
+    root: str = "",  # noqa: ARG001
+    corpus: str = "pairs",
 ) -> Listing:
     """Match noisy names by one template, and find each one's clean name by the other.
 
@@ -17,8 +20,8 @@ def list_templates(
     is a scene.
     """
     listed = list(names)
-    pattern = template_pattern(options.noisy_name)
-    find_clean = clean_names(listed, options.clean_name, pattern)
+    pattern = compile_template(options.noisy_name)
+    find_clean = clean_name_finder(listed, options.clean_name, pattern)
 
     def pair(noisy: str, _: PhotoNames) -> PairRecord | None:
         match = pattern.fullmatch(noisy)

@@ -15,19 +15,23 @@ _POLYU_FILE = re.compile(
 )
 
 
-def list_polyu(names: Iterable[str], _: CorpusOptions, __: str = "") -> Listing:
+def list_polyu(
+    names: Iterable[str],
+    options: CorpusOptions,  # noqa: ARG001
+    root: str = "",  # noqa: ARG001
+) -> Listing:
     """Pair each `real` photo, which is noisy, with its `mean`, which is clean.
 
-    Several cameras photographed the same things, so a scene is the name without the camera.
+    A scene is the field `<scene>` alone, because several cameras photographed the same objects.
     """
     return pair_each(names, _pair)
 
 
-def _pair(noisy: str, known: PhotoNames) -> PairRecord | None:
+def _pair(noisy: str, photos: PhotoNames) -> PairRecord | None:
     file = _POLYU_FILE.match(noisy)
     if file is None or file["kind"].lower() != "real":
         return None
-    clean = find_counterpart(known, noisy, file.start("kind"), file.end("kind"), "mean")
+    clean = find_counterpart(photos, noisy, file.start("kind"), file.end("kind"), "mean")
     if clean is None:
         return None
     return PairRecord(

@@ -14,11 +14,15 @@ _RENOIR_FILE = re.compile(
 _RENOIR_CAMERA = re.compile(r"(?:^|/)(?P<camera>[^/]+)_Aligned/", re.IGNORECASE)
 
 
-def list_renoir(names: Iterable[str], _: CorpusOptions, root: str = "") -> Listing:
+def list_renoir(
+    names: Iterable[str],
+    options: CorpusOptions,  # noqa: ARG001
+    root: str = "",
+) -> Listing:
     """Pair all noisy photos of a batch with its reference; `root` may name the camera."""
-    known = PhotoNames(names)
+    photos = PhotoNames(names)
     batches: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name in known:
+    for name in photos:
         if file := _RENOIR_FILE.match(name):
             batches[file["folder"]][file["kind"].lower()].append(name)
     pairs = [
@@ -27,7 +31,7 @@ def list_renoir(names: Iterable[str], _: CorpusOptions, root: str = "") -> Listi
         if len(kinds["reference"]) == 1
         for noisy in kinds["noisy"]
     ]
-    return known.listing(pairs, [mask for kinds in batches.values() for mask in kinds["mask"]])
+    return photos.listing(pairs, [mask for kinds in batches.values() for mask in kinds["mask"]])
 
 
 def _pair(folder: str, noisy: str, reference: str, root: str) -> PairRecord:

@@ -19,17 +19,21 @@ _SIDD_FOLDER = re.compile(
 )
 
 
-def list_sidd(names: Iterable[str], _: CorpusOptions, __: str = "") -> Listing:
+def list_sidd(
+    names: Iterable[str],
+    options: CorpusOptions,  # noqa: ARG001
+    root: str = "",  # noqa: ARG001
+) -> Listing:
     """Pair each NOISY photo with the GT photo of its folder."""
     return pair_each(names, _pair)
 
 
-def _pair(noisy: str, known: PhotoNames) -> PairRecord | None:
+def _pair(noisy: str, photos: PhotoNames) -> PairRecord | None:
     file = _SIDD_FILE.match(noisy)
     folder = _SIDD_FOLDER.match(file["folder"]) if file else None
     if file is None or folder is None or file["kind"].upper() != "NOISY":
         return None
-    clean = find_counterpart(known, noisy, file.start("kind"), file.end("kind"), "GT")
+    clean = find_counterpart(photos, noisy, file.start("kind"), file.end("kind"), "GT")
     if clean is None:
         return None
     return PairRecord(

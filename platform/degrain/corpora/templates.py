@@ -11,13 +11,13 @@ REGEX = "regex:"
 _FIELDS = {"scene": r"[^/]+?", "name": r"[^/]+?", "camera": r"[^/]+?", "iso": r"\d+"}
 
 
-def template_pattern(template: str) -> re.Pattern[str]:
-    """A regular expression with named groups for a template, or the one that stands after `regex:`.
+def compile_template(template: str) -> re.Pattern[str]:
+    """Compile a template, or the regular expression after `regex:`, to a pattern with named groups.
 
-    Raises UserError for an unknown field or a template without any.
+    Raises UserError for an unknown field, or if neither `scene` nor `name` is a field.
     """
     if template.startswith(REGEX):
-        return _checked(_compiled(template.removeprefix(REGEX)), template)
+        return _check_fields(_compile_regex(template.removeprefix(REGEX)), template)
     pattern, fields = "", set[str]()
     try:
         parsed = list(string.Formatter().parse(template))
@@ -38,37 +38,38 @@ def template_pattern(template: str) -> re.Pattern[str]:
             )
         pattern += f"(?P={name})" if name in fields else f"(?P<{name}>{_FIELDS[name]})"
         fields.add(name)
-    return _checked(re.compile(pattern), template)
+    return _check_fields(re.compile(pattern), template)
 
 
-def _compiled(expression: str) -> re.Pattern[str]:
+def _compile_regex(expression: str) -> re.Pattern[str]:
     try:
         return re.compile(expression)
     except re.error as error:
         raise UserError(f"cannot read regular expression '{expression}': {error}") from None
 
 
-def _checked(pattern: re.Pattern[str], template: str) -> re.Pattern[str]:
+def _check_fields(pattern: re.Pattern[str], template: str) -> re.Pattern[str]:
     if unknown := set(pattern.groupindex) - set(_FIELDS):
         raise UserError(
             f"unknown group '{min(unknown)}' in '{template}'; known: {', '.join(sorted(_FIELDS))}"
         )
     if not set(pattern.groupindex) & {"scene", "name"}:
-        raise UserError(
-            f"name template '{template}' does not identify photos; use {{scene}} or {{name}} in it"
-        )
+        fields = "{scene} or {name}"
+        if template.startswith(REGEX):
+            fields = "(?P<scene>...) or (?P<name>...)"
+        raise UserError(f"name template '{template}' does not identify photos; use {fields} in it")
     return pattern
 
 
-def clean_names(
+def clean_name_finder(
     names: Iterable[str], template: str, noisy: re.Pattern[str]
 ) -> Callable[[Mapping[str, str | None]], str | None]:
-    """Return a function from the fields of a noisy name to the clean name with the same values.
+    """Return a function that finds the clean name with the same field values as a noisy name.
 
-    Values that differ in case only match if there is one such name. Raises UserError for a template
-    with a field that the noisy one lacks.
+    A name whose values differ in case is found if it is the only one. Raises UserError if the
+    clean template has a field that the noisy one lacks.
     """
-    pattern = template_pattern(template)
+    pattern = compile_template(template)
     if foreign := set(pattern.groupindex) - set(noisy.groupindex):
         raise UserError(
             f"the clean template '{template}' has a field {{{min(foreign)}}} that the noisy one "

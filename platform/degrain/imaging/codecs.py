@@ -1,6 +1,7 @@
 """Decode photo files into RGB arrays of shape (H, W, 3), 8 or 16 bits, and encode them as PNG.
 
-`decode_layers` reads every file; `decode` is its strict form for callers that use colours alone.
+`decode_layers` returns colours and alpha; `decode` returns the colours alone and refuses
+transparency.
 """
 
 import io
@@ -17,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from degrain.imaging.colour_profiles import convert_to_srgb
 from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles
-from degrain.imaging.pillow_formats import is_deep_with_pillow, read_with_pillow
+from degrain.imaging.pillow_formats import DAMAGE_ERRORS, is_deep_with_pillow, read_with_pillow
 from degrain.imaging.pixels import Photo, Plane, peak
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
 from degrain.imaging.tiff import is_deep_tiff, is_tiff, read_tiff
@@ -35,15 +36,6 @@ __all__ = [
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", ".webp"})
 """File name suffixes of photos, in lower case."""
-_ERRORS_OF_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    Image.DecompressionBombError,
-    imagecodecs.PngError,
-)
-"""Errors of Pillow and imagecodecs for damaged files."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +43,8 @@ class PhotoLayers:
     """The decoded content of a photo file, upright and in sRGB; `encode_png` writes it back."""
 
     rgb: Photo
-    """The colours; three equal channels for a grey photo. They are not multiplied by alpha: the
-    file's colours of transparent pixels, often black, are kept.
+    """(H, W, 3), three equal channels for a grey photo. Not multiplied by alpha: transparent pixels
+    keep the colours that the file stores, often black.
     """
     alpha: Plane | None
     """Opacity in as many bits as the colours; None without an alpha channel."""
@@ -61,13 +53,13 @@ class PhotoLayers:
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file name has the suffix of a photo, in any case."""
+    """Whether a file name has the suffix of a photo, in upper or lower case."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
 def is_deep(content: bytes) -> bool:
     """Whether a file has more than 8 bits per channel by its header; False for a damaged one."""
-    _silence_codecs()
+    _configure_codecs()
     return is_deep_tiff(content) if is_tiff(content) else is_deep_with_pillow(content)
 
 
@@ -98,16 +90,14 @@ def decode_layers(
 
     EXIF orientation is applied. Colour profiles other than sRGB are converted, or ignored with
     `profiles="keep"`; those of grey photos are always ignored. Float TIFF in [0, 1] becomes 16
-    bits. Premultiplied TIFF colours are divided by alpha (multiplied again they are the same), an
-    unspecified fourth channel is read as alpha, and a transparent colour becomes alpha. Raises
-    UnreadablePhotoError for files that are empty, damaged, not a photo or too large, and for
-    content that would be lost: CMYK, several pages, other number types.
+    bits. Premultiplied TIFF colours are divided by alpha, an unspecified fourth channel is read as
+    alpha, and a transparent colour becomes alpha. Raises UnreadablePhotoError for files that are
+    empty, damaged, not a photo or too large, and for content that would be lost: CMYK, several
+    pages, other number types.
     """
     if not content:
         raise UnreadablePhotoError("the file is empty")
-    # Pillow's own limit is a warning below the size of today's photos; `check_size` has ours.
-    Image.MAX_IMAGE_PIXELS = None
-    _silence_codecs()
+    _configure_codecs()
     try:
         with warnings.catch_warnings():
             # Pillow warns about damaged EXIF and the like; damaged pixels raise errors.
@@ -120,7 +110,7 @@ def decode_layers(
         ) from None
     except UnreadablePhotoError:
         raise
-    except _ERRORS_OF_DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise UnreadablePhotoError(f"it is damaged ({first_line(error)})") from None
 
 
@@ -139,21 +129,25 @@ def _to_layers(stored: StoredPhoto, profiles: Profiles) -> PhotoLayers:
 
 
 def _apply_orientation(layer: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Apply EXIF orientation to (H, W) or (H, W, 3): 2-4 flip, 5-8 transpose and flip."""
+    """Apply EXIF orientation to (H, W) or (H, W, 3): 2-4 flip, 5 transposes, 6-8 transpose and
+    flip.
+    """
     if orientation in (5, 6, 7, 8):
         layer = layer.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
-        # The transposition made the left side the top.
         layer = layer[::-1]
     if orientation in (2, 3, 6, 7):
         layer = layer[:, ::-1]
     return np.ascontiguousarray(layer)
 
 
-def _silence_codecs() -> None:
-    """Turn off the logs of imagecodecs and tifffile: errors have the same reasons, and the rest
-    does not concern pixels.
+def _configure_codecs() -> None:
+    """Lift Pillow's size limit and turn off the logs of imagecodecs and tifffile.
+
+    Pillow's limit is smaller than today's photos; `check_size` applies the project's. The logs
+    repeat errors that are raised, or concern metadata.
     """
+    Image.MAX_IMAGE_PIXELS = None
     for name in ("imagecodecs", "tifffile"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

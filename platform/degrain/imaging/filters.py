@@ -1,11 +1,11 @@
 """Classical denoising filters with the call of a network denoiser.
 
 Each takes the standard deviation of the noise and smooths in proportion to it. `nlm` has the
-settings of the seed article and `bm3d` those of its package. The settings of the others were chosen
-on real photos with the true noise level: every third photo of the SIDD scenes 001, 003, 005 and 006
-(resampled to 256x256; white noise) and a crop of each of the RENOIR batches 3, 10, 16, 23 and 32
-(correlated noise). Of the settings within 0.1 dB of the best mean PSNR gain on SIDD, each filter
-has those with the largest gain on RENOIR.
+settings of the article that the project starts from and `bm3d` those of its package. The settings
+of the others were chosen on real photos with the true noise level: every third photo of the SIDD
+scenes 001, 003, 005 and 006 (resampled to 256x256; white noise) and a crop of each of the RENOIR
+batches 3, 10, 16, 23 and 32 (correlated noise). Of the settings within 0.1 dB of the best mean PSNR
+gain on SIDD, each filter has those with the largest gain on RENOIR.
 
 The estimated noise level is too low for correlated noise, on RENOIR by a factor of three; there a
 given level improves the result most.
@@ -60,8 +60,8 @@ def estimate_noise_level(photo: NDArray[np.float32]) -> float:
 
 
 def _nlm(x: Pixels, sigma: float) -> Pixels:
-    """Non-local means (Buades et al., CVPR 2005) with the settings of the seed article and exact
-    weights.
+    """Non-local means (Buades et al., CVPR 2005) with exact weights and the settings of the article
+    that the project starts from.
     """
     clean: Pixels = denoise_nl_means(
         x, patch_size=5, patch_distance=6, h=1.15 * sigma, fast_mode=False, channel_axis=-1

@@ -13,6 +13,8 @@ from degrain.imaging.pixels import Photo, peak
 
 LEVELS = 32
 """Bins of signal, of equal width on the sRGB scale, which resolves dark levels better."""
+_CENTRES = (np.arange(LEVELS) + 0.5) / LEVELS
+"""On the sRGB scale."""
 _DARKEST, _BRIGHTEST = 0.08, 0.95
 """On the sRGB scale; clipping beyond makes the variance too low."""
 _FEWEST_LEVELS = 4
@@ -24,6 +26,7 @@ class NoiseFit:
 
     gain: float
     read: float
+    """Read noise: a variance, not a standard deviation."""
     correlation: float
     """Of neighbouring pixels, averaged over rows, columns and channels; 0 for white noise."""
 
@@ -37,7 +40,7 @@ def noise_by_level(
     Differences are of linear light in [0, 1], where the variance is linear in the signal; all
     channels are pooled. Levels without values have zeros.
     """
-    bins = np.minimum(clean.reshape(-1).astype(np.int64) * LEVELS // (peak(clean) + 1), LEVELS - 1)
+    bins = _levels(clean).reshape(-1)
     difference = (to_linear(noisy) - to_linear(clean)).reshape(-1)
     count = np.bincount(bins, minlength=LEVELS)
     divisor = np.maximum(count, 1)
@@ -46,22 +49,27 @@ def noise_by_level(
     return count, mean, np.maximum(variance, 0)
 
 
+def _levels(clean: Photo) -> NDArray[np.int64]:
+    """The level of each value, 0 to LEVELS - 1, in the shape of `clean`."""
+    return clean.astype(np.int64) * LEVELS // (peak(clean) + 1)
+
+
 def level_centres() -> NDArray[np.float64]:
     """The linear light at the centre of each level."""
-    return to_linear(np.round((np.arange(LEVELS) + 0.5) / LEVELS * 65535).astype(np.uint16))
+    return to_linear(np.round(_CENTRES * 65535).astype(np.uint16))
 
 
 def fit_line(count: NDArray[np.int64], variance: NDArray[np.float64]) -> tuple[float, float]:
-    """Gain and read noise, both non-negative, of a line fitted to the variances per level.
+    """Gain and read variance, both non-negative, of a line fitted to the variances per level.
 
     Least squares of relative errors, because variances span decades; each level is weighted by its
     number of values.
     """
-    position = (np.arange(LEVELS) + 0.5) / LEVELS
-    used = (count > 0) & (variance > 0) & (position > _DARKEST) & (position < _BRIGHTEST)
+    used = (count > 0) & (variance > 0) & (_CENTRES > _DARKEST) & (_CENTRES < _BRIGHTEST)
     if not used.any():
         return 0.0, 0.0
-    # Noise that reaches black is clipped; such levels are used only without enough others.
+    # Noise that reaches black is clipped; such levels are used only if fewer than
+    # `_FEWEST_LEVELS` others remain.
     unclipped = used & (level_centres() > 2 * np.sqrt(variance))
     used = unclipped if unclipped.sum() >= _FEWEST_LEVELS else used
     weight = np.sqrt(count[used] / count[used].sum()) / variance[used]
@@ -71,12 +79,12 @@ def fit_line(count: NDArray[np.int64], variance: NDArray[np.float64]) -> tuple[f
 
 
 def neighbour_correlation(noisy: Photo, clean: Photo, distance: int = 1) -> float:
-    """Autocorrelation of the difference at a distance in pixels, averaged over rows, columns and
-    channels.
+    """Autocorrelation of the difference on the sRGB scale at a distance in pixels, averaged over
+    rows, columns and channels.
     """
     difference = noisy / np.float32(peak(noisy)) - clean / np.float32(peak(clean))
     # Clipping shifts the mean of the noise in dark and bright parts; remove it per level.
-    level = clean.astype(np.int64) * LEVELS // (peak(clean) + 1)
+    level = _levels(clean)
     sums, counts = (
         np.bincount(level.ravel(), difference.ravel(), LEVELS),
         np.bincount(level.ravel(), minlength=LEVELS),
@@ -94,6 +102,6 @@ def neighbour_correlation(noisy: Photo, clean: Photo, distance: int = 1) -> floa
 
 
 def fit_noise(noisy: Photo, clean: Photo) -> NoiseFit:
-    """Fit the noise of one registered pair of (H, W, 3) photos."""
+    """Fit the noise of one aligned pair of (H, W, 3) photos."""
     count, _, variance = noise_by_level(noisy, clean)
     return NoiseFit(*fit_line(count, variance), neighbour_correlation(noisy, clean))

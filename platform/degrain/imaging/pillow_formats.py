@@ -24,6 +24,8 @@ from degrain.imaging.stored_photo import (
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 """The only formats that Pillow may open: some others run external programs."""
+DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, imagecodecs.PngError)
+"""Errors of Pillow and imagecodecs for damaged files."""
 _IMAGECODECS_MODES = frozenset({"RGB", "RGBA", "L", "LA", "1"})
 _EIGHT_BIT_MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "PA"})
 _ORIENTATION_TAG = 274
@@ -36,7 +38,7 @@ def is_deep_with_pillow(content: bytes) -> bool:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 return _is_deep(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+    except DAMAGE_ERRORS:
         return False
 
 

@@ -26,7 +26,7 @@ from denoisenets import (
     use_local_statistics,
 )
 from denoisenets.contract import check_positive
-from denoisenets.layers import CELLS
+from denoisenets.layers import CELLS_PER_WINDOW
 
 MINIMUM_TILE = 64
 """Smallest automatic tile in pixels: smaller ones would be mostly halo. A network whose tile of
@@ -261,6 +261,6 @@ def _overlap(contract: Contract, window: int) -> tuple[int, int, int]:
     """
     if not contract.global_statistics:
         return contract.receptive_radius, contract.size.multiple, 0
-    cell = window // CELLS
+    cell = window // CELLS_PER_WINDOW
     halo = min(contract.receptive_radius + window // 2 + cell, LARGEST_HALO)
     return halo, math.lcm(contract.size.multiple, cell), min(BLEND, halo)

@@ -1,13 +1,14 @@
-"""Export a trained network as one file for other programs: ONNX, or a program of torch.export.
+"""Export a model as one file, ONNX or torch.export, with the input sizes that it accepts in the
+file's metadata.
 
 The input is `noisy`, (B, 3, H, W) float32 in [0, 1]; the output is `clean`, the same shape, not
-clipped. B is dynamic, and so are H and W among the multiples that the network accepts. The file has
-JSON metadata for padding and tiling, see `file_metadata`: under the key `degrain` of the ONNX
-metadata, in the extra file `degrain.json` of a .pt2.
+clipped. B is dynamic, and so are H and W among the multiples that the network accepts. The metadata
+is JSON, see `file_metadata`: under the key `degrain` of the ONNX metadata, in the extra file
+`degrain.json` of a .pt2.
 
-The consumer pads, tiles and rounds. The file has no local statistics: global means are over the
-whole input, whereas `NetworkDenoiser` uses windows as wide as the training crops. FFDNet always
-estimates the noise level; its second input is left out.
+The program that loads the file pads, tiles and rounds. The file has no local statistics: global
+means are over the whole input, whereas `NetworkDenoiser` uses windows as wide as the training
+crops. FFDNet always estimates the noise level; its second input is left out.
 """
 
 import contextlib
@@ -56,8 +57,8 @@ def check_format(file: str) -> Format:
     suffix = Path(file).suffix.removeprefix(".")
     if suffix not in get_args(Format):
         raise UserError(f"cannot export to '{file}': name a file that ends in .onnx or .pt2")
-    kind: Format = suffix  # type: ignore[assignment]
-    if kind == "onnx":
+    export_format: Format = suffix  # type: ignore[assignment]
+    if export_format == "onnx":
         for package in _ONNX_PACKAGES:
             try:
                 import_module(package)
@@ -66,11 +67,15 @@ def check_format(file: str) -> Format:
                     f"writing ONNX needs the package {package}; install it: pip install "
                     "'degrain[onnx]', or name a .pt2 file"
                 ) from None
-    return kind
+    return export_format
 
 
 def export_network(
-    kind: Format, name: str, arguments: Mapping[str, Any], weights: Mapping[str, Tensor], crop: int
+    export_format: Format,
+    name: str,
+    arguments: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    crop: int,
 ) -> Exported:
     """Export the network `name` of `denoisenets` with these weights; `crop` is the side of
     the training crops in pixels.
@@ -80,19 +85,19 @@ def export_network(
     """
     network = create_model(name, **arguments).eval()
     network.load_state_dict(dict(weights))
-    size = file_size(kind, model_contract(name, **arguments).size)
+    size = file_size(export_format, model_contract(name, **arguments).size)
     metadata = file_metadata(name, arguments, size, crop)
-    content = write(kind, trace(network, size), metadata)
-    return Exported(content, metadata, check(kind, content, network, size))
+    content = write(export_format, trace(network, size), metadata)
+    return Exported(content, metadata, check(export_format, content, network, size))
 
 
-def file_size(kind: Format, size: SizeContract) -> SizeContract:
+def file_size(export_format: Format, size: SizeContract) -> SizeContract:
     """The sizes that a file accepts: those of the network, for a .pt2 at least twice the multiple.
 
     torch.export specialises a length of 1 as a constant, so no feature map inside a .pt2 may be a
     single pixel high or wide.
     """
-    minimum = size.minimum if kind == "onnx" else max(size.minimum, 2 * size.multiple)
+    minimum = size.minimum if export_format == "onnx" else max(size.minimum, 2 * size.multiple)
     return SizeContract(minimum=minimum, multiple=size.multiple)
 
 
@@ -102,8 +107,8 @@ def file_metadata(
     """A file's metadata; all lengths are in pixels.
 
     `minimum` and `multiple` constrain H and W. `halo` is the margin that a tile needs on each side.
-    With `means_over_frame` the output also depends on means over the whole input: tiles should then
-    not be much larger than `crop`, the side of the training crops.
+    With `global_statistics` the output also depends on means over the whole input: tiles should
+    then not be much larger than `crop`, the side of the training crops.
     """
     contract = model_contract(name, **arguments)
     return {
@@ -113,7 +118,7 @@ def file_metadata(
         "minimum": size.minimum,
         "multiple": size.multiple,
         "halo": contract.receptive_radius,
-        "means_over_frame": contract.global_statistics,
+        "global_statistics": contract.global_statistics,
         "crop": crop,
     }
 
@@ -137,18 +142,18 @@ def trace(network: nn.Module, size: SizeContract) -> ExportedProgram:
     return program
 
 
-def write(kind: Format, program: ExportedProgram, metadata: Mapping[str, Any]) -> bytes:
+def write(export_format: Format, program: ExportedProgram, metadata: Mapping[str, Any]) -> bytes:
     """Serialise a program with its metadata."""
-    return _onnx(program, metadata) if kind == "onnx" else _pt2(program, metadata)
+    return _onnx(program, metadata) if export_format == "onnx" else _pt2(program, metadata)
 
 
-def check(kind: Format, content: bytes, network: nn.Module, size: SizeContract) -> float:
+def check(export_format: Format, content: bytes, network: nn.Module, size: SizeContract) -> float:
     """The largest difference between the outputs of a file and of the network, for random inputs of
     several sizes.
 
     Raises JobFailedError if it is more than `LARGEST_DIFFERENCE`.
     """
-    run = _onnx_runner(content) if kind == "onnx" else _pt2_runner(content)
+    run = _onnx_runner(content) if export_format == "onnx" else _pt2_runner(content)
     height, width = _traced_sides(size)
     generator = torch.Generator().manual_seed(0)
     differences = []

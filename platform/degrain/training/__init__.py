@@ -1,1 +1,1 @@
-"""The training loop: pure PyTorch in step, loop and session; Ray's part in worker and trainer."""
+"""The training loop in pure PyTorch; `distributed` runs it on Ray."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from degrain.durations import Duration
-from degrain.errors import InvalidFieldError, UserError
+from degrain.errors import UserError
 from degrain.fields import check_choices, check_minimum, check_not_negative, check_positive
 from degrain.training.config import Batches, TrainingConfig
 from degrain.training.distributed.workers import WorkerRange, Workers
@@ -20,8 +20,7 @@ _SEARCH_SHARE = 0.25
 TRIAL_VALIDATIONS = 4
 """Validations of a trial, after each of which it may be stopped."""
 _REFIT_VALIDATIONS = 3
-_WORKERS = 2
-"""Workers of a refit if the cluster has enough CPUs or GPUs."""
+_DEFAULT_WORKERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,8 @@ class StudyConfig:
     they fit.
     """
     workers: int | None = None
-    """Ray Train workers of a refit. None: 2, or 1 if the cluster is too small."""
+    """Ray Train workers of a refit. None: 2, or 1 if the cluster or the batch is too small, or
+    workers share a GPU."""
     gpus: float | None = None
     """GPUs per trial and per worker. None: 1 if the cluster has a GPU, else 0."""
     scale: Scale | None = None
@@ -80,31 +80,33 @@ class StudyConfig:
                 "`trials` or name fewer `models`"
             )
         check_choices(self)
-        check_minimum(self, 1, "steps", "refit_steps", "batch_size", "validation_patches")
-        check_minimum(self, 1, "test_photos", "workers")
+        check_minimum(self, 1, "steps", "refit_steps", "test_photos", "workers")
         check_positive(self, "budget")
-        if self.seed < 0:
-            raise InvalidFieldError("seed", f"must not be negative, got {self.seed}")
         check_not_negative(self, "gpus")
-        self.refit_workers.check_batch(self.batch_size)
+        self.training()
+        if self.workers is not None:
+            self.refit_workers.check_batch(self.batch_size)
 
     @property
     def refit_workers(self) -> Workers:
-        """The workers of a refit."""
-        count = self.workers or _WORKERS
-        return Workers(
-            workers=WorkerRange(count, count), cpus_per_worker=1, gpus_per_worker=self.gpus or 0
-        )
+        """The workers of a refit. Needs `workers`, which `fit_to` sets."""
+        assert self.workers is not None, "call fit_to first"
+        count = WorkerRange(self.workers, self.workers)
+        return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus or 0)
 
     def fit_to(self, cpus: float, gpus: float) -> "StudyConfig":
         """Return the study with its None fields set by the cluster's CPUs and GPUs."""
-        each = self.gpus if self.gpus is not None else float(gpus >= 1)
-        units = gpus / each if each else cpus
+        gpus_each = self.gpus if self.gpus is not None else float(gpus >= 1)
+        possible_workers = int(gpus / gpus_each if gpus_each else cpus)
+        if gpus_each != int(gpus_each):
+            # DDP needs a GPU of its own for each worker.
+            possible_workers = 1
         return replace(
             self,
-            gpus=each,
-            scale=self.scale or ("paper" if each else "small"),
-            workers=self.workers or max(1, min(_WORKERS, int(units))),
+            gpus=gpus_each,
+            scale=self.scale or ("paper" if gpus_each else "small"),
+            workers=self.workers
+            or max(1, min(_DEFAULT_WORKERS, self.batch_size, possible_workers)),
         )
 
     def trial_length(self, parallel: int) -> dict[str, object]:

@@ -35,9 +35,9 @@ class Trial:
     error: str | None = None
 
     @property
-    def failed(self) -> bool:
-        """Whether the trial ended with an error."""
-        return self.status == "failed"
+    def usable(self) -> bool:
+        """Whether the trial can be refitted: it was validated and did not fail."""
+        return bool(self.best) and self.status != "failed"
 
     @property
     def name(self) -> str:

@@ -170,7 +170,7 @@ class _Study:
         except BaseException:
             runs.kill()
             raise
-        if not any(t.best for t in trials):
+        if not any(t.usable for t in trials):
             raise JobFailedError(
                 f"all {len(trials)} trials failed, the first with: {trials[0].error}"
             )
@@ -180,7 +180,7 @@ class _Study:
         """Train the best trial of each network at full length."""
         refits: list[Refit] = []
         for model in self.config.models:
-            usable = [t for t in trials if t.draw.model == model and t.best and not t.failed]
+            usable = [t for t in trials if t.draw.model == model and t.usable]
             if usable:
                 best = max(usable, key=lambda t: t.best["val_psnr"])
                 refits.append(self._refit(best, self.config.refit_length()))

@@ -1,0 +1,97 @@
+"""The YAML file of `--config`, as the options that it sets."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from degrain.cli.option_types import field_types, flag, is_nested
+from degrain.errors import UserError
+from denoisenets.suggestions import unknown_name
+
+
+def with_config_file(argv: list[str], command: type) -> list[str]:
+    """Prepend the options from the `--config` file; options in `argv` win."""
+    for index, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name != "--config":
+            continue
+        if not equals:
+            value = argv[index + 1] if index + 1 < len(argv) else ""
+        if not value:
+            return argv
+        from_file = list(_yaml_arguments(Path(value), command))
+        given = {a.partition("=")[0] for a in argv}
+        return [
+            a for name, *values in from_file if name not in given for a in (name, *values)
+        ] + argv
+    return argv
+
+
+def _yaml_arguments(file: Path, command: type) -> Iterator[list[str]]:
+    """The options that a YAML file sets. Raises UserError for what is not YAML, or unknown keys."""
+    import yaml
+
+    class TextLoader(yaml.SafeLoader):
+        """PyYAML reads 2:8 as a base-60 number, so options use the unparsed scalars."""
+
+    for tag in ("bool", "float", "int", "null", "timestamp"):
+        TextLoader.add_constructor(f"tag:yaml.org,2002:{tag}", lambda _, node: node.value)
+    try:
+        content = file.read_text()
+        values = yaml.safe_load(content) or {}
+        texts = yaml.load(content, TextLoader) or {}
+    except OSError as error:
+        raise UserError(f"cannot read '{file}': {error.strerror}; check `config`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read '{file}': {' '.join(str(error).split())}") from None
+    yield from _arguments_of(values, texts, command, str(file))
+
+
+def _arguments_of(
+    values: object,
+    texts: Any,  # noqa: ANN401 - the same YAML with unparsed scalars
+    owner: type,
+    file: str,
+    prefix: str = "",
+) -> Iterator[list[str]]:
+    if not isinstance(values, Mapping):
+        where = f"'{prefix.rstrip('.')}' in '{file}'" if prefix else f"'{file}'"
+        raise UserError(f"{where} must be a mapping of keys to values")
+    types = field_types(owner)
+    names = [name for name in types if name != "config"]
+    for key, value in values.items():
+        if key not in names:
+            raise UserError(f"{file}: {unknown_name('key', str(key), names, prefix=prefix)}")
+        if is_nested(types[key]):
+            yield from _arguments_of(value, texts[key], types[key], file, f"{prefix}{key}.")
+        elif types[key] is bool:
+            yield from _switch(key, value, texts[key], file, prefix)
+        else:
+            yield _argument(key, value, texts[key], types[key])
+
+
+def _switch(name: str, value: object, text: object, file: str, prefix: str) -> Iterator[list[str]]:
+    """The flag of a switch that is true; a false one is left out, because switches are off by
+    default.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{file}: '{prefix}{name}' must be true or false, got '{text}'")
+    if value:
+        yield [flag(name)]
+
+
+def _argument(
+    name: str,
+    value: object,
+    text: Any,  # noqa: ANN401 - the value with unparsed scalars
+    kind: Any,  # noqa: ANN401 - any type hint
+) -> list[str]:
+    """An option and its values, as they are written on the command line."""
+    if value is None:
+        return [flag(name), "None"]
+    if isinstance(value, Mapping):
+        return [flag(name), json.dumps(value)]
+    if isinstance(value, list):
+        return [flag(name), ",".join(text)] if kind == tuple[str, ...] else [flag(name), *text]
+    return [flag(name), text]
