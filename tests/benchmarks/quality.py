@@ -27,6 +27,7 @@ from table import Table, print_tables, progress
 
 from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import score_photo
+from degrain.imaging.pixels import peak
 from degrain.inference.config import STARTER
 from degrain.inference.denoiser import Denoiser, Identity
 from degrain.patchsets.patch_set import PatchSet
@@ -59,7 +60,7 @@ def score(denoiser: Denoiser, patch_set: PatchSet, split: str) -> list[PhotoScor
         noisy, clean = patch_set.source.load(row)
         output, again = denoiser(noisy), denoiser(clean)
         scored = score_photo(output, clean)
-        shift = abs(output.mean((0, 1)) - noisy.mean((0, 1))).max() * 255 / noisy.dtype.type(-1)
+        shift = abs(output.mean((0, 1)) - noisy.mean((0, 1))).max() * 255 / peak(noisy)
         found.append(
             PhotoScore(
                 corpus=row.corpus,

@@ -1,6 +1,5 @@
 """The search: trials on Ray Tune, stopped early by ASHA within each architecture."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -185,6 +184,17 @@ METRICS = (
 """Metrics that the training loop reports."""
 
 
+def _make_asha() -> TrialScheduler:
+    return AsyncHyperBandScheduler(
+        time_attr="progress",
+        metric="val_psnr",
+        mode="max",
+        max_t=100,
+        grace_period=100 / TRIAL_VALIDATIONS,
+        reduction_factor=2,
+    )
+
+
 def search(
     trials: Sequence[Trial],
     *,
@@ -200,15 +210,6 @@ def search(
     `starts` has the weights of each model that trials start from. Rungs are percentages of a
     trial's own steps, so that with a budget of time they are at equal cost.
     """
-    asha = functools.partial(
-        AsyncHyperBandScheduler,
-        time_attr="progress",
-        metric="val_psnr",
-        mode="max",
-        max_t=100,
-        grace_period=100 / TRIAL_VALIDATIONS,
-        reduction_factor=2,
-    )
     body = ray.tune.with_parameters(
         run_trial, train_split=splits.train, val_split=splits.val, starts=dict(starts)
     )
@@ -216,7 +217,7 @@ def search(
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(body, {"cpu": 1, "gpu": gpus_per_trial}),
         param_space={"trial": ray.tune.grid_search(space)},
-        tune_config=ray.tune.TuneConfig(scheduler=PerArchitecture(asha)),
+        tune_config=ray.tune.TuneConfig(scheduler=PerArchitecture(_make_asha)),
         run_config=ray.tune.RunConfig(
             name=name,
             storage_path=folder.path,

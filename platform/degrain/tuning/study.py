@@ -78,11 +78,7 @@ def run_study(
     before models are registered and aliases move. Raises JobFailedError if no trial succeeds, and
     UserError, before the search, for patches or photos that the study cannot use.
     """
-    for model in config.models:
-        config.training(model=model).crop_of(patch_set.manifest.geometry.patch_size)
-    config.refit_workers.check_cluster()
-    photos = _test_photos(config, patch_set)
-    patch_set.source.check(photos)
+    photos = _checked_photos(config, patch_set)
     name = time.strftime("study-%Y%m%d-%H%M%S")
     tags = patch_set_tags(patch_set)
     with tracker.run(name, "study", parent=parent, tags={**tags, "test_protocol": PROTOCOL}) as run:
@@ -105,10 +101,18 @@ def run_study(
     return result
 
 
-def _test_photos(config: StudyConfig, patch_set: PatchSet) -> list[PairRecord]:
-    """The whole test photos of the comparison, evenly spaced over the split."""
+def _checked_photos(config: StudyConfig, patch_set: PatchSet) -> list[PairRecord]:
+    """The whole test photos of the comparison, evenly spaced over the split.
+
+    Raises UserError if they have changed, or if patches or cluster do not suit the study.
+    """
+    for model in config.models:
+        config.training(model=model).crop_of(patch_set.manifest.geometry.patch_size)
+    config.refit_workers.check_cluster()
     rows = patch_set.photos("test")
-    return [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
+    photos = [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
+    patch_set.source.check(photos)
+    return photos
 
 
 def parallel_trials(config: StudyConfig) -> int:

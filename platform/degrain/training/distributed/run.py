@@ -50,10 +50,8 @@ def train_run(
     ):
         plan.write(config, patch_set.uri, run.id)
         _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
-        log(
-            f"run {plan.name}: {config.model}, {config.length} on {workers.workers} workers, "
-            f"{config.batches} patches"
-        )
+        described = f"{config.model}, {config.length} on {workers.workers} workers"
+        log(f"run {plan.name}: {described}, {config.batches} patches")
         result = TrainingJob(
             config,
             splits,
