@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoisenets import dncnn, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
+from denoisenets import dncnn, drunet, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
 from denoisenets.contract import Contract, InputCheck, check_positive
 from denoisenets.memory import activation_bytes_per_pixel
 from denoisenets.suggestions import unknown_name
@@ -34,6 +34,7 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     "dncnn": Entry(dncnn.DnCNN, dncnn.contract),
+    "drunet": Entry(drunet.DRUNet, drunet.contract),
     "ffdnet": Entry(ffdnet.FFDNet, ffdnet.contract),
     "mwcnn": Entry(mwcnn.MWCNN, mwcnn.contract),
     "mwcnn_article": Entry(mwcnn.MWCNN, mwcnn.contract, {"levels": 4}),

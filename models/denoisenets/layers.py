@@ -1,5 +1,6 @@
 """Layers that several networks share."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -142,6 +143,20 @@ def haar_analysis(x: Tensor) -> Tensor:
     a, b = top[:, :, :, 0::2], top[:, :, :, 1::2]
     c, d = bottom[:, :, :, 0::2], bottom[:, :, :, 1::2]
     return torch.cat([a + b + c + d, b + d - a - c, c + d - a - b, a + d - b - c], dim=1)
+
+
+def estimate_noise_level(noisy: Tensor, pool: GlobalAveragePool) -> Tensor:
+    """The standard deviation of the noise, (B, 3, H, W) -> (B, 1, 1, 1), or with local statistics a
+    map, (B, 1, H/2, W/2). H and W must be even, and the scale of `pool` 2.
+
+    It is the mean magnitude of the finest diagonal wavelet band, whose expectation for Gaussian
+    noise is sqrt(2 / pi) times the standard deviation. Texture makes the estimate slightly too
+    high, in training as in inference, so that a network can be trained on photos of unknown noise
+    level.
+    """
+    _, _, _, diagonal = haar_analysis(noisy).chunk(4, dim=1)  # (B, 3, H/2, W/2)
+    magnitude = diagonal.abs().mean(dim=1, keepdim=True) * math.sqrt(math.pi / 2)
+    return pool.upsample(pool(magnitude), magnitude)
 
 
 def haar_synthesis(x: Tensor) -> Tensor:

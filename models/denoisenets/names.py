@@ -2,6 +2,7 @@
 
 MODEL_NAMES: tuple[str, ...] = (
     "dncnn",
+    "drunet",
     "ffdnet",
     "mwcnn",
     "mwcnn_article",

@@ -41,6 +41,7 @@ CROP, BATCH = 64, 8
 """Crops of a step, 32,768 pixels, for networks that accept this size."""
 LEARNING_RATES = {
     "dncnn": 1e-3,
+    "drunet": 1e-3,
     "ffdnet": 7e-4,
     "mwcnn": 5e-4,
     "mwcnn_article": 5e-4,

@@ -13,6 +13,7 @@ from denoisenets import create_model
 
 SMALL: dict[str, dict[str, Any]] = {
     "dncnn": {"width": 8, "depth": 6},
+    "drunet": {"width": 4, "depth": 1},
     "ffdnet": {"width": 8, "depth": 5},
     "mwcnn": {"width": 8, "depth": 2},
     "mwcnn_article": {"width": 4, "depth": 1},
