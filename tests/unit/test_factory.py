@@ -279,6 +279,7 @@ def test_refuses_arguments_of_wrong_type(
 
 def test_unknown_argument_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match="takes no argument 'widht'; it takes depth, residual, skips, width"
+        ValueError,
+        match="takes no argument 'widht'; it takes depth, residual, skips, strided, width",
     ):
         create_model("red10", widht=3)
