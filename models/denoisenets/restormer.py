@@ -224,6 +224,14 @@ class TransformerBlock(nn.Module):
         return out
 
 
+def transformer_blocks(
+    features: int, level: int, count: int, norm: Callable[[int], nn.Module]
+) -> nn.Sequential:
+    """`count` blocks of 2 ** level heads, after `level` halvings of the sides."""
+    scale = 2**level
+    return nn.Sequential(*[TransformerBlock(features, scale, scale, norm) for _ in range(count)])
+
+
 class Restormer(nn.Module):
     """`width` features at full size, doubled by each halving; `depth` as in the module's header."""
 
@@ -243,9 +251,7 @@ class Restormer(nn.Module):
         norm = partial(layer, epsilon=norm_epsilon_millionths / 10**6)
 
         def blocks(features: int, level: int, count: int) -> nn.Sequential:
-            scale = 2**level
-            made = [TransformerBlock(features, scale, scale, norm) for _ in range(count * depth)]
-            return nn.Sequential(*made)
+            return transformer_blocks(features, level, count * depth, norm)
 
         # The order of registration is the order in which `initialise` draws the weights.
         self.patch_embed = nested("proj", conv3x3(3, width))
@@ -267,12 +273,8 @@ class Restormer(nn.Module):
         self.decoder_level3 = blocks(4 * width, 2, _BLOCKS[2])
         self.refinement = blocks(2 * width, 0, 2)
         self.output = conv3x3(2 * width, 3)
-        projections = [
-            module.project_out
-            for module in self.modules()
-            if isinstance(module, Attention | FeedForward)
-        ]
-        initialise(self, residual=[*projections, self.output], rectified=False)
+        added = [m.project_out for m in self.modules() if isinstance(m, Attention | FeedForward)]
+        initialise(self, residual=[*added, self.output], rectified=False)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""

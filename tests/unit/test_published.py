@@ -56,7 +56,7 @@ def test_each_tensor_of_the_file_matters(name: str) -> None:
         if key.endswith("running_var")
     }
     required = [key for key in weights if key not in optional]
-    for missing in required[:: max(len(required) // 20, 1)]:
+    for missing in required[:: max(len(required) // 6, 1)]:
         fewer = {key: value for key, value in weights.items() if key != missing}
         with pytest.raises(
             ValueError, match=r"lacks|has no|instead of|does not|are one|takes|lack"

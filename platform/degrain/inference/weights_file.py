@@ -1,6 +1,7 @@
 """Reads the weights out of checkpoints that others published, without running what is in them."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def _read_safetensors(file: Path) -> Mapping[str, Tensor]:
 
 def _read_checkpoint(file: Path) -> object:
     try:
-        content: object = torch.load(file, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols of other versions
+            content: object = torch.load(file, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
             raise _unreadable(file, error) from None
@@ -68,7 +70,8 @@ def _read_checkpoint(file: Path) -> object:
 
 
 def _unreadable(file: Path, error: Exception) -> UserError:
-    short = " ".join(str(error).split())[:120] or type(error).__name__
+    # PyTorch's messages go on with advice for programmers.
+    short = " ".join(str(error).split()).partition(". ")[0][:120] or type(error).__name__
     return UserError(
         f"'{file}' is not a PyTorch checkpoint or .safetensors file ({short}); download it again, "
         "or name another file"
