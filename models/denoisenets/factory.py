@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoisenets import dncnn, fast, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
+from denoisenets import dncnn, drunet, fast, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
 from denoisenets.contract import Contract, InputCheck, check_positive
 from denoisenets.memory import activation_bytes_per_pixel
 from denoisenets.suggestions import unknown_name
@@ -34,6 +34,7 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     "dncnn": Entry(dncnn.DnCNN, dncnn.contract),
+    "drunet": Entry(drunet.DRUNet, drunet.contract),
     "fast16": Entry(fast.Fast, fast.contract, {"width": 16}),
     "fast24": Entry(fast.Fast, fast.contract),
     "fast32": Entry(fast.Fast, fast.contract, {"width": 32}),

@@ -6,10 +6,8 @@ noise level they pass a plain stack of 3x3 convolutions, whose output pixel shuf
 Layers are named as in cszn/KAIR. Shapes: B batch, H W pixels, which must be even.
 
 Differs from the paper:
-- The noise level is optional. Without it, it is estimated from the photo as the mean magnitude of
-  the finest diagonal wavelet band, whose expectation for Gaussian noise is sqrt(2 / pi) times the
-  standard deviation. Texture makes the estimate slightly too high, in training as in inference, so
-  that the network can be trained on photos of unknown noise level.
+- The noise level is optional; without it, it is estimated from the photo, see
+  `layers.estimate_noise_level`.
 - The output of the convolutions is added to the sub-images (`residual=True`), so that training
   needs hundreds of steps for useful weights. `residual=False` is the paper's direct mapping, which
   the authors' published weights need.
@@ -19,14 +17,12 @@ Differs from the paper:
 Checked against: the authors' merged colour model, 852,108 parameters.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from denoisenets.contract import Contract, SizeContract
-from denoisenets.layers import GlobalAveragePool, conv3x3, haar_analysis, initialise
+from denoisenets.layers import GlobalAveragePool, conv3x3, estimate_noise_level, initialise
 
 
 def contract(*, depth: int, **_: object) -> Contract:
@@ -74,6 +70,4 @@ class FFDNet(nn.Module):
         """Standard deviation of the noise: (B, 3, H, W) -> (B, 1, 1, 1), or with local statistics a
         map, (B, 1, H/2, W/2).
         """
-        _, _, _, diagonal = haar_analysis(noisy).chunk(4, dim=1)  # (B, 3, H/2, W/2)
-        magnitude = diagonal.abs().mean(dim=1, keepdim=True) * math.sqrt(math.pi / 2)
-        return self.pool.upsample(self.pool(magnitude), magnitude)
+        return estimate_noise_level(noisy, self.pool)

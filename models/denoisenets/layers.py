@@ -1,5 +1,6 @@
 """Layers that several networks share."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -35,7 +36,7 @@ def initialise(
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if rectified else "linear")
         elif isinstance(layer, nn.ConvTranspose2d):
-            # 2x2 with stride 2: each output depends on one input pixel, and no ReLU follows.
+            # Stride 2: each output depends on one or a few input pixels, and no ReLU follows.
             nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
         else:
             continue
@@ -43,24 +44,40 @@ def initialise(
             nn.init.zeros_(layer.bias)
     with torch.no_grad():
         for layer in residual:
-            assert isinstance(layer, nn.Conv2d)
+            assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
             layer.weight.mul_(0.1)
 
 
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of each pixel (Ba et al., 2016, arXiv:1607.06450)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, epsilon: float = 1e-6) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         last = x.permute(0, 2, 3, 1)  # a view without a copy where memory is channels last
-        return layer_norm(last, self.weight.shape, self.weight, self.bias, eps=1e-6).permute(
-            0, 3, 1, 2
-        )
+        normalised = layer_norm(last, self.weight.shape, self.weight, self.bias, eps=self.epsilon)
+        return normalised.permute(0, 3, 1, 2)
+
+
+class BiasFreeLayerNorm2d(nn.Module):
+    """Division by the standard deviation over the channels of each pixel, as in swz30/Restormer:
+    the mean is not subtracted.
+    """
+
+    def __init__(self, channels: int, *, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        variance = x.var(dim=1, keepdim=True, correction=0)  # (B, 1, H, W)
+        return x * (variance + self.epsilon).rsqrt() * self.weight[:, None, None]
 
 
 class GlobalAveragePool(nn.Module):
@@ -154,6 +171,20 @@ def haar_analysis(x: Tensor) -> Tensor:
     a, b = top[:, :, :, 0::2], top[:, :, :, 1::2]
     c, d = bottom[:, :, :, 0::2], bottom[:, :, :, 1::2]
     return torch.cat([a + b + c + d, b + d - a - c, c + d - a - b, a + d - b - c], dim=1)
+
+
+def estimate_noise_level(noisy: Tensor, pool: GlobalAveragePool) -> Tensor:
+    """The standard deviation of the noise, (B, 3, H, W) -> (B, 1, 1, 1), or with local statistics a
+    map, (B, 1, H/2, W/2). H and W must be even, and the scale of `pool` 2.
+
+    It is the mean magnitude of the finest diagonal wavelet band, whose expectation for Gaussian
+    noise is sqrt(2 / pi) times the standard deviation. Texture makes the estimate slightly too
+    high, in training as in inference, so that a network can be trained on photos of unknown noise
+    level.
+    """
+    _, _, _, diagonal = haar_analysis(noisy).chunk(4, dim=1)  # (B, 3, H/2, W/2)
+    magnitude = diagonal.abs().mean(dim=1, keepdim=True) * math.sqrt(math.pi / 2)
+    return pool.upsample(pool(magnitude), magnitude)
 
 
 def haar_synthesis(x: Tensor) -> Tensor:

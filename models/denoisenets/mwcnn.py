@@ -12,8 +12,10 @@ Differs from the paper:
   it.
 - `width` scales all levels together: level 1 has `width` features, the deeper ones 1.6 times as
   many (160 -> 256).
-- The authors' code numbers its layers for three levels (`d_l1`, `pro_l3`, `i_l2`) and normalises
-  its batches, so its weights do not fit; layers have the usual names of a U-Net here.
+- The authors' PyTorch code, lpj0/MWCNN_PyTorch, numbers its layers for three levels (`d_l1`,
+  `pro_l3`, `i_l2`); layers have the usual names of a U-Net here, and `published.py` converts its
+  weights. They need `decoder_relu`, a ReLU at the end of each decoder but that at full size, and
+  `per_channel`, because they are for grey photos.
 
 Checked against: 24 convolutions, 16.2 M parameters, 58.2 G multiply-accumulates per 256x256. The
 variant `mwcnn_article`, of the article that the project starts from, has a fourth level, of 256
@@ -54,13 +56,22 @@ def conv_block(
 
 class MWCNN(nn.Module):
     """`levels` wavelet levels with `depth` convolutions each in the encoder and the decoder;
-    `width` features at level 1.
+    `width` features at level 1. `per_channel` applies a network for grey photos to each channel.
     """
 
-    def __init__(self, *, width: int = 160, depth: int = 4, levels: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        width: int = 160,
+        depth: int = 4,
+        levels: int = 3,
+        decoder_relu: bool = False,
+        per_channel: bool = False,
+    ) -> None:
         super().__init__()
+        self.per_channel = per_channel
         features = [width] + [round(width * 1.6)] * (levels - 1)
-        inputs = [3, *features[:-1]]
+        inputs = [1 if per_channel else 3, *features[:-1]]
         self.encoders = nn.ModuleList(
             [
                 conv_block(4 * c, f, f, depth, final_relu=True)
@@ -69,8 +80,8 @@ class MWCNN(nn.Module):
         )
         self.decoders = nn.ModuleList(
             [
-                conv_block(f, f, 4 * c, depth, final_relu=False)
-                for c, f in zip(inputs, features, strict=True)
+                conv_block(f, f, 4 * c, depth, final_relu=decoder_relu and level > 0)
+                for level, (c, f) in enumerate(zip(inputs, features, strict=True))
             ]
         )
         last_convolutions = [
@@ -82,10 +93,11 @@ class MWCNN(nn.Module):
     def forward(self, noisy: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""
         skips: list[Tensor] = []
-        x = noisy
+        # A network for grey photos sees each channel as a photo: (B, 3, H, W) -> (3B, 1, H, W).
+        x = noisy.flatten(0, 1).unsqueeze(1) if self.per_channel else noisy
         for encoder in self.encoders:
             skips.append(x)
             x = encoder(haar_analysis(x))  # (B, C, H, W) -> (B, 4C, H/2, W/2) -> (B, F, H/2, W/2)
         for decoder in reversed(self.decoders):
             x = skips.pop() + haar_synthesis(decoder(x))  # (B, F, H/2, W/2) -> (B, C, H, W)
-        return x
+        return x.reshape(noisy.shape)

@@ -2,6 +2,7 @@
 
 MODEL_NAMES: tuple[str, ...] = (
     "dncnn",
+    "drunet",
     "fast16",
     "fast24",
     "fast32",

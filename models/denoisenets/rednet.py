@@ -3,7 +3,7 @@
 n convolutions, then n transposed convolutions, all 3x3 with stride 1, without pooling or
 normalisation. The output of every second convolution is added to the output of its mirror, with a
 ReLU before and after the sum; the last layer is linear. Layers are named as in
-yjn870/REDNet-pytorch. Shapes: B batch, C features, H W pixels; H and W are the same in every layer.
+yjn870/REDNet-pytorch. Shapes: B batch, C features, H W pixels.
 
 Differs from the paper:
 - Plain convolutions replace the transposed ones. With stride 1 both compute the same functions with
@@ -12,6 +12,8 @@ Differs from the paper:
 - The input is added to the output (`residual=True`), so that the network learns the noise and
   training needs hundreds of steps for useful weights, not hundreds of thousands. `residual=False`
   is the paper's direct mapping.
+- `strided=True` is the variant of yjn870/REDNet-pytorch: the first convolution and the last,
+  transposed one have stride 2, and a ReLU follows the sum with the input.
 
 Checked against: parameters and multiply-accumulates for RGB and 64 features, RED10 0.30 M and 19.6
 G per 256x256, RED20 0.67 M and 43.7 G, RED30 1.04 M and 67.9 G.
@@ -20,29 +22,52 @@ G per 256x256, RED20 0.67 M and 43.7 G, RED30 1.04 M and 67.9 G.
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from denoisenets.contract import Contract
+from denoisenets.contract import Contract, SizeContract
 from denoisenets.layers import conv3x3, initialise
 
 
-def contract(*, depth: int, **_: object) -> Contract:
-    """All sizes; each of 2 * depth 3x3 convolutions widens the receptive radius by one pixel."""
+def contract(*, depth: int, strided: bool, **_: object) -> Contract:
+    """All sizes, with `strided` even ones; each of 2 * depth 3x3 convolutions widens the receptive
+    radius by one pixel of its input.
+    """
+    if strided:
+        return Contract(size=SizeContract(minimum=2, multiple=2), receptive_radius=4 * depth)
     return Contract(receptive_radius=2 * depth)
+
+
+def _first(width: int, strided: bool) -> nn.Conv2d:
+    stride = 2 if strided else 1
+    return nn.Conv2d(3, width, kernel_size=3, stride=stride, padding=1)
+
+
+def _last(width: int, strided: bool) -> nn.Conv2d | nn.ConvTranspose2d:
+    if strided:
+        return nn.ConvTranspose2d(width, 3, kernel_size=3, stride=2, padding=1, output_padding=1)
+    return conv3x3(width, 3)
 
 
 class REDNet(nn.Module):
     """`depth` convolutions and `depth` mirrored ones, of `width` features each."""
 
     def __init__(
-        self, *, width: int = 64, depth: int = 15, skips: bool = True, residual: bool = True
+        self,
+        *,
+        width: int = 64,
+        depth: int = 15,
+        skips: bool = True,
+        residual: bool = True,
+        strided: bool = False,
     ) -> None:
         super().__init__()
-        self.residual = residual
+        self.residual, self.strided = residual, strided
         # The skip from convolution i (counted from 1) is added to the output of deconvolution
         # depth - i.
         self.skip_sources = frozenset(range(2, depth, 2)) if skips else frozenset[int]()
         self.conv_layers = nn.Sequential(
             *[
-                nn.Sequential(conv3x3(3 if i == 0 else width, width), nn.ReLU())
+                nn.Sequential(
+                    _first(width, strided) if i == 0 else conv3x3(width, width), nn.ReLU()
+                )
                 for i in range(depth)
             ]
         )
@@ -51,7 +76,7 @@ class REDNet(nn.Module):
                 nn.Sequential(conv3x3(width, width), nn.ReLU(inplace=True))
                 for _ in range(depth - 1)
             ],
-            conv3x3(width, 3),
+            _last(width, strided),
         )
         initialise(self, residual=[self.deconv_layers[-1]] if residual else [])
 
@@ -68,4 +93,5 @@ class REDNet(nn.Module):
             x = layer(x)
             if depth - number in skips:
                 x = relu(x + skips.pop(depth - number))
-        return noisy + x if self.residual else x
+        clean = noisy + x if self.residual else x
+        return relu(clean) if self.strided else clean

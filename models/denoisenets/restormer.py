@@ -5,19 +5,23 @@ Self-attention across channels instead of pixels: each output channel is a mixtu
 weighted by the cosine similarity of their feature maps over the image, so that the cost is linear
 in the number of pixels. A gated feed-forward network follows. Pixel unshuffle downsamples three
 times, pixel shuffle upsamples three times, refinement blocks follow at full size, and the result is
-added to the input. Layers are named as in swz30/Restormer (`LayerNorm_type="WithBias"`). Shapes: B
-batch, C features, N heads, D = C / N features of a head, H W pixels, which must be multiples of 8.
+added to the input. Layers are named as in swz30/Restormer. Shapes: B batch, C features, N heads,
+D = C / N features of a head, H W pixels, which must be multiples of 8.
 
 Differs from the paper:
 - Small by default: width 24 instead of 48, and half the blocks. `depth` replaces the paper's lists:
   (2, 3, 3) times `depth` blocks at each level of the encoder and the decoder, 4 times at the
   deepest, 2 times for refinement; 2 is the paper's.
+- Layer normalisation with bias by default; `bias_free` is the reference's "BiasFree", which its
+  published denoisers need. `norm_epsilon_millionths` is 1 here, 10 in the reference.
 - Heads 1, 2, 4 and 8 from full size down as in the paper; `width` is any even number.
 
 Checked against: width 48 and depth 2 have 26.1 M parameters.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +29,7 @@ from torch.nn.functional import gelu, pad
 
 from denoisenets.contract import Contract, pyramid_contract
 from denoisenets.layers import (
+    BiasFreeLayerNorm2d,
     GlobalAveragePool,
     LayerNorm2d,
     average_neighbouring_cells,
@@ -57,11 +62,6 @@ def depthwise_conv3x3(channels: int) -> nn.Conv2d:
 def nested(name: str, module: nn.Module) -> nn.Sequential:
     """A module as the child `name` of another one, as the reference nests it."""
     return nn.Sequential(OrderedDict([(name, module)]))
-
-
-def layer_norm(channels: int) -> nn.Sequential:
-    """Layer normalisation over the channels of each pixel."""
-    return nested("body", LayerNorm2d(channels))
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -206,11 +206,13 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """One transformer block of `channels` features at 1 / `scale` of the photo's sides."""
 
-    def __init__(self, channels: int, heads: int, scale: int) -> None:
+    def __init__(
+        self, channels: int, heads: int, scale: int, norm: Callable[[int], nn.Module]
+    ) -> None:
         super().__init__()
-        self.norm1 = layer_norm(channels)
+        self.norm1 = nested("body", norm(channels))
         self.attn = Attention(channels, heads, scale)
-        self.norm2 = layer_norm(channels)
+        self.norm2 = nested("body", norm(channels))
         self.ffn = FeedForward(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -221,18 +223,34 @@ class TransformerBlock(nn.Module):
         return out
 
 
+def transformer_blocks(
+    features: int, level: int, count: int, norm: Callable[[int], nn.Module]
+) -> nn.Sequential:
+    """`count` blocks of 2 ** level heads, after `level` halvings of the sides."""
+    scale = 2**level
+    return nn.Sequential(*[TransformerBlock(features, scale, scale, norm) for _ in range(count)])
+
+
 class Restormer(nn.Module):
     """`width` features at full size, doubled by each halving; `depth` as in the module's header."""
 
-    def __init__(self, *, width: int = 24, depth: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        width: int = 24,
+        depth: int = 1,
+        bias_free: bool = False,
+        norm_epsilon_millionths: int = 1,
+    ) -> None:
         super().__init__()
         if width % 2:
             raise ValueError(f"width must be an even number, got {width}")
 
+        layer = BiasFreeLayerNorm2d if bias_free else LayerNorm2d
+        norm = partial(layer, epsilon=norm_epsilon_millionths / 10**6)
+
         def blocks(features: int, level: int, count: int) -> nn.Sequential:
-            return nn.Sequential(
-                *[TransformerBlock(features, 2**level, 2**level) for _ in range(count * depth)]
-            )
+            return transformer_blocks(features, level, count * depth, norm)
 
         # The order of registration is the order in which `initialise` draws the weights.
         self.patch_embed = nested("proj", conv3x3(3, width))
@@ -254,12 +272,8 @@ class Restormer(nn.Module):
         self.decoder_level3 = blocks(4 * width, 2, _BLOCKS[2])
         self.refinement = blocks(2 * width, 0, 2)
         self.output = conv3x3(2 * width, 3)
-        projections = [
-            module.project_out
-            for module in self.modules()
-            if isinstance(module, Attention | FeedForward)
-        ]
-        initialise(self, residual=[*projections, self.output], rectified=False)
+        added = [m.project_out for m in self.modules() if isinstance(m, Attention | FeedForward)]
+        initialise(self, residual=[*added, self.output], rectified=False)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W)."""

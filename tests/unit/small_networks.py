@@ -13,6 +13,7 @@ from denoisenets import create_model
 
 SMALL: dict[str, dict[str, Any]] = {
     "dncnn": {"width": 8, "depth": 6},
+    "drunet": {"width": 4, "depth": 1},
     "fast16": {"width": 4},
     "fast24": {"width": 4, "depth": 1},
     "fast32": {"width": 6, "levels": 2},

@@ -231,6 +231,7 @@ def measured_radius(made: nn.Module, side: int) -> int:
         ("pridnet", {}, 74.2e6, 31.8),
         ("dncnn", {}, 668_227, None),
         ("ffdnet", {}, 852_108, None),
+        ("drunet", {}, 32_640_960, None),
         ("unet", {"width": 64}, 31.03e6, None),
         ("nafnet32", {}, 29.16e6, 16.23),
         ("nafnet32", {"width": 64}, 115.98e6, 63.6),
@@ -254,7 +255,7 @@ def test_pridnet_article_has_about_four_times_the_parameters() -> None:
 def test_unknown_model_suggests_the_nearest_name() -> None:
     with pytest.raises(
         ValueError,
-        match=r"unknown model 'red1O'; did you mean 'red10'\? Known models: dncnn, fast16",
+        match=r"unknown model 'red1O'; did you mean 'red10'\? Known models: dncnn, drunet, fast16",
     ):
         create_model("red1O")
 
@@ -278,6 +279,7 @@ def test_refuses_arguments_of_wrong_type(
 
 def test_unknown_argument_lists_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match="takes no argument 'widht'; it takes depth, residual, skips, width"
+        ValueError,
+        match="takes no argument 'widht'; it takes depth, residual, skips, strided, width",
     ):
         create_model("red10", widht=3)

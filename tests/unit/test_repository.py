@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from degrain.cli.main import COMMANDS
+from degrain.cli.main import COMMANDS, MODULES
 
 REPOSITORY = Path(__file__).parents[2]
 PIPELINES = sorted(path.stem for path in (REPOSITORY / "pipelines").glob("*.py"))
@@ -46,9 +46,10 @@ def test_no_pipeline_shadows_a_package() -> None:
 
 
 def test_every_command_has_a_job_entry_point() -> None:
-    assert set(PIPELINES) == set(COMMANDS)
-    for name in PIPELINES:
-        assert f'main(["{name}", ' in (REPOSITORY / "pipelines" / f"{name}.py").read_text()
+    files = {MODULES.get(name, name): name for name in COMMANDS}
+    assert set(PIPELINES) == set(files)
+    for file, name in files.items():
+        assert f'main(["{name}", ' in (REPOSITORY / "pipelines" / f"{file}.py").read_text()
 
 
 @pytest.mark.parametrize("folder", LIMITS)

@@ -17,8 +17,11 @@ COMMANDS = {
     "retrain": "ingest new photos and promote a better champion, once or on schedule",
     "denoise": "denoise whole photos with a model or a classical filter",
     "export": "write a model as an ONNX or torch.export file",
+    "import": "register weights that others published",
 }
 """One line on each subcommand; `degrain.cli.NAME` has its options and its work."""
+MODULES = {"import": "import_weights"}
+"""Modules of subcommands whose name is a keyword of Python."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from degrain.cli.execution import execute
 
-        command = importlib.import_module(f"degrain.cli.{name}").COMMAND
+        command = importlib.import_module(f"degrain.cli.{MODULES.get(name, name)}").COMMAND
         return execute(command, arguments[1:], prog=f"degrain {name}", interrupt=before)
     finally:
         signal.signal(signal.SIGINT, before)

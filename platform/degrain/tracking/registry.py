@@ -44,10 +44,10 @@ class ModelCard:
     """Name of the network in `denoisenets`."""
     arguments: Mapping[str, Any]
     """All its arguments."""
-    patch_set: str
-    """Version of the patch set it was trained on."""
+    patch_set: str | None
+    """Version of the patch set it was trained on; None for imported weights."""
     training: Mapping[str, Any]
-    """The training configuration."""
+    """The training configuration; empty for imported weights."""
     crop: int
     """Side of the training crops, pixels; global means are computed over windows of this size."""
     size_multiple: int
@@ -57,7 +57,9 @@ class ModelCard:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Protocol to psnr in dB, ssim, and the number of photos."""
     code: str | None = None
-    """Git commit of the code that trained it."""
+    """Git commit of the code that trained or imported it."""
+    source: Mapping[str, str] | None = None
+    """Of imported weights: `file`, its `sha256`, `licence` and, where known, `origin`."""
     format: int = CARD_FORMAT
 
 
@@ -148,9 +150,15 @@ def register(
         name,
         source=f"{run.artifact_uri}/{ARTIFACT_FOLDER}",
         run_id=run.id,
-        tags={"model": card.model, "patch_set": card.patch_set, **scores},
+        tags={"model": card.model, **provenance_tags(card), **scores},
     )
     return ModelVersion(name, str(created.version))
+
+
+def provenance_tags(card: ModelCard) -> dict[str, str]:
+    """The tags that tell what the weights were trained on, or where they were published."""
+    patch_set = {} if card.patch_set is None else {"patch_set": card.patch_set}
+    return patch_set | {f"source.{key}": value for key, value in (card.source or {}).items()}
 
 
 def alias_holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:

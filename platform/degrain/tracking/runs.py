@@ -179,7 +179,7 @@ class Tracker:
     ) -> Run:
         """Start a run that the caller finishes.
 
-        `kind` is `study`, `trial`, `refit`, `training`, `retraining` or `exploration`.
+        `kind` is `study`, `trial`, `refit`, `training`, `retraining`, `exploration` or `import`.
         """
         all_tags: dict[str, object] = {
             "mlflow.runName": name,

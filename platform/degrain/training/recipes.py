@@ -37,6 +37,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "dncnn": Recipe(),
+    "drunet": Recipe(batch_size=8, learning_rate=5e-4),
     "fast": Recipe(),
     "ffdnet": Recipe(learning_rate=7e-4),
     "mwcnn": Recipe(),

@@ -51,6 +51,9 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
         "ffdnet": SearchSpace(
             arguments={"width": (24, 32, 48), "depth": (6, 8, 12)}, learning_rate=(1e-3, 4e-3)
         ),
+        "drunet": SearchSpace(
+            arguments={"width": (8, 12, 16), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
+        ),
         "unet": SearchSpace(
             arguments={"width": (8, 12, 16), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
         ),
@@ -79,6 +82,9 @@ _SPACES: dict[Scale, dict[str, SearchSpace]] = {
         ),
         "ffdnet": SearchSpace(
             arguments={"width": (64, 96), "depth": (12, 15)}, learning_rate=(1e-4, 2e-3)
+        ),
+        "drunet": SearchSpace(
+            arguments={"width": (32, 48, 64), "depth": (2, 4)}, learning_rate=(1e-4, 1e-3)
         ),
         "unet": SearchSpace(
             arguments={"width": (32, 48, 64), "depth": (2, 3)}, learning_rate=(1e-4, 2e-3)
