@@ -98,6 +98,7 @@ def train(run: str, minutes: float, seed: int, data: str, out: Path) -> Path:
         command = [sys.executable, "-c", CODE, "train", "--data", data, *choice]
         command += ["--budget", f"{round(minutes * 60)}s", "--seed", str(seed)]
         command += ["--out", str(folder), "--mlflow", str(_tracking(out)), "--summary", str(done)]
+        folder.mkdir(parents=True, exist_ok=True)
         progress(f"training {folder.name}")
         subprocess.run(command, check=True, stdout=sys.stderr)
     return folder / str(json.loads(done.read_text())["name"]) / "model"
