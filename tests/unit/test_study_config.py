@@ -2,8 +2,10 @@
 
 import pytest
 
+from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.study import make_trials
 
 
 @pytest.mark.parametrize(
@@ -12,7 +14,7 @@ from degrain.tuning.config import StudyConfig
         ({"models": ()}, "name at least one model with `models`"),
         ({"models": ("red10", "red10")}, "`models` has duplicates: red10, red10"),
         ({"models": ("red1O",)}, "unknown model 'red1O'; did you mean 'red10'"),
-        ({"trials": 1}, "2 models need at least as many trials, got 1"),
+        ({"trials": 1}, "4 models need at least as many trials, got 1"),
     ],
 )
 def test_wrong_models_are_refused(changes: dict, message: str) -> None:
@@ -33,7 +35,8 @@ def test_wrong_models_are_refused(changes: dict, message: str) -> None:
         ({"gpus": -1}, "gpus must be a number that is not negative, got -1"),
         ({"seed": -1}, "seed must be a number that is not negative, got -1"),
         ({"scale": "huge"}, "scale must be one of small, paper, got 'huge'"),
-        ({"sampling": "even"}, "sampling must be one of uniform, balanced, got 'even'"),
+        ({"balance": 2.0}, "balance must be a share between 0 and 1, got 2.0"),
+        ({"budget": Duration(-5)}, "budget must be a positive number"),
         ({"batch_size": 2, "workers": 3}, "batch_size 2 leaves some of 3 workers without a patch"),
     ],
 )
@@ -66,3 +69,22 @@ def test_gpus_choose_the_scale() -> None:
     assert StudyConfig().fit_to(8, 0).scale == "small"
     assert StudyConfig().fit_to(8, 1).scale == "paper"
     assert StudyConfig(scale="small").fit_to(8, 1).scale == "small"
+
+
+def test_a_budget_is_shared_out_between_search_and_refits() -> None:
+    config = StudyConfig(models=("red10", "mwcnn"), trials=6, budget=Duration(800))
+    # Six trials, two at a time: three rounds in a quarter of the time.
+    assert config.trial_length(parallel=2)["budget"] == pytest.approx(200 / 3)
+    assert config.refit_length()["budget"] == pytest.approx(300)
+
+
+def test_numbers_of_steps_replace_the_budget() -> None:
+    config = StudyConfig(steps=40, refit_steps=90)
+    assert config.trial_length(parallel=2) == {"steps": 40, "validate_every": 10}
+    assert config.refit_length() == {"steps": 90, "budget": None, "validate_every": 30}
+
+
+def test_all_trials_of_the_default_study_accept_its_crops() -> None:
+    trials = make_trials(StudyConfig().fit_to(2, 0))
+    assert {trial.draw.model for trial in trials} == set(StudyConfig().models)
+    assert all(trial.config.crop_of(128) == 64 for trial in trials)

@@ -106,8 +106,8 @@ def _checked_photos(config: StudyConfig, patch_set: PatchSet) -> list[PairRecord
 
     Raises UserError if they have changed, or if patches or cluster do not suit the study.
     """
-    for model in config.models:
-        config.training(model=model).crop_of(patch_set.manifest.geometry.patch_size)
+    for trial in make_trials(config):
+        trial.config.crop_of(patch_set.manifest.geometry.patch_size)
     config.refit_workers.check_cluster()
     rows = patch_set.photos("test")
     photos = [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
