@@ -21,6 +21,10 @@ from degrain.cli.main import main as degrain
 from degrain.imaging.codecs import encode_png
 
 STARTER = Path(__file__).resolve().parent.parent / "platform" / "degrain" / "starter"
+SOURCE = {
+    "origin": "models/train_starter.py: clean photographs with synthetic noise",
+    "licence": "Apache-2.0; NOTICE.md names the photographs and their licences",
+}
 TRAINING = ["--model", "fast24", "--loss", "psnr", "--noise", "on-the-fly"]
 TRAINING += [
     "--clean-share",
@@ -54,7 +58,8 @@ def pack(model: Path) -> None:
     half = {name: value.to(torch.float16).contiguous() for name, value in weights.items()}
     STARTER.mkdir(exist_ok=True)
     safetensors.torch.save_file(half, STARTER / "weights.safetensors")
-    (STARTER / "card.json").write_bytes((model / "card.json").read_bytes())
+    card = json.loads((model / "card.json").read_text())
+    (STARTER / "card.json").write_text(json.dumps({**card, "source": SOURCE}, indent=1) + "\n")
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BEFORE_RAY = [
     ("tune", ["--models", "red1O"], r"unknown model 'red1O'; did you mean 'red10'? Known models:"),
-    ("tune", ["--trials", "1"], "2 models need at least as many trials, got 1"),
+    ("tune", ["--trials", "1"], "4 models need at least as many trials, got 1"),
     ("tune", ["--steps", "0"], "--steps must be at least 1, got 0"),
     ("tune", ["--steps", "many"], "argument --steps: 'many' is not a number; see"),
     (
@@ -284,9 +284,11 @@ def test_no_store_is_made_where_a_model_was_to_be_found(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(write_photo(tmp_path))
     (tmp_path / "mlflow.yaml").write_text("")
     argv = [tmp_path / "photo.png", "--out", tmp_path / "o", "--mlflow", tmp_path / "mlflow.yaml"]
-    done = run_here("denoise", argv, tmp_path)
+    named = [*argv, "--model", "models:/degrain-denoiser@champion"]
+    done = run_here("denoise", named, tmp_path)
     assert (done.status, len(done.err.splitlines())) == (2, 1)
     assert "there are no models yet" in done.err
+    assert run_here("denoise", argv, tmp_path).status == 0
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -405,7 +407,7 @@ def test_a_test_photo_that_changed_is_told_before_the_search(
     ]
     run_here("ingest", [*ingest, "--test-scenes", "cliff"], tmp_path)
     (corpus / "noisy" / "cliff_0.png").write_bytes((corpus / "noisy" / "delta_0.png").read_bytes())
-    options = ["--data", tmp_path / "out", "--mlflow", write_tracking(tmp_path), "--crop", 24]
+    options = ["--data", tmp_path / "out", "--mlflow", write_tracking(tmp_path), "--crop", 16]
     done = run_here("tune", options, tmp_path)
     assert done.status == 2, done.err
     assert (
@@ -470,7 +472,7 @@ def test_as_a_command_and_interrupted(
         "--steps",
         100_000,
     ]
-    running = start_pipeline(name, [*options, "--batch-size", 2, "--crop", 24], env)
+    running = start_pipeline(name, [*options, "--batch-size", 2, "--crop", 16], env)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     deadline = time.monotonic() + 120
     while kind not in kinds_of_runs(client) and time.monotonic() < deadline:

@@ -20,6 +20,13 @@ def starter() -> NetworkDenoiser:
     return load_model(STARTER, None, Storage())[0]
 
 
+def test_the_starter_says_where_it_comes_from() -> None:
+    _, card = load_model(STARTER, None, Storage())
+    assert card.source is not None
+    assert "Apache-2.0" in card.source["licence"]
+    assert "CC BY-SA 4.0" in (STARTER_FOLDER / "NOTICE.md").read_text()
+
+
 def test_the_starter_has_at_most_five_megabytes() -> None:
     assert sum(file.stat().st_size for file in STARTER_FOLDER.iterdir()) < 5_000_000
 
