@@ -266,7 +266,7 @@ def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
     worse = run_here("retrain", [*argv, "--refit-steps", 1], tmp_path)
     assert worse.status == 0, worse.err
     models = [row["model"] for row in worse.summary["comparison"]]
-    assert models == ["noisy", "nlm", "red10", "degrain-denoiser v1"]
+    assert models == ["noisy", "nlm", "starter", "red10", "degrain-denoiser v1"]
     scores = {row["model"]: row["psnr"] for row in worse.summary["comparison"]}
     assert (scores["red10"] > scores["degrain-denoiser v1"]) == (
         worse.summary["decision"] == "promoted"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from degrain.cli.denoise import Denoise
-from degrain.cli.main import COMMANDS, main
+from degrain.cli.main import COMMANDS, MODULES, main
 from degrain.cli.option_types import option_types, with_flags
 from degrain.cli.options import CommonOptions, parse
 from degrain.errors import InvalidFieldError, UserError
@@ -197,7 +197,7 @@ def test_positional_arguments_are_neither_yaml_keys_nor_suggested_options(tmp_pa
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_documented(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = importlib.import_module(f"degrain.cli.{name}").COMMAND
+    command = importlib.import_module(f"degrain.cli.{MODULES.get(name, name)}").COMMAND
     with pytest.raises(SystemExit) as left:
         main([name, "--help"])
     assert left.value.code == 0

@@ -123,6 +123,7 @@ def test_batch_norm_that_follows_no_convolution_is_refused() -> None:
 
 def test_every_network_has_a_layout_or_a_reason() -> None:
     variants = {"mwcnn_article", "pridnet_article", "red_article"}
+    variants |= {name for name in list_models() if name.startswith("fast")}
     assert set(LAYOUTS) | set(EXCLUDED) | variants == set(list_models())
     with pytest.raises(ValueError, match="'pridnet' cannot be converted: its authors published Te"):
         convert("pridnet", {}, {})

@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 
 from degrain.errors import JobFailedError
+from degrain.inference.config import STARTER
+from degrain.storage.location import Storage
+from degrain.tracking.registry import load_model
 from degrain.tuning import study
 from degrain.tuning.config import StudyConfig
 
@@ -18,10 +21,12 @@ def test_trials_that_failed_after_a_validation_are_not_refitted(
             trial.status, trial.error = "failed", "diverged"
 
     monkeypatch.setattr(study, "search", fail_after_validation)
+    monkeypatch.setattr(study, "parallel_trials", lambda _: 1)
     unused: Any = None
     running = study._Study(
-        config=StudyConfig(trials=2).fit_to(2, 0),
+        config=StudyConfig(models=("red10",), trials=2).fit_to(2, 0),
         patch_set=unused,
+        starter=load_model(STARTER, None, Storage())[0],
         tracker=unused,
         run=unused,
         tags={},

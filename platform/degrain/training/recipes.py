@@ -22,7 +22,7 @@ class Recipe:
     loss: Loss = "psnr"
     batch_size: int = 16
     balance: float = 1.0
-    clean_share: float = 0.02
+    clean_share: float = 0.05
 
     def fields(self, *, fine_tuning: bool) -> dict[str, Any]:
         """The fields as a TrainingConfig names them."""

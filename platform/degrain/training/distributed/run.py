@@ -49,9 +49,9 @@ def train_run(
         MetricJournal(run, log=log, unsent_folder=plan.folder) as journal,
     ):
         plan.write(config, patch_set.uri, run.id)
-        _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
         described = f"{config.model}, {config.length} on {workers.workers} workers"
         log(f"run {plan.name}: {described}, {config.batches} patches")
+        _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
         result = TrainingJob(
             config,
             splits,
