@@ -6,6 +6,10 @@ from dataclasses import replace
 import pytest
 from unit.training_support import CONFIG
 
+from degrain.durations import Duration
+from degrain.inference.config import Compiled
+from degrain.training.config import TrainingConfig
+
 
 def test_crop_smaller_than_the_discriminator_needs_is_refused() -> None:
     with pytest.raises(
@@ -76,3 +80,31 @@ def test_all_workers_run_the_same_number_of_micro_batches(
 def test_invalid_field_is_refused_by_name(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("budget", "compiled", "device", "expected"),
+    [
+        (None, "auto", "cpu", "auto"),
+        (599, "auto", "cpu", "auto"),
+        (600, "auto", "cpu", "on"),
+        (600, "off", "cpu", "off"),
+        (600, "auto", "cuda", "auto"),
+    ],
+)
+def test_a_long_budget_compiles_on_a_cpu(
+    budget: float | None, compiled: Compiled, device: str, expected: Compiled
+) -> None:
+    config = TrainingConfig(budget=budget and Duration(budget), compiled=compiled)
+    assert config.compiled_on(device) == expected
+
+
+def test_steps_are_not_tracked_where_a_budget_decides() -> None:
+    assert TrainingConfig(steps=7).tracked_parameters()["steps"] == 7
+    assert "steps" not in TrainingConfig(steps=7, budget=Duration(60)).tracked_parameters()
+
+
+def test_the_average_of_the_weights_has_a_fiftieth_of_the_run() -> None:
+    assert TrainingConfig(steps=100_000).average_decay == pytest.approx(1 - 1 / 2000)
+    assert TrainingConfig(steps=100).average_decay == 0.99
+    assert TrainingConfig(steps=100, ema_decay=0.5).average_decay == 0.5

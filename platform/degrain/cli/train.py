@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrackingOptions):
-    """Train one network on a patch set by distributed data-parallel training."""
+    """Train one network on a patch set by distributed data-parallel training.
+
+    Loss, learning rate, batch size and sampling that are not given follow the network's recipe, not
+    the defaults below; docs/training.md describes recipes.
+    """
 
     data: str | None = None
     """Patch set: a folder or s3:// URI. None: that of the run that is resumed."""

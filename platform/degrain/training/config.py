@@ -211,6 +211,13 @@ class TrainingConfig:
         """Decay of the average of the weights."""
         return max(0.99, 1 - 50 / self.steps) if self.ema_decay is None else self.ema_decay
 
+    def tracked_parameters(self) -> dict[str, Any]:
+        """The fields that MLflow shows; without `steps` where a budget decides their number."""
+        fields = self.to_dict()
+        if self.budget is not None:
+            del fields["steps"]
+        return fields
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as values that JSON can represent; the budget in seconds."""
         return {**asdict(self), "budget": None if self.budget is None else float(self.budget)}

@@ -198,7 +198,7 @@ class _Study:
         self.log(f"refit: {best.name}, {training.length} on {workers.workers} workers")
         with self.tracker.run(name, "refit", parent=self.run, tags=self.tags) as run:
             described = {"workers": str(workers.workers), "parameters": best.parameters}
-            run.params({**training.to_dict(), **described})
+            run.params({**training.tracked_parameters(), **described})
             folder = self.folder / name
             with MetricJournal(run, unsent_folder=folder, log=self.log) as journal:
                 show = ProgressLog(training.steps, journal, log=self.log, status=lambda _: None)

@@ -34,7 +34,7 @@ class TrialRuns:
             with defer_interrupts():
                 run = self._tracker.start(trial.name, "trial", parent=self._parent, tags=self._tags)
                 self._runs[trial.number] = run
-            run.params({**trial.config.to_dict(), "parameters": trial.parameters})
+            run.params({**trial.config.tracked_parameters(), "parameters": trial.parameters})
 
     def reported(self, trial: Trial, metrics: Metrics) -> None:
         """Log the metrics of a validation."""

@@ -72,7 +72,7 @@ def _log_settings(
 ) -> None:
     """Log configuration and versions as files, and parameters of a `new` run, which are final."""
     if new:
-        run.params({**config.to_dict(), "workers": str(workers.workers)})
+        run.params({**config.tracked_parameters(), "workers": str(workers.workers)})
     described = {"config.json": config.to_dict(), "versions.json": versions()}
     journal.files({name: json_bytes(content) for name, content in described.items()}, "run")
 
