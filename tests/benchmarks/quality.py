@@ -151,7 +151,10 @@ def plot(
         for number, (name, points) in enumerate(curves.items()):
             values = [mean_by_corpus(points[m])[corpus][0] for m in sorted(points)]
             axis.plot(sorted(points), values, marker="o", color=f"C{number}", label=name)
-        axis.set(title=corpus, xlabel="minutes on two cores", ylabel="PSNR, dB", xscale="log")
+        axis.set(title=corpus, xlabel="minutes of training", ylabel="PSNR, dB", xscale="log")
+        minutes = sorted({m for points in curves.values() for m in points})
+        axis.set_xticks(minutes, [f"{m:g}" for m in minutes])
+        axis.minorticks_off()
     axes[-1].legend(fontsize=7)
     figure.savefig(file, dpi=110)
 

@@ -17,6 +17,8 @@ from degrain.cli.denoise import Denoise
 from degrain.cli.main import COMMANDS, MODULES, main
 from degrain.cli.option_types import option_types, with_flags
 from degrain.cli.options import CommonOptions, parse
+from degrain.cli.train import Train
+from degrain.cli.tune import Tune
 from degrain.errors import InvalidFieldError, UserError
 from degrain.training.distributed.workers import WorkerRange
 
@@ -224,6 +226,16 @@ def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(f"  {name} " in said for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [Train, Tune])
+def test_a_duration_without_a_unit_is_refused_in_one_plain_sentence(command: type) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(command, ["--budget", "15"], prog="degrain x")
+    assert str(caught.value) == (
+        "argument --budget: '15' is not a duration; write e.g. 90s, 15m, 2h or 1h30m; see degrain "
+        "x --help"
+    )
 
 
 def test_unknown_command_suggests_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:

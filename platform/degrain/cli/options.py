@@ -155,11 +155,17 @@ def _error_line(event: tyro_errors.ParseErrorEvent, fields: Mapping[str, Any], p
 
 
 def _short(message: str) -> str:
-    """Python's message for a text that is not a number in plain words; others with whitespace
-    collapsed.
+    """Python's message for a text that is not a number in plain words; for an option that may be
+    None the message of its other type; others with whitespace collapsed.
     """
     value = re.search(r"(?:with base 10|string to float): (['\"])(.*)\1$", message)
-    return f"'{value[2]}' is not a number" if value else " ".join(message.split())
+    if value:
+        return f"'{value[2]}' is not a number"
+    line = " ".join(message.split())
+    optional = re.search(
+        r"'NoneType'>: .* does not match choices .* - <class '[^']*'>: (.*)$", line
+    )
+    return optional[1] if optional else line
 
 
 def _merge_repeated(argv: list[str], fields: Mapping[str, Any]) -> list[str]:
