@@ -36,7 +36,7 @@ SMALLEST_CROP = 16
 COMPILED_FROM = Duration(600)
 """Budget from which on networks are compiled on a CPU; docs/performance.md has the figures."""
 _CROP = 64
-"""Pixels; at equal time as good as 96 in trials with several networks."""
+"""Pixels; as good as 96 at equal time in one trial of `fast24`, see docs/results.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
