@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from degrain.loading.order import Permuted
+from degrain.loading.patches import PatchMetadata, balanced_sample
 
 
 def order(weights: np.ndarray | None, patches: int, seed: int = 3) -> Permuted:
@@ -48,3 +49,30 @@ def test_an_epoch_keeps_its_length_and_no_patch_strays_from_its_weight(values: l
     assert counts.sum() == count
     assert (np.abs(counts - weights) < 1 + 1e-9).all()
     assert (made.indices(np.arange(3)) == order(weights, count).indices(np.arange(3))).all()
+
+
+def metadata(*patches: int) -> PatchMetadata:
+    """A corpus of each number of patches, one after the other."""
+    groups = np.repeat(np.arange(len(patches), dtype=np.int32), patches)
+    names = tuple(f"corpus{i}" for i in range(len(patches)))
+    return PatchMetadata(groups, names, np.full(sum(patches), -1, dtype=np.int16), ())
+
+
+def test_a_sample_has_as_many_patches_of_each_corpus() -> None:
+    chosen = balanced_sample(metadata(100, 4, 50), 24)
+    assert [
+        int(((chosen >= a) & (chosen < b)).sum()) for a, b in ((0, 100), (100, 104), (104, 154))
+    ] == [10, 4, 10]
+    assert chosen[0] == 0
+    assert chosen[-1] == 153
+
+
+def test_a_sample_of_one_corpus_is_evenly_spaced() -> None:
+    assert balanced_sample(metadata(9), 3).tolist() == [0, 4, 8]
+
+
+@settings(deadline=None)
+@given(patches=st.lists(st.integers(1, 30), min_size=1, max_size=5), count=st.integers(1, 80))
+def test_a_sample_takes_what_it_may(patches: list[int], count: int) -> None:
+    chosen = balanced_sample(metadata(*patches), count)
+    assert len(set(chosen.tolist())) == len(chosen) == min(count, sum(patches))

@@ -17,7 +17,7 @@ from degrain.errors import UserError
 from degrain.storage.location import Storage
 
 STORAGE = Storage()
-KNOWN = "Known corpora: clean, embedded, nind, pairs, polyu, renoir, sidd"
+KNOWN = "Known corpora: clean, embedded, nind, noisy, pairs, polyu, renoir, sidd"
 
 
 @pytest.mark.parametrize(

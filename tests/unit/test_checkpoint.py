@@ -150,6 +150,7 @@ def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
         "ema",
         "denoiser",
         "adversary",
+        "anchor",
         "random",
         "metrics",
     }

@@ -75,10 +75,12 @@ class Explore(TrackingOptions):
 
 
 def _choose(catalog: "Sequence[PairRecord]", photos: int) -> "list[PairRecord]":
-    """At most `photos` of the pairs that were not refused, evenly spaced."""
+    """At most `photos` of the pairs that were not refused and have clean photos, evenly
+    spaced.
+    """
     from degrain.spacing import evenly_spaced
 
-    used = [row for row in catalog if row.refused is None]
+    used = [row for row in catalog if row.refused is None and not row.unpaired]
     return [used[i] for i in evenly_spaced(len(used), photos)]
 
 

@@ -14,6 +14,7 @@ from degrain.corpora.config import Adapter, CorpusOptions, split_name
 from degrain.corpora.embedded import list_embedded, write_embedded
 from degrain.corpora.listing import Listing
 from degrain.corpora.nind import list_nind
+from degrain.corpora.noisy import list_noisy
 from degrain.corpora.pair_table import TABLE_SUFFIXES, read_pair_table
 from degrain.corpora.pairs import list_templates
 from degrain.corpora.polyu import list_polyu
@@ -32,6 +33,7 @@ ADAPTERS: dict[Adapter, ListPairs] = {
     "clean": list_clean,
     "embedded": list_embedded,
     "nind": list_nind,
+    "noisy": list_noisy,
     "pairs": list_templates,
     "polyu": list_polyu,
     "renoir": list_renoir,

@@ -9,7 +9,9 @@ from typing import Literal, TypeAlias, get_args
 from degrain.errors import InvalidFieldError, UserError
 from denoisenets.suggestions import unknown_name
 
-Adapter: TypeAlias = Literal["clean", "embedded", "nind", "pairs", "polyu", "renoir", "sidd"]
+Adapter: TypeAlias = Literal[
+    "clean", "embedded", "nind", "noisy", "pairs", "polyu", "renoir", "sidd"
+]
 LIKE = "like:"
 """Prefix of a noise that is fitted to the pairs of a patch set, whose URI follows."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairRecord:
-    """A noisy photo and its clean one; every stage of an ingest fills in more of it.
+    """A noisy photo and its clean one, if it has one; every stage of an ingest fills in more of it.
 
     A corpus lists a pair by its names, the split assignment decides its split, the cutter measures
     it and cuts its patches, the search for duplicates may refuse it. The catalog stores the record.
@@ -72,6 +72,11 @@ class PairRecord:
     # From the search for duplicates.
     duplicate_of: str | None = None
     """Id of the pair whose photo this one repeats; such a pair is refused."""
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether the photo is noisy and has no clean partner: both names are its own."""
+        return self.noisy == self.clean and self.noise is None
 
     def measurements(self) -> dict[str, Any]:
         """The fields that the cutter fills in."""

@@ -6,7 +6,7 @@ workers changes nothing, and resuming needs the step number only.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -34,16 +34,25 @@ class Batch:
 
     noisy: Tensor
     clean: Tensor
+    teacher_weight: Tensor | None = None
+    """(B, 1, 1, 1): weight of the teacher's output in the target; the clean patch has the rest.
+    None: there is no teacher."""
 
     def __len__(self) -> int:
         return len(self.noisy)
 
     def parts(self, count: int) -> list["Batch"]:
         """Split the batch into `count` pieces whose sizes differ by one at most."""
+        weights: Sequence[Tensor | None] = [None] * count
+        if self.teacher_weight is not None:
+            weights = self.teacher_weight.tensor_split(count)
         return [
-            Batch(*pair)
-            for pair in zip(
-                self.noisy.tensor_split(count), self.clean.tensor_split(count), strict=True
+            Batch(*part)
+            for part in zip(
+                self.noisy.tensor_split(count),
+                self.clean.tensor_split(count),
+                weights,
+                strict=True,
             )
         ]
 
@@ -64,6 +73,8 @@ class BatchPlan:
     """Share of the patches whose clean half gets synthetic noise in place of its noisy half."""
     clean_share: float = 0.0
     """Share of the patches whose clean half is also the input."""
+    teacher_share: float | None = None
+    """Weight of the teacher's output in the target of a pair. None: there is no teacher."""
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Return the patches of step `step` (from 0): (batch_size,) indices, a slice of the
@@ -184,23 +195,50 @@ class BatchLoader:
             if not on_cpu:
                 orientations = torch.from_numpy(positions[:, 2])
                 noisy, clean = augment(noisy, orientations), augment(clean, orientations)
+            weight = self._teacher_weight(step)
         copied = self._stream.record_event() if self._stream is not None else None
-        return Batch(noisy, clean), copied
+        return Batch(noisy, clean, weight), copied
 
     def _synchronised(self, batch: Batch, copied: torch.cuda.Event | None) -> Batch:
         """Make the current stream wait for the copy of the batch."""
         if copied is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(copied)
-            for tensor in (batch.noisy, batch.clean):
-                tensor.record_stream(stream)
+            for tensor in (batch.noisy, batch.clean, batch.teacher_weight):
+                if tensor is not None:
+                    tensor.record_stream(stream)
         return batch
+
+    def _teacher_weight(self, step: int) -> Tensor | None:
+        """Weights of the teacher's outputs: 1 without a clean partner, 0 for a clean input."""
+        if self.plan.teacher_share is None:
+            return None
+        inputs = self._inputs(step)
+        weights = [
+            1.0 if self._unpaired(index) else 0.0 if kind == "clean" else self.plan.teacher_share
+            for index, kind in zip(self.plan.indices(step)[self._share], inputs, strict=True)
+        ]
+        return torch.tensor(weights, device=self.device).view(-1, 1, 1, 1)
+
+    def _inputs(self, step: int) -> list[Input]:
+        """How the input of each patch of this rank is made; without a clean half, by no noise."""
+        indices = self.plan.indices(step)[self._share]
+        return [
+            "pair" if self._unpaired(index) else kind
+            for index, kind in zip(indices, self.plan.inputs(step)[self._share], strict=True)
+        ]
+
+    def _unpaired(self, index: int) -> bool:
+        metadata = self.patches.metadata
+        return bool(
+            metadata is not None and metadata.unpaired is not None and metadata.unpaired[index]
+        )
 
     def _crops(self, step: int, positions: NDArray[np.int64], *, orient: bool) -> Photo:
         """Cut noisy and clean crops of this rank: (2, B, S, S, 3) of the patches' type."""
         indices, size = self.plan.indices(step)[self._share], self.plan.crop
         crops: Photo = np.empty((2, len(indices), size, size, 3), dtype=self.patches.dtype)
-        targets, inputs = _as_pixels(crops), self.plan.inputs(step)[self._share]
+        targets, inputs = _as_pixels(crops), self._inputs(step)
         for i, (index, (top, left, orientation)) in enumerate(
             zip(indices.tolist(), positions.tolist(), strict=True)
         ):

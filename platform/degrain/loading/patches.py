@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from degrain.balance import balanced_weights
 from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.loading.order import Order, Permuted, Window
+from degrain.spacing import evenly_spaced
 
 Block: TypeAlias = tuple[Photo, Photo]
 """Noisy and clean patches, each (N, P, P, 3)."""
@@ -31,6 +32,8 @@ class PatchMetadata:
     """Synthetic noises, see `imaging.noise_synthesis`."""
     fitted: tuple[str, ...] = ()
     """Noises around those of the real pairs, for patches that get synthetic noise."""
+    unpaired: NDArray[np.bool_] | None = None
+    """(N,): patches of noisy photos without clean partners. None: there are none."""
 
 
 class Patches(Protocol):
@@ -102,3 +105,18 @@ def sampling_weights(metadata: PatchMetadata | None, balance: float) -> NDArray[
         return None
     sizes = np.bincount(metadata.groups, minlength=len(metadata.corpora))
     return balanced_weights(sizes, metadata.corpora, balance)[metadata.groups]
+
+
+def balanced_sample(metadata: PatchMetadata, count: int) -> NDArray[np.int64]:
+    """Choose at most `count` patches, as many of each corpus as possible, evenly spaced over its
+    patches; returns their sorted indices.
+    """
+    corpora = np.array(metadata.corpora)[metadata.groups]
+    members = [np.flatnonzero(corpora == corpus) for corpus in dict.fromkeys(metadata.corpora)]
+    # The smallest corpora first, so that larger ones take what they leave.
+    members.sort(key=len)
+    chosen: list[NDArray[np.int64]] = []
+    for number, own in enumerate(members):
+        share = (count - sum(map(len, chosen))) // (len(members) - number)
+        chosen.append(own[evenly_spaced(len(own), share)])
+    return np.sort(np.concatenate(chosen))

@@ -17,11 +17,16 @@ from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.imaging.pixels import Photo
 from degrain.loading.order import Window
-from degrain.loading.patches import Block, Patches, PatchMetadata, ResidentPatches
+from degrain.loading.patches import (
+    Block,
+    Patches,
+    PatchMetadata,
+    ResidentPatches,
+    balanced_sample,
+)
 from degrain.loading.streamed import StreamedPatches
 from degrain.patchsets.manifest import Shard, split_chunks
 from degrain.patchsets.patch_set import PatchSet
-from degrain.spacing import evenly_spaced
 
 _BLOCK_BYTES = 256 * 2**20
 _STORE_SHARE = 0.6
@@ -146,13 +151,14 @@ def fits(patch_set: PatchSet, split: str) -> bool:
 
 
 def make_sample(patch_set: PatchSet, split: str, count: int) -> ResidentSplit:
-    """Read at most `count` patches, evenly spaced over a split, for validation.
+    """Read at most `count` patches of a split for validation, as many of each corpus as possible,
+    evenly spaced over its patches.
 
     Raises UserError if the split is empty.
     """
     shards = patch_set.shards(split)
     ends = np.cumsum([s.patches for s in shards])
-    chosen = np.array(evenly_spaced(int(ends[-1]), count))
+    chosen = balanced_sample(patch_metadata(patch_set, shards), count)
     owners = np.searchsorted(ends, chosen, side="right")
     reader = ray.remote(_read_some).options(num_cpus=0)
     # Patches of 8 and of 16 bits need blocks of their own.
@@ -177,11 +183,13 @@ def patch_metadata(patch_set: PatchSet, shards: Sequence[Shard]) -> PatchMetadat
     codes = [-1 if row.noise is None else noises.index(row.noise) for row in ordered]
     keys = [(row.corpus, row.camera, row.iso) for row in ordered]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    unpaired = np.array([row.unpaired for row in ordered], dtype=np.bool_)
     return PatchMetadata(
         np.repeat(np.array([numbers[key] for key in keys], dtype=np.int32), counts),
         tuple(corpus for corpus, _, _ in numbers),
         np.repeat(np.array(codes, dtype=np.int16), counts),
         tuple(noises),
+        unpaired=np.repeat(unpaired, counts) if unpaired.any() else None,
     )
 
 

@@ -66,12 +66,12 @@ def measure(pair: PairRecord, noisy: Photo, clean: Photo, rules: CheckRules) -> 
 
     Raises UnreadablePhotoError, with the reason, if the rules refuse it.
     """
-    if _equal(noisy, clean):
+    if not pair.unpaired and _equal(noisy, clean):
         raise UnreadablePhotoError(f"{pair.noisy} and its clean photo are the same picture")
     exposure, clipped = _exposure(noisy, clean), _clipped(clean)
     _check_brightness(pair, exposure, clipped, rules)
     pair = replace(pair, exposure=exposure, clipped=clipped)
-    if pair.noise is not None:
+    if pair.noise is not None or pair.unpaired:
         return replace(pair, **_NO_SHIFT)
     shift = estimate_shift(noisy, clean)
     # Compared at the best shift, because a misaligned pair shows one scene nevertheless.

@@ -9,7 +9,8 @@ def fit_noises(patch_set: PatchSet, split: str | None = None) -> list[NoiseFit]:
     """Fit the noise of one real pair of each camera and ISO, of a split or of all."""
     examples: dict[tuple[str, str | None, int | None], PairRecord] = {}
     for row in patch_set.catalog:
-        if row.refused is None and row.noise is None and split in (None, row.split):
+        real = row.refused is None and row.noise is None and not row.unpaired
+        if real and split in (None, row.split):
             examples.setdefault((row.corpus, row.camera, row.iso), row)
     return [fit_noise(*patch_set.source.load(row)) for row in examples.values()]
 

@@ -1,4 +1,4 @@
-"""The number of steps that fit into a budget of time, from a measured rate."""
+"""The number of steps that fit into a budget of time, from measured rates."""
 
 import math
 import statistics
@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import torch
 
+from degrain.inference.config import Compiled
+from degrain.inference.execution import choose_execution
 from degrain.loading.batches import BatchLoader
 from degrain.training.checkpoint import restore, take_snapshot
 from degrain.training.config import TrainingConfig
@@ -26,12 +28,32 @@ _VALIDATION_SHARE = 0.05
 _FINISH_SHARE = 0.01
 _SHORTEST_FINISH = 4.0
 """Seconds that are kept for the last checkpoint and for storing the model."""
+_TOLERANCE = 0.05
+"""Change of the steps that are left, relative to them, up to which their number is kept."""
+
+
+class Pace:
+    """Measures the steps since a validation, and the next validation."""
+
+    def __init__(self, step: int) -> None:
+        self._first = step
+        self._started = time.perf_counter()
+
+    def end_steps(self, step: int) -> None:
+        """Call before the validation after step `step`."""
+        self._validation_started = time.perf_counter()
+        self.step_seconds = (self._validation_started - self._started) / (step - self._first)
+
+    def validation_seconds(self) -> float:
+        """Seconds since `end_steps`."""
+        return time.perf_counter() - self._validation_started
 
 
 def with_planned_steps(
     state: TrainingState, session: Session, loader: BatchLoader
 ) -> TrainingConfig:
-    """Return the configuration with the steps that fit into what is left of its budget.
+    """Return the configuration with the steps that fit into what is left of its budget, and
+    whether they are compiled.
 
     Steps and a validation are timed on a state that is restored afterwards, so that a run with the
     same number in `steps` gives the same weights. Unless the configuration says when to validate,
@@ -40,22 +62,66 @@ def with_planned_steps(
     config = state.config
     assert config.budget is not None
     untouched = take_snapshot(state)
-    step_seconds = _time_steps(state, session, loader)
+    step_seconds, compiled = _time_steps(state, session, loader), config.compiled
+    if config.tries_compiled(state.execution.device.type):
+        step_seconds, compiled = _choose_compiled(state, session, loader, step_seconds)
     validation_seconds = _timed(
         state, lambda: (validate(state, session), sample_crops(state, session))
     )
     restore(state, untouched)
-    finish = max(_FINISH_SHARE * config.budget, _SHORTEST_FINISH)
-    left = config.budget - (time.time() - session.started) - finish
+    left = _seconds_left(config, session)
     validations = min(max(int(_VALIDATION_SHARE * left / validation_seconds), 1), _VALIDATIONS)
     fitting = (left - validations * validation_seconds) / step_seconds
-    # Rank 0 decides, because clocks and rates differ between workers.
-    numbers = torch.tensor([fitting, validations], dtype=torch.float64) * (session.rank == 0)
-    fitting, validations = session.sum(numbers).tolist()
+    fitting, scored = _as_rank_0_says(session, fitting, validations)
     steps = max(int(fitting), 1)
     session.planned(steps)
-    every = config.validate_every or math.ceil(steps / validations)
-    return replace(config, steps=steps, validate_every=every)
+    every = config.validate_every or math.ceil(steps / scored)
+    return replace(config, steps=steps, validate_every=every, compiled=compiled)
+
+
+def adjust_steps(state: TrainingState, session: Session, pace: Pace) -> None:
+    """Change the number of steps after a validation, if the rate is not the one it was planned by.
+
+    A machine that was busy when the run began, or becomes busy, would miss the budget otherwise.
+    All workers set the same number.
+    """
+    config = state.config
+    planned = config.steps - state.step
+    validations = -(-planned // config.validation_interval)
+    left = _seconds_left(config, session) - validations * pace.validation_seconds()
+    (fitting,) = _as_rank_0_says(session, left / pace.step_seconds)
+    if abs(fitting - planned) > _TOLERANCE * planned:
+        state.set_steps(state.step + max(int(fitting), 1))
+        session.planned(state.config.steps)
+
+
+def _seconds_left(config: TrainingConfig, session: Session) -> float:
+    """Seconds for steps and validations, from now."""
+    assert config.budget is not None
+    finish = max(_FINISH_SHARE * config.budget, _SHORTEST_FINISH)
+    return config.budget - (time.time() - session.started) - finish
+
+
+def _as_rank_0_says(session: Session, *values: float) -> list[float]:
+    """Rank 0's values on all workers, because clocks and rates differ between them."""
+    numbers = torch.tensor(values, dtype=torch.float64) * (session.rank == 0)
+    found: list[float] = session.sum(numbers).tolist()
+    return found
+
+
+def _choose_compiled(
+    state: TrainingState, session: Session, loader: BatchLoader, eager: float
+) -> tuple[float, Compiled]:
+    """Compile the network if its steps are then faster than `eager` seconds; returns the time of a
+    step, and the choice.
+    """
+    state.set_compiled(
+        compiled=choose_execution(state.execution.device, state.config.precision, "on").compiled
+    )
+    compiled = _time_steps(state, session, loader)
+    (faster,) = _as_rank_0_says(session, float(compiled < eager))
+    state.set_compiled(compiled=bool(faster))
+    return (compiled, "on") if faster else (eager, "off")
 
 
 def _time_steps(state: TrainingState, session: Session, loader: BatchLoader) -> float:

@@ -35,6 +35,7 @@ def take_snapshot(state: TrainingState, metrics: Mapping[str, float] | None = No
         "step": state.step,
         "best_psnr": state.best_psnr,
         "validations_since_best": state.validations_since_best,
+        "anchor": state.anchor,
         "ema": state.ema.network.state_dict(),
         "denoiser": _network_and_optimizer(state.denoiser),
         "adversary": _network_and_optimizer(state.adversary) if state.adversary else None,
@@ -75,6 +76,7 @@ def restore(state: TrainingState, snapshot: Snapshot) -> None:
         snapshot["best_psnr"],
         snapshot["validations_since_best"],
     )
+    state.anchor = None if snapshot["anchor"] is None else tuple(snapshot["anchor"])
     state.ema.network.load_state_dict(snapshot["ema"])
     for trained, saved in (
         (state.denoiser, snapshot["denoiser"]),

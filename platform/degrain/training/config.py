@@ -3,6 +3,7 @@
 Only the standard library is imported here: the command line builds its options from these fields.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -34,7 +35,7 @@ RESUMABLE_CHANGES = frozenset(
 SMALLEST_CROP = 16
 """Pixels."""
 COMPILED_FROM = Duration(600)
-"""Budget from which on networks are compiled on a CPU; docs/performance.md has the figures."""
+"""Budget from which on a CPU tries a compiled network; docs/performance.md has the figures."""
 _CROP = 64
 """Pixels; as good as 96 at equal time in one trial of `fast24`, see docs/results.md."""
 
@@ -74,6 +75,11 @@ class TrainingConfig:
     clean_share: float = 0.0
     """Share of the patches of which the clean half is the input too, so that clean photos stay as
     they are."""
+    teacher: str | None = None
+    """Model whose output for a noisy patch is a part of the target (distillation), and the whole
+    target of photos without clean partners; written as `start`. None: no teacher."""
+    teacher_share: float = 0.5
+    """Weight of the teacher's output in the target of a pair, between 0 and 1."""
     crop: int | None = None
     """Side of the random crop from each patch, pixels. None: 64, or the least that the network
     accepts, or the whole patch where that is smaller."""
@@ -106,7 +112,7 @@ class TrainingConfig:
     """`bfloat16` autocast, `float32`, or `auto`: the faster one on the device."""
     compiled: Compiled = "auto"
     """Whether the network is compiled for training; `auto` on CUDA, and on a CPU for a budget of at
-    least ten minutes, from which on the time of compiling pays."""
+    least ten minutes if its steps are then measured to be faster."""
     validate_every: int | None = None
     """Steps between validations, each of which writes a checkpoint. None: a tenth of `steps`."""
     validation_patches: int = 64
@@ -127,7 +133,7 @@ class TrainingConfig:
         if self.budget is not None:
             object.__setattr__(self, "budget", Duration(self.budget))
         check_choices(self)
-        check_share(self, "balance", "synthetic_share", "clean_share")
+        check_share(self, "balance", "synthetic_share", "clean_share", "teacher_share")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InvalidFieldError(
                 "ema_decay", f"must be at least 0 and below 1, got {self.ema_decay}"
@@ -192,6 +198,11 @@ class TrainingConfig:
         return self.validate_every or max(self.steps // 10, 1)
 
     @property
+    def steps_at_most(self) -> int:
+        """Optimizer steps, or a number that is never reached where a budget decides."""
+        return self.steps if self.budget is None else sys.maxsize
+
+    @property
     def log_interval(self) -> int:
         """Steps between lines of progress."""
         return self.log_every or min(max(self.steps // 100, 1), 100)
@@ -201,10 +212,10 @@ class TrainingConfig:
         """The length of the run in words, for logs."""
         return f"{self.steps} steps" if self.budget is None else str(self.budget)
 
-    def compiled_on(self, device: str) -> Compiled:
-        """Whether to compile on a device type, `cpu` or `cuda`."""
+    def tries_compiled(self, device: str) -> bool:
+        """Whether to measure if compilation pays, on a device type, `cpu` or `cuda`."""
         long = self.budget is not None and self.budget >= COMPILED_FROM
-        return "on" if self.compiled == "auto" and device == "cpu" and long else self.compiled
+        return self.compiled == "auto" and device == "cpu" and long
 
     @property
     def average_decay(self) -> float:

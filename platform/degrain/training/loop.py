@@ -6,7 +6,7 @@ import torch
 
 from degrain.errors import JobFailedError, UserError
 from degrain.loading.batches import BatchLoader, BatchPlan
-from degrain.training.budget import with_planned_steps
+from degrain.training.budget import Pace, adjust_steps, with_planned_steps
 from degrain.training.checkpoint import restore, take_snapshot
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Session
@@ -41,18 +41,22 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
 
 
 def _train(state: TrainingState, session: Session, loader: BatchLoader) -> None:
-    config = state.config
-    timer = StepTimer(state.step)
-    for batch in timer.timed(loader.batches(state.step, config.steps)):
+    timer, pace = StepTimer(state.step), Pace(state.step)
+    for batch in timer.timed(loader.batches(state.step, state.config.steps_at_most)):
         if state.done:
             break
         timer.loss(train_step(state, batch, session.world_size))
+        config = state.config
         validates = state.step % config.validation_interval == 0 or state.step == config.steps
         if validates or state.step % config.log_interval == 0:
             progress = measure(state, session, timer)
             session.progress(progress)
         if validates:
+            pace.end_steps(state.step)
             report(state, session, progress)
+            if config.budget is not None and not state.done:
+                adjust_steps(state, session, pace)
+            pace = Pace(state.step)
             timer.restart(state.step)
         if session.rank == 0 and session.preempted():
             state.check()
@@ -63,10 +67,13 @@ def initial_state(config: TrainingConfig, session: Session) -> TrainingState:
     """Create the initial state: from a checkpoint, the session's weights, or random weights."""
     snapshot = session.restored()
     if snapshot is not None and config.budget is not None:
-        # The number of steps was planned when the run began.
-        config = replace(config, steps=snapshot["config"]["steps"])
+        # These were planned when the run began.
+        planned = ("steps", "validate_every", "compiled")
+        config = replace(config, **{name: snapshot["config"][name] for name in planned})
         session.planned(config.steps)
     state = TrainingState.create(config, session.device)
+    if session.teacher is not None:
+        state.teacher = session.teacher.on(session.device, config)
     if snapshot is not None:
         restore(state, snapshot)
     elif session.start is not None:
@@ -103,6 +110,7 @@ def make_loader(config: TrainingConfig, session: Session) -> BatchLoader:
         crop=crop,
         synthetic_share=config.synthetic_share,
         clean_share=config.clean_share,
+        teacher_share=None if session.teacher is None else config.teacher_share,
     )
     return BatchLoader(
         session.train,
@@ -129,9 +137,9 @@ def measure(state: TrainingState, session: Session, timer: StepTimer) -> dict[st
     rate = steps / seconds
     return {
         "step": state.step,
-        "progress": 100 * state.step / state.config.steps,
+        "progress": 100 * state.progress,
         "train_loss": totals[0].item(),
-        "learning_rate": learning_rate(state.config, state.step - 1),
+        "learning_rate": learning_rate(state.config, state.step - 1, state.anchor),
         "patches_per_second": rate * state.config.batch_size,
         "data_wait_share": waits.mean().item(),
         "seconds_left": (state.config.steps - state.step) / rate,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from degrain.loading.patches import Patches
 from degrain.training.checkpoint import Snapshot
+from degrain.training.teacher import Teacher
 
 if TYPE_CHECKING:
     # The loop must run with torch alone installed; only stored checkpoints need more.
@@ -27,6 +28,8 @@ class Session(Protocol):
     val: Patches
     start: Mapping[str, Tensor] | None
     """Weights that training starts from; None: random ones."""
+    teacher: Teacher | None
+    """The network of `TrainingConfig.teacher`."""
     started: float
     """When the budget of time began, seconds since the epoch."""
 
@@ -43,7 +46,9 @@ class Session(Protocol):
         ...
 
     def planned(self, steps: int) -> None:
-        """Publish the number of steps that fit into the budget (the same on all workers)."""
+        """Publish the number of steps that fit into the budget (the same on all workers), when the
+        run begins and when it changes.
+        """
         ...
 
     def usage(self) -> Mapping[str, float]:
@@ -82,6 +87,7 @@ class SingleProcess:
     rank = 0
     world_size = 1
     start: Mapping[str, Tensor] | None = None
+    teacher: Teacher | None = None
     started: float
 
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
@@ -123,11 +129,13 @@ class LocalSession(SingleProcess):
         *,
         store: "CheckpointStore | None" = None,
         start: Mapping[str, Tensor] | None = None,
+        teacher: Teacher | None = None,
         device: str = "cpu",
     ) -> None:
         self.train = train
         self.val = val
         self.start = start
+        self.teacher = teacher
         self.started = time.time()
         self.device = torch.device(device)
         self.store = store

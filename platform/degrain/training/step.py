@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,10 @@ class TrainedNetwork:
         self.optimizer.step()
 
 
+Anchor: TypeAlias = tuple[int, float, float]
+"""A step, and the shares of the learning rate's schedule and of the run that were done before."""
+
+
 @dataclass
 class TrainingState:
     """The state that a training step updates and a checkpoint stores."""
@@ -94,11 +99,15 @@ class TrainingState:
     best_psnr: float = -math.inf
     """Highest val PSNR so far, dB."""
     validations_since_best: int = 0
+    anchor: Anchor | None = None
+    """Where the number of steps was last changed; None: it was not."""
+    teacher: Callable[[Tensor], Tensor] | None = None
+    """Maps noisy patches to the teacher's outputs."""
 
     @classmethod
     def create(cls, config: TrainingConfig, device: torch.device) -> "TrainingState":
         """Create networks with seeded random weights on `device`, and their optimizers."""
-        execution = choose_execution(device, config.precision, config.compiled_on(device.type))
+        execution = choose_execution(device, config.precision, config.compiled)
         torch.manual_seed(config.seed)
         denoiser = TrainedNetwork.create(
             execution.place(create_model(config.model, **config.arguments)), config
@@ -117,6 +126,17 @@ class TrainingState:
         if self.adversary is not None:
             self.adversary.wrap_ddp(wrap, self.execution)
 
+    def set_compiled(self, *, compiled: bool) -> None:
+        """Compile the network's forward pass, or return to the uncompiled one."""
+        self.execution = replace(self.execution, compiled=compiled)
+        self.denoiser.forward = self.execution.compile(self.denoiser.replica)
+
+    def set_steps(self, steps: int) -> None:
+        """Change the last step; the learning rate continues from its present value to its end."""
+        done = schedule_done(self.config, self.step, self.anchor)
+        anchor = (self.step, done, self.progress)
+        self.config, self.anchor = replace(self.config, steps=steps), anchor
+
     @property
     def done(self) -> bool:
         """Whether the last step is done, or `patience` is exhausted."""
@@ -124,6 +144,12 @@ class TrainingState:
         return self.step >= config.steps or (
             config.patience is not None and self.validations_since_best >= config.patience
         )
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done; it never falls when the number of steps changes."""
+        first, _, done = self.anchor or (0, 0.0, 0.0)
+        return done + (1 - done) * (self.step - first) / max(self.config.steps - first, 1)
 
     def check(self) -> None:
         """Raise DivergedError if a loss or gradient was not finite."""
@@ -136,18 +162,28 @@ class TrainingState:
             )
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
+def learning_rate(config: TrainingConfig, step: int, anchor: Anchor | None = None) -> float:
     """Learning rate of step `step` (from 0): linear warm-up, then half a cosine, or halvings."""
-    warmup = min(config.warmup_steps, config.steps // 10)
-    if step < warmup:
+    warmup = _warmup(config)
+    if step < warmup and anchor is None:
         return config.learning_rate * (step + 1) / warmup
-    if config.schedule == "step":
-        return float(
-            config.learning_rate
-            * 0.5 ** (step // (config.decay_steps or max(config.steps // 5, 1)))
-        )
-    done = (step - warmup) / max(config.steps - warmup, 1)
-    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    done = schedule_done(config, step, anchor)
+    if config.schedule == "cosine":
+        return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    if config.decay_steps is None and anchor is not None:
+        return float(config.learning_rate * 0.5 ** int(5 * done))
+    halving = config.decay_steps or max(config.steps // 5, 1)
+    return float(config.learning_rate * 0.5 ** (step // halving))
+
+
+def schedule_done(config: TrainingConfig, step: int, anchor: Anchor | None = None) -> float:
+    """Share of the schedule after warm-up that is done before step `step`."""
+    first, done, _ = anchor or (_warmup(config), 0.0, 0.0)
+    return done + (1 - done) * (step - first) / max(config.steps - first, 1)
+
+
+def _warmup(config: TrainingConfig) -> int:
+    return min(config.warmup_steps, config.steps // 10)
 
 
 def train_step(state: TrainingState, batch: Batch, world_size: int = 1) -> Tensor:
@@ -159,7 +195,7 @@ def train_step(state: TrainingState, batch: Batch, world_size: int = 1) -> Tenso
     check runs in every step. Under DDP all ranks have the same gradient and stop at the same step.
     """
     config = state.config
-    rate = learning_rate(config, state.step)
+    rate = learning_rate(config, state.step, state.anchor)
     networks = [state.denoiser] + ([state.adversary] if state.adversary else [])
     for trained in networks:
         trained.optimizer.zero_grad(set_to_none=True)
@@ -191,7 +227,7 @@ def _accumulate(state: TrainingState, part: Batch, world_size: int, *, last: boo
     with state.denoiser.gradient_sync(enabled=last):
         with state.execution.autocast():
             output = state.denoiser.forward(part.noisy).float()
-        loss = LOSS_FUNCTIONS[config.loss](output, part.clean)
+        loss = LOSS_FUNCTIONS[config.loss](output, _target(state, part))
         total = loss
         if adversary is not None:
             with _frozen(adversary.network), state.execution.autocast():
@@ -207,6 +243,14 @@ def _accumulate(state: TrainingState, part: Batch, world_size: int, *, last: boo
             adversary_loss = discriminator_loss(*logits.chunk(2))
             (adversary_loss * (share * world_size)).backward()  # type: ignore[no-untyped-call]
     return loss.detach() * share
+
+
+def _target(state: TrainingState, part: Batch) -> Tensor:
+    """The clean patches, or their weighted mean with the teacher's outputs."""
+    if state.teacher is None:
+        return part.clean
+    assert part.teacher_weight is not None, "the loader weighs the teacher's outputs"
+    return torch.lerp(part.clean, state.teacher(part.noisy), part.teacher_weight)
 
 
 def _record_failure(state: TrainingState, finite: Tensor, loss: Tensor, norm: Tensor) -> None:

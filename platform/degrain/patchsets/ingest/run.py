@@ -127,7 +127,14 @@ def _with_splits(
         val_scenes=config.val_scenes,
         test_scenes=config.test_scenes,
     )
-    return [replace(pair, split=splits[pair.scene]) for pair in pairs]
+    found = [replace(pair, split=splits[pair.scene]) for pair in pairs]
+    for pair in found:
+        if pair.unpaired and pair.split != "train":
+            raise UserError(
+                f"scene '{pair.scene}' cannot be in {pair.split}: its photo has no clean partner "
+                "to score by; name another with `val_scenes` and `test_scenes`"
+            )
+    return found
 
 
 def _check_folders(config: IngestConfig, root: Location, storage: Storage) -> None:

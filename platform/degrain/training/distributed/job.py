@@ -27,6 +27,7 @@ from degrain.training.distributed.result import TrainingResult
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.worker import WorkerConfig, run_worker
 from degrain.training.distributed.workers import Workers
+from degrain.training.teacher import Teacher
 
 _CHECKPOINT_SECONDS = 20.0
 """Seconds that an interrupted job waits for its last checkpoint."""
@@ -48,6 +49,7 @@ class TrainingJob:
     name: str
     workers: Workers
     start: Mapping[str, Tensor] | None = None
+    teacher: Teacher | None = None
     keep_best: int = 1
     started: float = field(default_factory=time.time)
     """When the budget of time began, seconds since the epoch."""
@@ -143,6 +145,7 @@ class TrainingJob:
             train_split=self.splits.train,
             val_split=self.splits.val,
             start=None if self.start is None else ray.put(dict(self.start)),
+            teacher=None if self.teacher is None else ray.put(self.teacher),
             started=self.started,
             checkpoints=self.folder / "checkpoints",
             keep_best=self.keep_best,
@@ -177,13 +180,13 @@ class TrainingJob:
         store = CheckpointStore(
             self.folder / "checkpoints", warn=lambda text: self.on_event(WarningEvent(text))
         )
-        best = store.best()
-        if best is None:
+        best, newest = store.best(), store.newest()
+        if best is None or newest is None:
             raise JobFailedError(
                 f"training '{self.name}' ended, but '{store.folder}' has no undamaged checkpoint; "
                 "run it again"
             )
-        config = replace(self.config, steps=best["config"]["steps"])
+        config = replace(self.config, steps=newest["config"]["steps"])
         return TrainingResult(config, best["ema"], best["metrics"])
 
 

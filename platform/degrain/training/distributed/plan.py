@@ -15,6 +15,7 @@ from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
 from degrain.tracking.registry import ModelCard, load_model, resolve_version
 from degrain.training.config import TrainingConfig
+from degrain.training.teacher import Teacher
 
 PLAN_FILE = "run.json"
 
@@ -39,6 +40,7 @@ class RunPlan:
     config: TrainingConfig
     start: StartingModel | None = None
     """None where training starts from random weights or from a checkpoint."""
+    teacher: Teacher | None = None
     run_id: str | None = None
     """Id of the MLflow run to resume."""
 
@@ -61,7 +63,10 @@ def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | No
         )
     # A random suffix, because runs of a sweep start within one second.
     name = time.strftime(f"{config.model}-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
-    return RunPlan(name=name, folder=out / name, data=data, config=config, start=start)
+    teacher, config = _load_teacher(config, mlflow, out)
+    return RunPlan(
+        name=name, folder=out / name, data=data, config=config, start=start, teacher=teacher
+    )
 
 
 def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path | None) -> RunPlan:
@@ -71,7 +76,29 @@ def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path 
     start = None
     if config.start is not None and not (folder / "checkpoints").exists():
         start = load_starting_model(config.start, mlflow, out)
-    return RunPlan(name=name, folder=folder, data=data, config=config, start=start, run_id=run_id)
+    teacher, _ = _load_teacher(config, mlflow, out)
+    return RunPlan(
+        name=name,
+        folder=folder,
+        data=data,
+        config=config,
+        start=start,
+        teacher=teacher,
+        run_id=run_id,
+    )
+
+
+def _load_teacher(
+    config: TrainingConfig, mlflow: Path | None, out: Location
+) -> tuple[Teacher | None, TrainingConfig]:
+    """Load the configuration's teacher; also returns the configuration with the URI of its
+    version. Raises UserError if it does not exist.
+    """
+    if config.teacher is None:
+        return None, config
+    found = load_starting_model(config.teacher, mlflow, out)
+    teacher = Teacher(model=found.card.model, arguments=found.card.arguments, weights=found.weights)
+    return teacher, replace(config, teacher=found.uri)
 
 
 def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str]:

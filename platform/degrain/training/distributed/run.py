@@ -59,6 +59,7 @@ def train_run(
             plan.name,
             workers,
             start=plan.start.weights if plan.start else None,
+            teacher=plan.teacher,
             keep_best=keep_best,
             started=started,
             on_event=ProgressLog(config.steps, journal, log=log, status=status),

@@ -53,6 +53,13 @@ def open_splits(
             f"`noise` is 'on-the-fly', but {patch_set.uri} has no patches of clean-only corpora; "
             "leave `noise` out, or ingest a corpus of clean photos"
         )
+    if config.teacher is None and any(
+        row.unpaired and row.refused is None for row in patch_set.catalog
+    ):
+        raise UserError(
+            f"{patch_set.uri} has noisy photos without clean partners, whose targets a teacher "
+            "makes; name a model with `teacher`, or ingest without the corpus 'noisy'"
+        )
     if config.batches == "auto":
         in_memory = fits(patch_set, "train")
         config = replace(config, batches="resident" if in_memory else "streaming")

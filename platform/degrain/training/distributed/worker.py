@@ -31,6 +31,7 @@ from degrain.training.distributed.events import (
 from degrain.training.distributed.resource_usage import process_usage
 from degrain.training.loop import train
 from degrain.training.session import Metrics
+from degrain.training.teacher import Teacher
 
 _POLL_SECONDS = 1.0
 """Seconds between checks whether the driver requested a checkpoint."""
@@ -45,6 +46,7 @@ class WorkerConfig:
     val_split: Split
     start: ray.ObjectRef | None
     """Weights to start from, by name."""
+    teacher: ray.ObjectRef | None
     started: float
     """When the budget of time began, seconds since the epoch."""
     checkpoints: Location
@@ -63,6 +65,8 @@ class WorkerSession:
         self.train = worker_config.train_split.patches()
         self.val = worker_config.val_split.patches()
         self.start = None if worker_config.start is None else ray.get(worker_config.start)
+        teacher = worker_config.teacher
+        self.teacher: Teacher | None = None if teacher is None else ray.get(teacher)
         self.started = worker_config.started
         self._events = worker_config.events
         self._store = CheckpointStore(
