@@ -56,7 +56,7 @@ class Train(TrackingOptions):
         from degrain.training.distributed.plan import read_plan
 
         out = Storage.from_environment().locate(self.out)
-        data, config, _ = read_plan(out, self.resume)
+        data, config, _, _ = read_plan(out, self.resume)
         return replace(self, data=data, training=config)
 
     def _with_starting_network(self) -> TrainingConfig:

@@ -3,31 +3,21 @@
 Each photo is one Ray task on one core, so that seconds per megapixel are comparable between rows.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import ray
 
 from degrain.cluster import collect
 from degrain.corpora.record import PairRecord
-from degrain.imaging.metrics import Score, mean_score, score_photo
+from degrain.evaluation.intervals import Interval, bootstrap
+from degrain.evaluation.measurement import largest_seam, measure
+from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
+from degrain.imaging.metrics import Score
 from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import Denoiser
 from degrain.patchsets.photos import PhotoSource
-
-_WARM_UP_SIDE = 64
-
-
-@dataclass(frozen=True)
-class PhotoResult:
-    """Score, time and output of one denoiser on one photo."""
-
-    score: Score
-    seconds: float
-    megapixels: float
-    output: Photo | None
-    """The denoised photo, or None if it is not an example."""
+from degrain.tracking.training_photos import TrainingPhotos
 
 
 @dataclass(frozen=True)
@@ -38,16 +28,21 @@ class Row:
     score: Score
     gain: Score
     """Improvement over the noisy input."""
+    psnr_interval: Interval
+    """Improvement of PSNR with its 95% interval."""
     seconds_per_megapixel: float
     parameters: int
 
     def to_dict(self) -> dict[str, object]:
         """Return the row's entry of the summary file."""
+        low, high = self.psnr_interval.low, self.psnr_interval.high
+        known = low > -float("inf")
         return {
             "model": self.model,
             "psnr": self.score.psnr,
             "ssim": self.score.ssim,
             "psnr_gain": self.gain.psnr,
+            "psnr_gain_interval": [low, high] if known else None,
             "ssim_gain": self.gain.ssim,
             "seconds_per_megapixel": self.seconds_per_megapixel,
             "parameters": self.parameters,
@@ -66,12 +61,20 @@ class Example:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, the ids of the photos, and a few example photos."""
+    """The scores of all denoisers, and a few example photos."""
 
-    rows: list[Row]
-    photos: list[str]
-    """Ids of the pairs."""
-    examples: list[Example]
+    evaluation: Evaluation
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row per denoiser; gains are relative to the first."""
+        return table_rows(self.evaluation)
+
+    @property
+    def photos(self) -> list[str]:
+        """Ids of the pairs."""
+        return [p.id for p in self.evaluation.photos]
 
     def row(self, model: str) -> Row:
         """The row of one denoiser."""
@@ -84,7 +87,7 @@ class Comparison:
             "|---|---:|---:|---:|---:|---:|---:|",
         ]
         lines += [
-            f"| {r.model} | {r.score.psnr:.2f} | {r.score.ssim:.3f} | {r.gain.psnr:+.2f} | "
+            f"| {r.model} | {r.score.psnr:.2f} | {r.score.ssim:.3f} | {r.psnr_interval} | "
             f"{r.gain.ssim:+.3f} "
             f"| {r.seconds_per_megapixel:.2f} | {r.parameters:,} |"
             for r in self.rows
@@ -92,18 +95,42 @@ class Comparison:
         return "\n".join(lines)
 
 
-def run_one(denoiser: Denoiser, row: PairRecord, source: PhotoSource, *, keep: bool) -> PhotoResult:
-    """Denoise and score one photo.
+def table_rows(evaluation: Evaluation) -> list[Row]:
+    """The rows of an evaluation's table; gains are relative to its first denoiser."""
+    base = evaluation.denoisers[0]
+    rows: list[Row] = []
+    for denoiser in evaluation.denoisers:
+        gains = [a.psnr - b.psnr for a, b in zip(denoiser.scores, base.scores, strict=True)]
+        score = denoiser.mean
+        rows.append(
+            Row(
+                model=denoiser.name,
+                score=score,
+                gain=Score(score.psnr - base.mean.psnr, score.ssim - base.mean.ssim),
+                psnr_interval=bootstrap(gains, evaluation.scenes),
+                seconds_per_megapixel=denoiser.seconds_per_megapixel,
+                parameters=denoiser.parameters,
+            )
+        )
+    return rows
 
-    The time is that of the denoiser alone, after a warm-up on a corner of the photo.
-    """
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A task's result: the score, and the output and seams of an example photo."""
+
+    score: PhotoScore
+    output: Photo | None
+    seams: float | None
+
+
+def _run_one(denoiser: Denoiser, row: PairRecord, source: PhotoSource, *, keep: bool) -> _Outcome:
+    """Denoise and score one photo."""
     noisy, clean = source.load(row)
-    denoiser(noisy[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
-    started = time.perf_counter()
-    output = denoiser(noisy)
-    seconds = time.perf_counter() - started
-    megapixels = noisy.shape[0] * noisy.shape[1] / 1e6
-    return PhotoResult(score_photo(output, clean), seconds, megapixels, output if keep else None)
+    score, output = measure(denoiser, noisy, clean, clean_input=denoiser.parameters > 0)
+    if not keep:
+        return _Outcome(score, None, None)
+    return _Outcome(score, output, largest_seam(denoiser, noisy))
 
 
 def compare(
@@ -112,59 +139,59 @@ def compare(
     source: PhotoSource,
     *,
     examples: int = 3,
+    trained_on: Mapping[str, TrainingPhotos | None] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Comparison:
     """Run every denoiser on every photo; gains are relative to the first denoiser.
 
-    The outputs of `examples` photos, evenly spaced, are kept. Needs a running Ray; uses all its
-    CPUs.
+    The outputs of `examples` photos, evenly spaced, are kept. `trained_on` has the training photos
+    of models by name; None stands for unknown ones. Needs a running Ray; uses all its CPUs.
     """
     kept = {
         photos[round(i * (len(photos) - 1) / max(examples - 1, 1))].id
         for i in range(min(examples, len(photos)))
     }
-    task = ray.remote(num_cpus=1)(run_one)
+    task = ray.remote(num_cpus=1)(_run_one)
     handles = [ray.put(d) for d in denoisers]
     pending = {
         task.remote(handle, row, source, keep=row.id in kept): (d.name, row.id)
         for d, handle in zip(denoisers, handles, strict=True)
         for row in photos
     }
-    results: dict[tuple[str, str], PhotoResult] = dict(collect(pending, progress))
-    rows = _rows(denoisers, photos, results)
-    return Comparison(
-        rows, [p.id for p in photos], _examples(denoisers, photos, kept, results, source)
+    results: dict[tuple[str, str], _Outcome] = dict(collect(pending, progress))
+    scored = tuple(
+        _scores(d, [results[d.name, p.id] for p in photos], photos, trained_on or {})
+        for d in denoisers
     )
+    evaluation = Evaluation(photos=tuple(EvaluatedPhoto.of(p) for p in photos), denoisers=scored)
+    return Comparison(evaluation, _examples(denoisers, photos, kept, results, source))
 
 
-def _rows(
-    denoisers: Sequence[Denoiser],
+def _scores(
+    denoiser: Denoiser,
+    outcomes: Sequence[_Outcome],
     photos: Sequence[PairRecord],
-    results: dict[tuple[str, str], PhotoResult],
-) -> list[Row]:
-    rows: list[Row] = []
-    for denoiser in denoisers:
-        scored = [results[denoiser.name, p.id] for p in photos]
-        score = mean_score(r.score for r in scored)
-        base = rows[0].score if rows else score
-        rows.append(
-            Row(
-                model=denoiser.name,
-                score=score,
-                gain=Score(score.psnr - base.psnr, score.ssim - base.ssim),
-                seconds_per_megapixel=sum(r.seconds for r in scored)
-                / sum(r.megapixels for r in scored),
-                parameters=denoiser.parameters,
-            )
-        )
-    return rows
+    trained_on: Mapping[str, TrainingPhotos | None],
+) -> DenoiserScores:
+    seen = trained_on.get(denoiser.name, TrainingPhotos())
+    seams = [o.seams for o in outcomes if o.seams is not None]
+    return DenoiserScores(
+        name=denoiser.name,
+        scores=tuple(o.score for o in outcomes),
+        parameters=denoiser.parameters,
+        model_bytes=4 * denoiser.parameters,
+        memory_bytes_per_pixel=getattr(denoiser, "bytes_per_pixel", 0),
+        seams=max(seams) if seams else None,
+        leaked=() if seen is None else tuple(p.id for p in photos if p in seen),
+        origin_known=seen is not None,
+    )
 
 
 def _examples(
     denoisers: Sequence[Denoiser],
     photos: Sequence[PairRecord],
     kept: set[str],
-    results: dict[tuple[str, str], PhotoResult],
+    results: Mapping[tuple[str, str], _Outcome],
     source: PhotoSource,
 ) -> list[Example]:
     examples: list[Example] = []

@@ -1,10 +1,11 @@
 """`mlflow.yaml`: tracking server, experiment, name of the model, and promotion rules."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import yaml
 
@@ -13,30 +14,62 @@ from denoisenets.suggestions import unknown_name
 
 DEFAULT_FILE = "mlflow.yaml"
 BASELINES = ("noisy", "nlm")
+Metric: TypeAlias = Literal["psnr", "ssim"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionRules:
-    """Conditions on a model's scores on whole test photos under which an alias moves to it."""
+    """Gates on a model's scores on whole test photos, all of which a new champion passes."""
 
     must_beat: tuple[str, ...] = BASELINES
     """Baselines of the comparison that the model must beat on both metrics."""
+    confidence: float = 0.95
+    """Confidence of the interval over test scenes that the gain is taken from; 0: the mean alone
+    counts."""
     min_psnr_improvement_db: float = 0.0
-    """Least improvement of PSNR over the current holder, dB; must also be above zero."""
+    """Where the champion follows PSNR, its gain must be above, dB."""
     min_ssim_improvement: float = 0.0
-    """Least improvement of SSIM over the current holder; must also be above zero."""
+    """Where the champion follows SSIM, its gain must be above."""
+    max_psnr_loss_db: float = 0.05
+    """Where the champion follows SSIM, most loss of PSNR, dB."""
+    max_ssim_loss: float = 0.002
+    """Where the champion follows PSNR, most loss of SSIM."""
+    max_slice_loss_db: float = 0.5
+    """Most loss of PSNR on the photos of one camera or one range of ISO, dB."""
+    max_seconds_per_megapixel: float = math.inf
+    """Of one core."""
+    max_model_megabytes: float = math.inf
+    """Size of the weights in single precision."""
+    max_memory_megabytes: float = math.inf
+    """Memory of activations for a tile of one megapixel."""
+    max_colour_shift: float = 0.5
+    """By how much more than the champion's the mean of a channel may be off, of 255."""
+    min_clean_psnr_db: float = 0.0
+    """Least PSNR of the output for a clean photo as input, dB."""
+    fastest_within_db: float = 0.3
+    """`fastest-within` is the fastest model at most this much below the best PSNR, dB."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.must_beat) - set(BASELINES):
             raise ValueError(
                 f"must_beat: unknown baseline '{min(unknown)}'; known: {', '.join(BASELINES)}"
             )
-        for name in ("min_psnr_improvement_db", "min_ssim_improvement"):
-            if not 0 <= getattr(self, name) < float("inf"):
+        for name in (f.name for f in fields(self) if f.name != "must_beat"):
+            value = getattr(self, name)
+            if not value >= 0 or (math.isinf(value) and not name.startswith("max")):
                 raise ValueError(
-                    f"promotion.{name} must be a number that is not negative, got "
-                    f"{getattr(self, name)}"
+                    f"promotion.{name} must be a number that is not negative, got {value}"
                 )
+        if self.confidence >= 1:
+            raise ValueError(f"promotion.confidence must be below 1, got {self.confidence}")
+
+    def least_improvement(self, metric: Metric) -> float:
+        """What the gain on the champion's metric must be above."""
+        return {"psnr": self.min_psnr_improvement_db, "ssim": self.min_ssim_improvement}[metric]
+
+    def most_loss(self, metric: Metric) -> float:
+        """How much the metric may lose that the champion does not follow."""
+        return {"psnr": self.max_psnr_loss_db, "ssim": self.max_ssim_loss}[metric]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +84,7 @@ class TrackingConfig:
     """Name of the MLflow experiment."""
     model: str = "degrain-denoiser"
     """Name of the registered model."""
-    champion: Literal["psnr", "ssim"] = "psnr"
+    champion: Metric = "psnr"
     """The metric that the alias `champion` follows."""
     promotion: PromotionRules = field(default_factory=PromotionRules)
     """Conditions under which an alias moves."""

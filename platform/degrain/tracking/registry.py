@@ -28,6 +28,7 @@ from degrain.storage.location import Storage
 from degrain.tracking.client import connect, retry
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.runs import Run, Tracker
+from degrain.tracking.training_photos import TrainingPhotos
 
 CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
@@ -58,9 +59,18 @@ class ModelCard:
     """Protocol to psnr in dB, ssim, and the number of photos."""
     code: str | None = None
     """Git commit of the code that trained or imported it."""
+    training_photos: str | None = None
+    """Which photos it was trained on, in the form of `TrainingPhotos`; None if that is not
+    known."""
     source: Mapping[str, str] | None = None
     """Of imported weights: `file`, its `sha256`, `licence` and, where known, `origin`."""
     format: int = CARD_FORMAT
+
+    @property
+    def photos(self) -> TrainingPhotos | None:
+        """The photos it was trained on; None if they are not known."""
+        text = self.training_photos
+        return None if text is None else TrainingPhotos.from_text(text)
 
 
 @dataclass(frozen=True)

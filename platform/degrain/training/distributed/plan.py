@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from degrain.errors import UserError
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
 from degrain.tracking.registry import ModelCard, load_model, resolve_version
+from degrain.tracking.training_photos import TrainingPhotos, union_of
 from degrain.training.config import TrainingConfig
 from degrain.training.teacher import Teacher
 
@@ -41,12 +42,20 @@ class RunPlan:
     start: StartingModel | None = None
     """None where training starts from random weights or from a checkpoint."""
     teacher: Teacher | None = None
+    earlier_photos: TrainingPhotos | None = field(default_factory=TrainingPhotos)
+    """The photos that the starting model and the teacher were trained on; None if unknown."""
     run_id: str | None = None
     """Id of the MLflow run to resume."""
 
     def write(self, config: TrainingConfig, patch_set_uri: str, run_id: str) -> None:
         """Write the file from which the run is resumed."""
-        content = {"data": patch_set_uri, "config": config.to_dict(), "run_id": run_id}
+        photos = self.earlier_photos
+        content = {
+            "data": patch_set_uri,
+            "config": config.to_dict(),
+            "run_id": run_id,
+            "earlier_photos": None if photos is None else photos.to_text(),
+        }
         (self.folder / PLAN_FILE).write_bytes(json_bytes(content))
 
 
@@ -63,20 +72,27 @@ def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | No
         )
     # A random suffix, because runs of a sweep start within one second.
     name = time.strftime(f"{config.model}-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
-    teacher, config = _load_teacher(config, mlflow, out)
+    teacher, learnt_from, config = _load_teacher(config, mlflow, out)
+    cards = [card for card in (start and start.card, learnt_from) if card is not None]
     return RunPlan(
-        name=name, folder=out / name, data=data, config=config, start=start, teacher=teacher
+        name=name,
+        folder=out / name,
+        data=data,
+        config=config,
+        start=start,
+        teacher=teacher,
+        earlier_photos=union_of([card.photos for card in cards]),
     )
 
 
 def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path | None) -> RunPlan:
     """Plan to resume the run `name` below `out` with `config`."""
-    data, _, run_id = read_plan(out, name)
+    data, _, run_id, earlier_photos = read_plan(out, name)
     folder = out / name
     start = None
     if config.start is not None and not (folder / "checkpoints").exists():
         start = load_starting_model(config.start, mlflow, out)
-    teacher, _ = _load_teacher(config, mlflow, out)
+    teacher, _, _ = _load_teacher(config, mlflow, out)
     return RunPlan(
         name=name,
         folder=folder,
@@ -84,25 +100,29 @@ def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path 
         config=config,
         start=start,
         teacher=teacher,
+        earlier_photos=earlier_photos,
         run_id=run_id,
     )
 
 
 def _load_teacher(
     config: TrainingConfig, mlflow: Path | None, out: Location
-) -> tuple[Teacher | None, TrainingConfig]:
-    """Load the configuration's teacher; also returns the configuration with the URI of its
-    version. Raises UserError if it does not exist.
+) -> tuple[Teacher | None, ModelCard | None, TrainingConfig]:
+    """Load the configuration's teacher; also returns its card, and the configuration with the URI
+    of its version. Raises UserError if it does not exist.
     """
     if config.teacher is None:
-        return None, config
+        return None, None, config
     found = load_starting_model(config.teacher, mlflow, out)
     teacher = Teacher(model=found.card.model, arguments=found.card.arguments, weights=found.weights)
-    return teacher, replace(config, teacher=found.uri)
+    return teacher, found.card, replace(config, teacher=found.uri)
 
 
-def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str]:
-    """Read patch set, configuration and MLflow run id of the run `name` below `out`.
+def read_plan(
+    out: Location, name: str
+) -> tuple[str, TrainingConfig, str, TrainingPhotos | None]:
+    """Read patch set, configuration, MLflow run id and earlier photos of the run `name` below
+    `out`.
 
     Raises UserError if the run does not exist or its file is damaged.
     """
@@ -111,7 +131,9 @@ def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str]:
         raise UserError(f"run '{name}' does not exist in '{out}'; check `resume` and `out`")
     try:
         content: dict[str, Any] = json.loads(file.read_bytes())
-        return content["data"], TrainingConfig(**content["config"]), content["run_id"]
+        photos = content["earlier_photos"]
+        earlier = None if photos is None else TrainingPhotos.from_text(photos)
+        return content["data"], TrainingConfig(**content["config"]), content["run_id"], earlier
     except UserError:
         raise
     except (ValueError, KeyError, TypeError) as error:

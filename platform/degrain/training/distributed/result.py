@@ -8,6 +8,7 @@ from torch import Tensor
 from degrain.imaging.metrics import PATCH_PROTOCOL
 from degrain.patchsets.manifest import Manifest
 from degrain.tracking.registry import ModelCard
+from degrain.tracking.training_photos import TrainingPhotos
 from degrain.tracking.versions import git_commit
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
@@ -28,11 +29,13 @@ class TrainingResult:
 def model_card(
     result: TrainingResult,
     patches: Manifest,
+    photos: TrainingPhotos | None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
 ) -> ModelCard:
     """Create the card of a network trained on `patches`.
 
-    `scores`, by protocol, are added to those of its validation.
+    `photos` are all that it was trained on, None if they are not known. `scores`, by protocol, are added to
+    those of its validation.
     """
     config, metrics = result.config, result.metrics
     contract = model_contract(config.model, **config.arguments)
@@ -47,4 +50,5 @@ def model_card(
         halo=contract.receptive_radius,
         scores={PATCH_PROTOCOL: validation, **(scores or {})},
         code=git_commit(),
+        training_photos=None if photos is None else photos.to_text(),
     )

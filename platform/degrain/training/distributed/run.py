@@ -9,6 +9,7 @@ from degrain.storage.json_file import json_bytes
 from degrain.tracking.metric_journal import MetricJournal
 from degrain.tracking.registry import ModelCard, log_model, write_model
 from degrain.tracking.runs import Run, Tracker
+from degrain.tracking.training_photos import TrainingPhotos, union_of
 from degrain.tracking.versions import versions
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
@@ -44,6 +45,8 @@ def train_run(
     """
     config, splits = open_splits(plan.config, patch_set)
     tags = patch_set_tags(patch_set)
+    # Before the training, because the catalog may be damaged.
+    photos = union_of([TrainingPhotos.of(patch_set.photos("train")), plan.earlier_photos])
     with (
         tracker.run(plan.name, "training", tags=tags, resume=plan.run_id) as run,
         MetricJournal(run, log=log, unsent_folder=plan.folder) as journal,
@@ -64,7 +67,7 @@ def train_run(
             started=started,
             on_event=ProgressLog(config.steps, journal, log=log, status=status),
         ).run()
-        _store_model(run, plan, result, model_card(result, patch_set.manifest))
+        _store_model(run, plan, result, model_card(result, patch_set.manifest, photos))
     return TrackedResult(result.config, result.weights, result.metrics, run.id)
 
 

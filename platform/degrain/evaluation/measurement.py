@@ -1,0 +1,74 @@
+"""What is measured on one denoiser and one photo."""
+
+import copy
+import time
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degrain.evaluation.scores import PhotoScore
+from degrain.imaging.metrics import score_photo
+from degrain.imaging.pixels import Photo, eight_bits
+from degrain.inference.denoiser import Denoiser, NetworkDenoiser
+
+_WARM_UP_SIDE = 64
+_HIGHEST_PSNR = 99.0
+"""dB; stands for an output that equals the clean photo, whose PSNR is infinite."""
+_SMALL_TILE = 96
+"""Side of the small tiles whose seams are looked for, pixels."""
+
+
+def measure(
+    denoiser: Denoiser, noisy: Photo, clean: Photo, *, clean_input: bool
+) -> tuple[PhotoScore, Photo]:
+    """Denoise and score one photo; also returns the output.
+
+    The time is that of the denoiser alone, after a warm-up on a corner of the photo. With
+    `clean_input` the clean photo is denoised too.
+    """
+    denoiser(noisy[:_WARM_UP_SIDE, :_WARM_UP_SIDE])
+    began = time.perf_counter()
+    output = denoiser(noisy)
+    seconds = time.perf_counter() - began
+    score = score_photo(output, clean)
+    return PhotoScore(
+        psnr=min(score.psnr, _HIGHEST_PSNR),
+        ssim=score.ssim,
+        seconds=seconds,
+        megapixels=noisy.shape[0] * noisy.shape[1] / 1e6,
+        shift=_mean_difference(output, clean),
+        detail=gradient_energy(output) / max(gradient_energy(clean), 1e-9),
+        clean_psnr=_clean_psnr(denoiser, clean) if clean_input else None,
+    ), output
+
+
+def _clean_psnr(denoiser: Denoiser, clean: Photo) -> float:
+    return min(score_photo(denoiser(clean), clean).psnr, _HIGHEST_PSNR)
+
+
+def _mean_difference(output: Photo, clean: Photo) -> tuple[float, float, float]:
+    red, green, blue = (eight_bits(output).mean((0, 1)) - eight_bits(clean).mean((0, 1))).tolist()
+    return red, green, blue
+
+
+def gradient_energy(photo: Photo) -> float:
+    """Mean squared difference of neighbouring pixels' grey values, down and to the right, in
+    squared levels of 8 bits.
+    """
+    grey: NDArray[np.float32] = eight_bits(photo).astype(np.float32).mean(axis=2)
+    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
+    return float(np.square(down).mean() + np.square(right).mean())
+
+
+def largest_seam(denoiser: Denoiser, photo: Photo) -> float | None:
+    """Largest difference between a photo denoised in small tiles and in one, in levels of 8 bits.
+
+    None for a denoiser that does not work in tiles.
+    """
+    if not isinstance(denoiser, NetworkDenoiser):
+        return None
+    tiled = copy.copy(denoiser)
+    tiled.config = replace(denoiser.config, tile=_SMALL_TILE)
+    whole = eight_bits(denoiser(photo)).astype(np.int16)
+    return float(np.abs(whole - eight_bits(tiled(photo))).max())
