@@ -145,6 +145,7 @@ def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
     assert set(loaded) == {
         "config",
         "step",
+        "seconds",
         "best_psnr",
         "validations_since_best",
         "ema",
