@@ -9,7 +9,6 @@ import json
 import platform
 from pathlib import Path
 
-import mlflow.pyfunc
 import numpy as np
 import yaml
 from mlflow.models import Model, ModelSignature
@@ -30,8 +29,12 @@ def write_mlmodel(folder: Path) -> None:
         signature=ModelSignature(inputs=photos, outputs=photos),
         saved_input_example_info={"type": "ndarray", **_EXAMPLE},
     )
-    mlflow.pyfunc.add_to_model(
-        model, loader_module="degrain.tracking.served", python_env="python_env.yaml"
+    # As `mlflow.pyfunc.add_to_model` does it, whose import prints warnings and takes a second.
+    model.add_flavor(
+        "python_function",
+        loader_module="degrain.tracking.served",
+        python_version=platform.python_version(),
+        env={"virtualenv": "python_env.yaml"},
     )
     model.save(folder / "MLmodel")
     environment = {

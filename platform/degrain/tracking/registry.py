@@ -28,6 +28,7 @@ from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect, retry
 from degrain.tracking.config import load_tracking_config
+from degrain.tracking.mlmodel import write_mlmodel
 from degrain.tracking.model_manifest import (
     DIGEST_TAG,
     check_manifest,
@@ -40,6 +41,15 @@ CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 ARTIFACT_FOLDER = "model"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    safetensors.SafetensorError,
+)
+"""Errors of reading files that are not a model's."""
 STARTER_FOLDER = Path(__file__).parent.parent / "starter"
 
 
@@ -91,9 +101,6 @@ class ModelVersion:
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
     """Write a network's files into the empty `folder`."""
-    # Imports pandas; only needed to write.
-    from degrain.tracking.mlmodel import write_mlmodel
-
     # safetensors requires contiguous memory; channels_last weights are strided.
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     safetensors.torch.save_file(plain, folder / WEIGHTS_FILE)
@@ -130,14 +137,7 @@ def read_model(
         )
     except UserError:
         raise
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
+    except _UNREADABLE as error:
         short = " ".join(str(error).split())[:200]
         raise UserError(
             f"'{folder}' is not a degrain model: {short}; name a folder written by `degrain train`"

@@ -42,15 +42,13 @@ def git_commit() -> str | None:
 
 def source_tags() -> dict[str, str]:
     """The tags of MLflow that name the command, its user and the git commit of the code."""
-    program = Path(sys.argv[0]).name
-    if program == "degrain" and len(sys.argv) > 1:
-        # MLflow shows what follows the last slash, so the name has no arguments that are paths.
-        program = f"{program} {sys.argv[1]}"
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     tags = {
-        "mlflow.source.name": program,
+        # MLflow shows what follows the last slash, so the name has no arguments that are paths.
+        "mlflow.source.name": " ".join(words[: 2 if words[0] == "degrain" else 1]),
         "mlflow.source.type": "JOB" if _RAY_JOB in os.environ else "LOCAL",
         "mlflow.user": _user(),
-        "degrain.command": shlex.join([program, *sys.argv[1 + program.count(" ") :]]),
+        "degrain.command": shlex.join(words),
     }
     commit = git_commit()
     return tags if commit is None else {**tags, "mlflow.source.git.commit": commit}
