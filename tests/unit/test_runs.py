@@ -71,6 +71,16 @@ def test_bookkeeping_and_infinite_values_are_not_logged() -> None:
     values = {"step": 3.0, "progress": 50.0, "seconds_left": 9.0, "val_psnr": 31.0, "seconds": 2.5}
     logged = stamped({**values, "train_loss": float("inf")}, step=3)
     assert {metric.key: metric.value for metric in logged} == {"val_psnr": 31.0, "seconds": 2.5}
+
+
+def test_scores_are_logged_first() -> None:
+    values = {"train_loss": 0.1, "seconds": 2.5, "val_psnr": 31.0, "val_ssim": 0.8, "workers": 1.0}
+    logged = [metric.key for metric in stamped(values, step=3)]
+    assert logged == ["val_psnr", "val_ssim", "train_loss", "seconds", "workers"]
+
+
+def test_metrics_have_their_step() -> None:
+    logged = stamped({"val_psnr": 31.0}, step=3)
     assert {metric.step for metric in logged} == {3}
 
 

@@ -11,15 +11,17 @@ from degrain.tracking.ui import (
     newest_study_runs,
 )
 
+MODE = "workflowType=machine_learning"
 URL = "http://127.0.0.1:5000"
 
 
 def test_addresses_have_the_format_of_the_ui() -> None:
-    assert experiment_page(URL, "1") == f"{URL}/#/experiments/1/runs"
-    assert model_page(URL, "my model") == f"{URL}/#/models/my%20model"
+    assert experiment_page(URL, "1") == f"{URL}/#/experiments/1/runs?{MODE}"
+    assert model_page(URL, "my model") == f"{URL}/#/models/my%20model?{MODE}"
+    runs = "runs=%5B%22a%22%2C%20%22b%22%5D"
     assert (
         comparison_page(URL, "1", ["a", "b"])
-        == f"{URL}/#/compare-runs?runs=%5B%22a%22%2C%20%22b%22%5D&experiments=%5B%221%22%5D"
+        == f"{URL}/#/compare-runs?{MODE}&{runs}&experiments=%5B%221%22%5D"
     )
 
 

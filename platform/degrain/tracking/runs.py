@@ -35,6 +35,7 @@ _LONGEST_PARAM = 500
 _EXPERIMENT_KIND = "mlflow.experimentKind"
 _MODEL_TRAINING = "custom_model_development"
 _NOTE = "mlflow.note.content"
+_SCORES = ("val_psnr", "val_ssim")
 BOOKKEEPING = frozenset({"step", "progress", "seconds_left"})
 """Metrics of the training loop that MLflow does not get: they do not describe the model, and the
 charts of the UI would begin with them. MLflow stores the step beside each value."""
@@ -120,13 +121,13 @@ def stamped(values: Mapping[str, float], step: int) -> list[Metric]:
     """Convert values to metrics at a step with the current time.
 
     Values that are not finite are left out, because MLflow's charts cannot show them, and so is
-    BOOKKEEPING.
+    BOOKKEEPING. The scores are first, because MLflow's comparison begins with the first metric.
     """
     now = int(time.time() * 1000)
     return [
-        Metric(key, float(value), now, step)
-        for key, value in values.items()
-        if math.isfinite(value) and key not in BOOKKEEPING
+        Metric(key, float(values[key]), now, step)
+        for key in sorted(values, key=lambda key: key not in _SCORES)
+        if math.isfinite(values[key]) and key not in BOOKKEEPING
     ]
 
 

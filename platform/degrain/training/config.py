@@ -223,12 +223,8 @@ class TrainingConfig:
         return max(0.99, 1 - 50 / self.steps) if self.ema_decay is None else self.ema_decay
 
     def tracked_parameters(self) -> dict[str, Any]:
-        """The fields that MLflow shows, with all arguments of the network; without `steps` where a
-        budget decides their number.
-        """
-        from denoisenets import full_arguments
-
-        fields = {**self.to_dict(), "arguments": full_arguments(self.model, self.arguments)}
+        """The fields that MLflow shows; without `steps` where a budget decides their number."""
+        fields = self.to_dict()
         if self.budget is not None:
             del fields["steps"]
         return fields

@@ -51,7 +51,7 @@ class TrialRuns:
                 run = self._tracker.start(trial.name, "trial", parent=self._parent, tags=self._tags)
                 self._runs[trial.number] = _OpenRun(run, time.monotonic())
             run.params({**trial.config.tracked_parameters(), "parameters": trial.parameters})
-            note = f"Trial {trial.number + 1} of {self._trials}: {describe_trial(trial)}."
+            note = f"One of {self._trials} trials: {describe_trial(trial)}."
             run.describe(note, self._patch_set)
 
     def reported(self, trial: Trial, metrics: Metrics) -> None:
