@@ -3,11 +3,12 @@
 import argparse
 import functools
 import os
+import signal
+import socket
 import sys
-import tempfile
 from pathlib import Path
 
-from cluster import ClusterError, Server, answers, free_port, launch, stop, wait_for
+from cluster import ROOT, ClusterError, Server, answers, free_port, launch, stop, wait_for
 from mlflow import MlflowClient
 from up import port
 
@@ -17,15 +18,17 @@ from degrain.tracking.client import connect
 from degrain.tracking.config import TrackingConfig, load_tracking_config
 from degrain.tracking.ui import comparison_page, experiment_page, model_page, newest_study_runs
 
-DEFAULT_PORT = 5000
+FOLDER = ROOT / "runs" / "ui"
+USUAL_PORT = 5000
 
 
 def main() -> int:
     """Start the server, print the addresses, and wait for Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mlflow", type=Path, help="tracking file (default: mlflow.yaml)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the server's log")
     parser.add_argument(
-        "--port", type=port, help=f"TCP port (default: {DEFAULT_PORT}, or another if it is in use)"
+        "--port", type=port, help=f"TCP port (default: {USUAL_PORT}, or another if it is in use)"
     )
     options = parser.parse_args()
     try:
@@ -35,36 +38,42 @@ def main() -> int:
         if not tracking.embedded:
             print_addresses(client, tracking, tracking.tracking_uri.rstrip("/"))
             return 0
-        return serve(client, tracking, storage, options.port or usual_port())
-    except UserError as error:
+        chosen = choose_port(options.port)
+        return serve(client, tracking, storage, chosen, options.folder)
+    except (UserError, ClusterError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UserError) else 1
 
 
-def usual_port() -> int:
-    """Return the default port, or a free one if something listens on it."""
-    return free_port() if answers(f"http://127.0.0.1:{DEFAULT_PORT}") else DEFAULT_PORT
+def choose_port(named: int | None) -> int:
+    """Return a port on which nothing listens. Raises ClusterError if `named` is in use."""
+    with socket.socket() as probe:
+        in_use = probe.connect_ex(("127.0.0.1", named or USUAL_PORT)) == 0
+    if named and in_use:
+        raise ClusterError(f"port {named} is in use; leave out --port to choose a free one")
+    return free_port() if in_use else named or USUAL_PORT
 
 
-def serve(client: MlflowClient, tracking: TrackingConfig, storage: Storage, on: int) -> int:
+def serve(
+    client: MlflowClient, tracking: TrackingConfig, storage: Storage, on: int, folder: Path
+) -> int:
     """Run the server until Ctrl-C or until it ends; returns the exit status."""
-    with tempfile.TemporaryDirectory(prefix="degrain-ui-") as folder:
-        server = start(tracking, storage, on, Path(folder))
-        try:
-            wait_for(server, functools.partial(answers, f"{server.url}/health"), Path(folder))
-            print_addresses(client, tracking, server.url)
-            print("end:       Ctrl-C", flush=True)
-            process = server.process()
-            if process is not None:
-                process.wait()
-            return 1
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            stop([server])
+    # Otherwise `kill` would end this process, but not the server.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder.mkdir(parents=True, exist_ok=True)
+    server = start(tracking, storage, on, folder)
+    try:
+        wait_for(server, functools.partial(answers, f"{server.url}/health"), folder)
+        print_addresses(client, tracking, server.url)
+        print("end:       Ctrl-C", flush=True)
+        process = server.process()
+        if process is not None:
+            process.wait()
+        raise ClusterError(f"the server has ended; see its log '{folder / 'mlflow.log'}'")
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stop([server])
 
 
 def start(tracking: TrackingConfig, storage: Storage, on: int, folder: Path) -> Server:

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qs, urlsplit
 
 import mlflow.pyfunc
 import numpy as np
@@ -228,13 +228,13 @@ def test_a_registered_model_that_was_changed_is_refused_in_one_line(
     assert not list((tmp_path / "out").glob("*.png"))
 
 
-@pytest.fixture
-def ui(store: Store) -> Iterator[list[str]]:
-    """The lines that `make ui` prints."""
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def ui(store: Store, request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """The lines that `make ui` prints; afterwards it ends by a signal, and its server with it."""
     (port,) = free_ports(1)
     command = [sys.executable, str(ROOT / "infra" / "ray" / "ui.py"), "--port", str(port)]
     with subprocess.Popen(
-        [*command, "--mlflow", str(store.tracking)],
+        [*command, "--mlflow", str(store.tracking), "--folder", str(store.folder / "ui")],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -247,7 +247,7 @@ def ui(store: Store) -> Iterator[list[str]]:
             if line.startswith("end:"):
                 break
         yield lines
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, request.param)
         assert process.wait(timeout=60) == 0
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
@@ -260,7 +260,7 @@ def test_ui_starts_a_server_and_prints_the_comparison_of_the_newest_study(
     with urllib.request.urlopen(pages["MLflow:"], timeout=30) as answer:
         assert b"MLflow" in answer.read()
     children = {run.info.run_id for run in [*store.runs("trial"), *store.runs("refit")]}
-    query = unquote(pages["compare:"].partition("&runs=")[2]).split("&experiments=")
-    assert set(json.loads(query[0])) == children
-    assert json.loads(query[1]) == [store.experiment_id]
+    query = parse_qs(urlsplit(pages["compare:"]).fragment.partition("?")[2])
+    assert set(json.loads(query["runs"][0])) == children
+    assert json.loads(query["experiments"][0]) == [store.experiment_id]
     assert "/#/models/degrain-denoiser?" in pages["model:"]

@@ -21,7 +21,7 @@ def test_addresses_have_the_format_of_the_ui() -> None:
     runs = "runs=%5B%22a%22%2C%20%22b%22%5D"
     assert (
         comparison_page(URL, "1", ["a", "b"])
-        == f"{URL}/#/compare-runs?{MODE}&{runs}&experiments=%5B%221%22%5D"
+        == f"{URL}/#/compare-runs?{runs}&experiments=%5B%221%22%5D&{MODE}"
     )
 
 

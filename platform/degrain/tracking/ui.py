@@ -27,9 +27,9 @@ def model_page(url: str, name: str) -> str:
 
 def comparison_page(url: str, experiment_id: str, runs: Sequence[str]) -> str:
     """The comparison of runs, which begins with parallel coordinates."""
-    # The format is that of MLflow 3.17's button Compare.
+    # The format is that of MLflow 3.17's button Compare; the page finds `runs` only if it is first.
     named, of = quote(json.dumps(list(runs))), quote(json.dumps([experiment_id]))
-    return f"{url}/#/compare-runs?{_MODE}&runs={named}&experiments={of}"
+    return f"{url}/#/compare-runs?runs={named}&experiments={of}&{_MODE}"
 
 
 def newest_study_runs(client: MlflowClient, experiment_id: str) -> list[str]:
