@@ -145,7 +145,7 @@ def test_runs_name_their_command_and_user(store: Store) -> None:
     ("kind", "begin", "end"),
     [
         ("study", "Study of red10. The best of 1 refits is red10", "Registered: version "),
-        ("trial", "One of 2 trials: red10, width ", "It finished at "),
+        ("trial", "One of 2 trials: red10, width ", "dB on the val split."),
         ("refit", "Refit of trial-0", "of 8, have "),
         ("training", "Training of mwcnn, 8 steps on 1 workers.", "of 8, have "),
     ],
