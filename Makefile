@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := infra/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: help install tune test unit check format bench up down clean
+.PHONY: help install tune test unit check format bench ui up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -55,7 +55,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=infra/ray $(BIN)/mypy infra/ray/up.py
+	MYPYPATH=platform:models:infra/ray $(BIN)/mypy infra/ray/up.py infra/ray/ui.py
 	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev  ## format the code
@@ -64,6 +64,9 @@ format: $(VENV)/.installed-dev  ## format the code
 
 bench: $(VENV)/.installed-bench  ## measure speed, as ratios
 	$(BIN)/python tests/benchmarks/run.py
+
+ui: $(VENV)/.installed  ## the MLflow UI on 127.0.0.1, with the address of the newest comparison
+	@$(BIN)/python infra/ray/ui.py
 
 up: $(VENV)/.installed  ## a Ray head and an MLflow server on 127.0.0.1
 	@$(BIN)/python infra/ray/up.py up

@@ -96,7 +96,8 @@ def test_out_writes_a_model_folder_that_denoises(
 ) -> None:
     folder, done = imported
     assert done.status == 0, done.err
-    assert {path.name for path in folder.iterdir()} == {"card.json", "weights.safetensors"}
+    names = {path.name for path in folder.iterdir()}
+    assert {"card.json", "weights.safetensors", "MLmodel", "manifest.json"} <= names
     assert [path.name for path in folder.parent.iterdir()] == ["ffdnet"]
     card = json.loads((folder / "card.json").read_text())
     assert (card["crop"], card["arguments"]["residual"]) == (96, False)

@@ -176,7 +176,8 @@ def check_model(client: MlflowClient, installed: bool) -> None:
         return
     (run,) = client.search_runs([client.get_experiment_by_name("degrain").experiment_id])
     stored = {a.path for a in client.list_artifacts(run.info.run_id, "model")}
-    assert stored == {"model/card.json", "model/weights.safetensors"}
+    assert {"model/card.json", "model/weights.safetensors", "model/MLmodel"} <= stored
+    assert run.data.tags["mlflow.source.type"] == "JOB"
 
 
 @pytest.fixture(scope="module")

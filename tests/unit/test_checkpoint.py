@@ -120,6 +120,21 @@ def test_a_checkpoint_restores_everything() -> None:
     assert_same(fresh, state)
 
 
+def test_a_resumed_run_counts_the_training_time_of_both_processes(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoints"
+    with pytest.raises(Killed):
+        train(CONFIG, session(file, KilledSession))
+    store = CheckpointStore(Storage().locate(file), warn=pytest.fail)
+    killed = store.newest()
+    assert killed is not None
+    store.save({**killed, "seconds": 1000.0})
+    store.flush()
+    resumed = session(file)
+    train(CONFIG, resumed)
+    times = [metrics["seconds"] for metrics in resumed.curve]
+    assert 1000 < times[0] < times[-1] < 1100
+
+
 def test_a_checkpoint_restores_the_random_states() -> None:
     def draws() -> list[float]:
         return [
@@ -145,6 +160,7 @@ def test_a_checkpoint_holds_plain_values_on_the_cpu() -> None:
     assert set(loaded) == {
         "config",
         "step",
+        "seconds",
         "best_psnr",
         "validations_since_best",
         "ema",

@@ -140,6 +140,8 @@ def connect(config: TrackingConfig, storage: Storage, *, create: bool = True) ->
         )
     os.environ.update(storage.mlflow_environment())
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    # A model's folder has enough files for a bar, which would mix with our own output.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow sends usage telemetry by default, with a client that it creates at import.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     set_telemetry_client()  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
 """The model registry: stores trained networks as safetensors with a card, and loads them.
 
-A registered model is a folder of two files: `weights.safetensors`, and `card.json` with the
-network's name and arguments, its training data and its scores. Loading builds the network with
-`denoisenets` and unpickles nothing, so that a model file cannot run code.
+A registered model is a folder with `weights.safetensors` and `card.json`, which has the network's
+name and arguments, its training data and its scores. Loading builds the network with `denoisenets`
+and unpickles nothing, so that a model file cannot run code. `MLmodel` is for MLflow's own loading,
+and `manifest.json` has the SHA-256 of each file.
 """
 
 import json
@@ -27,6 +28,13 @@ from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect, retry
 from degrain.tracking.config import load_tracking_config
+from degrain.tracking.mlmodel import write_mlmodel
+from degrain.tracking.model_manifest import (
+    DIGEST_TAG,
+    check_manifest,
+    manifest_digest,
+    write_manifest,
+)
 from degrain.tracking.runs import Run, Tracker
 from degrain.tracking.training_photos import TrainingPhotos
 
@@ -34,6 +42,15 @@ CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 ARTIFACT_FOLDER = "model"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    safetensors.SafetensorError,
+)
+"""Errors of reading files that are not a model's."""
 STARTER_FOLDER = Path(__file__).parent.parent / "starter"
 
 
@@ -93,20 +110,29 @@ class ModelVersion:
 
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Write a network's two files into `folder`."""
+    """Write a network's files into the empty `folder`."""
     # safetensors requires contiguous memory; channels_last weights are strided.
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     safetensors.torch.save_file(plain, folder / WEIGHTS_FILE)
     (folder / CARD_FILE).write_bytes(json_bytes(asdict(card)))
+    write_mlmodel(folder)
+    write_manifest(folder)
 
 
 def read_model(
-    folder: Path, config: InferenceConfig | None = None, *, name: str | None = None
+    folder: Path,
+    config: InferenceConfig | None = None,
+    *,
+    name: str | None = None,
+    digest: str | None = None,
 ) -> tuple[NetworkDenoiser, ModelCard]:
-    """Read a network's two files as a denoiser.
+    """Read a network's weights and card as a denoiser.
 
-    Raises UserError if they are missing or have another format.
+    `digest` is the SHA-256 of the folder's manifest; None: the folder may have none. Raises
+    UserError if weights or card are missing or have another format, or if a file differs from the
+    manifest.
     """
+    check_manifest(folder, name or str(folder), digest)
     try:
         raw = json.loads((folder / CARD_FILE).read_text())
         kind = raw.get("format") if isinstance(raw, dict) else None
@@ -121,14 +147,7 @@ def read_model(
         )
     except UserError:
         raise
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
+    except _UNREADABLE as error:
         short = " ".join(str(error).split())[:200]
         raise UserError(
             f"'{folder}' is not a degrain model: {short}; name a folder written by `degrain train`"
@@ -136,19 +155,20 @@ def read_model(
     return denoiser, card
 
 
-def log_model(run: Run, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Log a network's two files to `run`, below `model`."""
+def log_model(run: Run, weights: Mapping[str, Tensor], card: ModelCard) -> str:
+    """Log a network's files to `run`, below `model`; returns the SHA-256 of their manifest."""
     with tempfile.TemporaryDirectory() as temporary:
         write_model(Path(temporary), weights, card)
         run.folder(Path(temporary), ARTIFACT_FOLDER)
+        return manifest_digest(Path(temporary))
 
 
 def register(
     tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: ModelCard
 ) -> ModelVersion:
-    """Log a network's two files to `run` and register them as a new version."""
+    """Log a network's files to `run` and register them as a new version."""
     name = tracker.config.model
-    log_model(run, weights, card)
+    digest = log_model(run, weights, card)
     try:
         tracker.client.get_registered_model(name)
     except MlflowException:
@@ -160,7 +180,7 @@ def register(
         name,
         source=f"{run.artifact_uri}/{ARTIFACT_FOLDER}",
         run_id=run.id,
-        tags={"model": card.model, **provenance_tags(card), **scores},
+        tags={"model": card.model, DIGEST_TAG: digest, **provenance_tags(card), **scores},
     )
     return ModelVersion(name, str(created.version))
 
@@ -185,7 +205,8 @@ def load_registered(
 ) -> tuple[NetworkDenoiser, ModelCard]:
     """Load `models:/NAME@ALIAS` or `models:/NAME/VERSION` as a denoiser named `NAME vVERSION`.
 
-    Raises UserError, listing the known aliases, for an unknown model.
+    Raises UserError, listing the known aliases, for an unknown model, and for files that are not
+    those that were registered.
     """
     found = _find_version(client, uri)
     version = ModelVersion(str(found.name), str(found.version))
@@ -195,7 +216,9 @@ def load_registered(
                 artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
             )
         )
-        return read_model(Path(local), config, name=version.label)
+        # Versions that were registered before there were manifests have no tag.
+        digest = found.tags.get(DIGEST_TAG)
+        return read_model(Path(local), config, name=version.label, digest=digest)
 
 
 def load_model(

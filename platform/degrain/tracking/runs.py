@@ -8,7 +8,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -18,12 +18,27 @@ from mlflow.exceptions import MlflowException
 from degrain import __version__
 from degrain.errors import JobFailedError, UserError
 from degrain.interrupts import defer_interrupts
+from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.location import Storage
-from degrain.tracking.client import ServerUnavailableError, connect, no_retry, store_errors
+from degrain.tracking.client import (
+    ServerUnavailableError,
+    connect,
+    no_retry,
+    short_text,
+    store_errors,
+)
 from degrain.tracking.config import TrackingConfig
-from degrain.tracking.versions import git_commit
+from degrain.tracking.datasets import patch_set_inputs
+from degrain.tracking.versions import source_tags
 
 _LONGEST_PARAM = 500
+_EXPERIMENT_KIND = "mlflow.experimentKind"
+_MODEL_TRAINING = "custom_model_development"
+_NOTE = "mlflow.note.content"
+_SCORES = ("val_psnr", "val_ssim")
+BOOKKEEPING = frozenset({"step", "progress", "seconds_left"})
+"""Metrics of the training loop that MLflow does not get: they do not describe the model, and the
+charts of the UI would begin with them. MLflow stores the step beside each value."""
 
 
 class Run:
@@ -36,6 +51,7 @@ class Run:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.id = run_id
         self._client = client
+        self._note = ""
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; nested mappings become `outer.inner`."""
@@ -44,7 +60,7 @@ class Run:
             self._client.log_batch(self.id, params=flat)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics at a step; values that are not finite are left out."""
+        """Log metrics at a step; see `stamped` for those that are left out."""
         self.log(stamped(values, step))
 
     def log(self, metrics: Sequence[Metric]) -> None:
@@ -56,6 +72,20 @@ class Run:
         """Set tags."""
         with store_errors():
             self._client.log_batch(self.id, tags=[RunTag(k, str(v)) for k, v in values.items()])
+
+    def describe(
+        self, note: str, patch_set: PatchSet, splits: Iterable[str] = ("train", "val")
+    ) -> None:
+        """Set the description that the UI shows, and log the splits that the run reads."""
+        with store_errors():
+            self._client.log_inputs(self.id, datasets=patch_set_inputs(patch_set, splits))
+        self._note = ""
+        self.add_note(note)
+
+    def add_note(self, sentence: str) -> None:
+        """Add a sentence to the run's description."""
+        self._note = f"{self._note} {sentence}".strip()
+        self.tags({_NOTE: self._note})
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Log one file as an artifact."""
@@ -74,10 +104,12 @@ class Run:
                 Path(temporary, name).write_bytes(content)
             self.folder(Path(temporary), folder)
 
-    def finish(self, status: str = "FINISHED") -> None:
-        """End the run as FINISHED, FAILED or, without retries, KILLED."""
+    def finish(self, status: str = "FINISHED", note: str = "") -> None:
+        """End the run as FINISHED, FAILED or, without retries, KILLED, and add to its note."""
         with store_errors(), no_retry(status == "KILLED"):
             self._client.set_terminated(self.id, status)
+            if note:
+                self.add_note(note)
 
     @property
     def artifact_uri(self) -> str:
@@ -88,10 +120,15 @@ class Run:
 def stamped(values: Mapping[str, float], step: int) -> list[Metric]:
     """Convert values to metrics at a step with the current time.
 
-    Values that are not finite are left out, because MLflow's charts cannot show them.
+    Values that are not finite are left out, because MLflow's charts cannot show them, and so is
+    BOOKKEEPING. The scores are first, because MLflow's comparison begins with the first metric.
     """
     now = int(time.time() * 1000)
-    return [Metric(k, float(v), now, step) for k, v in values.items() if math.isfinite(v)]
+    return [
+        Metric(key, float(values[key]), now, step)
+        for key in sorted(values, key=lambda key: key not in _SCORES)
+        if math.isfinite(values[key]) and key not in BOOKKEEPING
+    ]
 
 
 class Tracker:
@@ -115,7 +152,9 @@ class Tracker:
             if experiment is None:
                 location = str(storage.locate(config.artifacts)) if config.embedded else None
                 experiment_id = client.create_experiment(
-                    config.experiment, artifact_location=location
+                    config.experiment,
+                    artifact_location=location,
+                    tags={_EXPERIMENT_KIND: _MODEL_TRAINING},
                 )
             elif experiment.lifecycle_stage != "active":
                 raise UserError(
@@ -125,6 +164,10 @@ class Tracker:
                 )
             else:
                 experiment_id = experiment.experiment_id
+                kind = experiment.tags.get(_EXPERIMENT_KIND)
+                # The UI stores what it inferred, such as `no_inferred_type`, from earlier visits.
+                if kind is None or "inferred" in kind:
+                    client.set_experiment_tag(experiment_id, _EXPERIMENT_KIND, _MODEL_TRAINING)
         return cls(config, client, str(experiment_id))
 
     @contextlib.contextmanager
@@ -155,9 +198,7 @@ class Tracker:
                     contextlib.suppress(JobFailedError),
                     no_retry(isinstance(error, ServerUnavailableError)),
                 ):
-                    run.finish(
-                        "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
-                    )
+                    run.finish(*_ending(error))
             raise
         run.finish()
 
@@ -185,16 +226,22 @@ class Tracker:
             "mlflow.runName": name,
             "degrain.kind": kind,
             "degrain.version": __version__,
+            **source_tags(),
             **(tags or {}),
         }
-        if commit := git_commit():
-            all_tags["mlflow.source.git.commit"] = commit
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent.id
         created = self.client.create_run(
             self.experiment_id, tags={k: str(v) for k, v in all_tags.items()}, run_name=name
         )
         return Run(self.client, str(created.info.run_id))
+
+
+def _ending(error: BaseException) -> tuple[str, str]:
+    """The status of a run that ended with an error, and a sentence on it."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "KILLED", "It was interrupted."
+    return "FAILED", f"It failed: {short_text(error)}"
 
 
 def _flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -33,6 +33,7 @@ def take_snapshot(state: TrainingState, metrics: Mapping[str, float] | None = No
     content = {
         "config": state.config.to_dict(),
         "step": state.step,
+        "seconds": state.seconds,
         "best_psnr": state.best_psnr,
         "validations_since_best": state.validations_since_best,
         "anchor": state.anchor,
@@ -76,6 +77,8 @@ def restore(state: TrainingState, snapshot: Snapshot) -> None:
         snapshot["best_psnr"],
         snapshot["validations_since_best"],
     )
+    # Checkpoints of earlier versions have no time.
+    state.seconds = snapshot.get("seconds", 0.0)
     state.anchor = None if snapshot["anchor"] is None else tuple(snapshot["anchor"])
     state.ema.network.load_state_dict(snapshot["ema"])
     for trained, saved in (

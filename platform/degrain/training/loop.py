@@ -41,7 +41,7 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
 
 
 def _train(state: TrainingState, session: Session, loader: BatchLoader) -> None:
-    timer, pace = StepTimer(state.step), Pace(state.step)
+    timer, pace = StepTimer(state.step, state.seconds), Pace(state.step)
     for batch in timer.timed(loader.batches(state.step, state.config.steps_at_most)):
         if state.done:
             break
@@ -129,6 +129,7 @@ def measure(state: TrainingState, session: Session, timer: StepTimer) -> dict[st
     """
     state.check()
     loss, seconds, waited, steps = timer.interval(state.step)
+    state.seconds = timer.seconds
     usage = session.usage()
     shares = torch.zeros(session.world_size, 1 + len(usage), dtype=torch.float64)
     shares[session.rank] = torch.tensor([waited / seconds, *usage.values()], dtype=torch.float64)
@@ -138,6 +139,7 @@ def measure(state: TrainingState, session: Session, timer: StepTimer) -> dict[st
     return {
         "step": state.step,
         "progress": 100 * state.progress,
+        "seconds": state.seconds,
         "train_loss": totals[0].item(),
         "learning_rate": learning_rate(state.config, state.step - 1, state.anchor),
         "patches_per_second": rate * state.config.batch_size,

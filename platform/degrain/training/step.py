@@ -96,6 +96,8 @@ class TrainingState:
     gradient was not finite; number 0 if all were finite."""
     step: int = 0
     """Optimizer steps done."""
+    seconds: float = 0.0
+    """Training time at the last measurement, over all processes of the run."""
     best_psnr: float = -math.inf
     """Highest val PSNR so far, dB."""
     validations_since_best: int = 0

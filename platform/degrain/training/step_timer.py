@@ -1,4 +1,4 @@
-"""Time and loss of the steps between two progress reports."""
+"""Time and loss of the steps between two progress reports, and the time of all."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,19 @@ from degrain.loading.batches import Batch
 
 
 class StepTimer:
-    """Measures loss and time of the steps since the last interval; losses stay on the device."""
+    """Measures loss and time of the steps since the last interval; losses stay on the device.
 
-    def __init__(self, step: int) -> None:
+    `seconds` is the training time before `step`, in earlier processes of the run.
+    """
+
+    def __init__(self, step: int, seconds: float = 0.0) -> None:
+        self._began = time.perf_counter() - seconds
         self.restart(step)
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, validations included."""
+        return time.perf_counter() - self._began
 
     def restart(self, step: int) -> None:
         """Start a new interval at `step`."""

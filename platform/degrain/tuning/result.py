@@ -63,6 +63,16 @@ class StudyResult:
             "picture": str(self.picture),
         }
 
+    def describe(self) -> str:
+        """Sentences on the outcome, for the study's description in MLflow."""
+        best = max(self.refits, key=lambda r: self.comparison.row(r.name).score.psnr)
+        score = self.comparison.row(best.name).score
+        versions = ", ".join(version.version for version in self.registered)
+        return (
+            f"The best of {len(self.refits)} refits is {best.name}, with {score.psnr:.2f} dB and "
+            f"SSIM {score.ssim:.3f} on whole test photos. Registered: version {versions}."
+        )
+
     def write_report(self, folder: Location, run: Run) -> None:
         """Write table, picture and summary to the study's folder and to its run in MLflow."""
         best = max(self.refits, key=lambda r: self.comparison.row(r.name).score.psnr)

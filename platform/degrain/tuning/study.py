@@ -36,14 +36,14 @@ from degrain.tracking.registry import (
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.progress_log import ProgressLog
-from degrain.training.distributed.result import model_card
+from degrain.training.distributed.result import describe_result, model_card
 from degrain.training.distributed.splits import TrainingSplits, open_splits, patch_set_tags
 from degrain.training.recipes import recipe
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.result import Refit, StudyResult, local_folder
 from degrain.tuning.search import Trial, search
 from degrain.tuning.space import draw_trials
-from degrain.tuning.trial_runs import TrialRuns
+from degrain.tuning.trial_runs import TrialRuns, describe_trial
 
 Log: TypeAlias = Callable[[str], None]
 """Prints a line for the user."""
@@ -83,6 +83,7 @@ def run_study(
     tags = patch_set_tags(patch_set)
     with tracker.run(name, "study", parent=parent, tags={**tags, "test_protocol": PROTOCOL}) as run:
         run.params(asdict(config))
+        run.describe(f"Study of {', '.join(config.models)}.", patch_set, ("train", "val", "test"))
         resolved, splits = open_splits(config.training(), patch_set)
         config = replace(config, batches=resolved.batches)
         starter, _ = load_model(STARTER, None, patch_set.root.storage)
@@ -98,6 +99,7 @@ def run_study(
             run.id, trials, refits, comparison, registered, decisions, local_folder(study.folder)
         )
         result.write_report(study.folder, run)
+        run.add_note(result.describe())
     return result
 
 
@@ -160,7 +162,7 @@ class _Study:
         config, trials = self.config, make_trials(self.config, parallel_trials(self.config))
         names, each = ", ".join(config.models), trials[0].config
         self.log(f"search: {len(trials)} trials of {names}, {each.length} each at most")
-        runs = TrialRuns(len(trials), self.tracker, self.run, self.tags, self.log)
+        runs = TrialRuns(len(trials), self.tracker, self.run, self.patch_set, self.tags, self.log)
         try:
             search(
                 trials,
@@ -199,6 +201,8 @@ class _Study:
         with self.tracker.run(name, "refit", parent=self.run, tags=self.tags) as run:
             described = {"workers": str(workers.workers), "parameters": best.parameters}
             run.params({**training.tracked_parameters(), **described})
+            note = f"Refit of {best.name} for {training.length}: {describe_trial(best)}."
+            run.describe(note, self.patch_set)
             folder = self.folder / name
             with MetricJournal(run, unsent_folder=folder, log=self.log) as journal:
                 show = ProgressLog(training.steps, journal, log=self.log, status=lambda _: None)
@@ -211,6 +215,7 @@ class _Study:
                     start=self.starter.network.state_dict() if training.start else None,
                     on_event=show,
                 ).run()
+            run.add_note(describe_result(result))
         return Refit(best, run, result)
 
     def compare(

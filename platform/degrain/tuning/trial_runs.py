@@ -1,11 +1,25 @@
 """Logs the trials of a study to MLflow and the screen."""
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from degrain.interrupts import defer_interrupts
+from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.session import Metrics
 from degrain.tuning.search import Trial
+
+
+@dataclass
+class _OpenRun:
+    """The run of a trial that has started, and its progress."""
+
+    run: Run
+    started: float
+    """Reading of the monotonic clock, seconds."""
+    progress: float = 0.0
+    """Percentage of the trial that is done."""
 
 
 class TrialRuns:
@@ -16,15 +30,17 @@ class TrialRuns:
         trials: int,
         tracker: Tracker,
         parent: Run,
+        patch_set: PatchSet,
         tags: Mapping[str, str],
         log: Callable[[str], None],
     ) -> None:
         self._trials = trials
         self._tracker = tracker
         self._parent = parent
+        self._patch_set = patch_set
         self._tags = tags
         self._log = log
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, _OpenRun] = {}
         """Open runs by trial number."""
         self._ended = 0
 
@@ -33,19 +49,26 @@ class TrialRuns:
         if trial.number not in self._runs:
             with defer_interrupts():
                 run = self._tracker.start(trial.name, "trial", parent=self._parent, tags=self._tags)
-                self._runs[trial.number] = run
+                self._runs[trial.number] = _OpenRun(run, time.monotonic())
             run.params({**trial.config.tracked_parameters(), "parameters": trial.parameters})
+            note = f"One of {self._trials} trials: {describe_trial(trial)}."
+            run.describe(note, self._patch_set)
 
     def reported(self, trial: Trial, metrics: Metrics) -> None:
         """Log the metrics of a validation."""
-        self._runs[trial.number].metrics(metrics, step=int(metrics["step"]))
+        found = self._runs[trial.number]
+        found.progress = metrics["progress"]
+        seconds = {"seconds": time.monotonic() - found.started}
+        found.run.metrics({**seconds, **metrics}, step=int(metrics["step"]))
 
     def ended(self, trial: Trial) -> None:
         """Finish the run, and print the outcome."""
-        run = self._runs.pop(trial.number, None)
-        if run is not None:
+        found = self._runs.pop(trial.number, None)
+        if found is not None:
+            run = found.run
             run.tags({"status": trial.status, **({"error": trial.error} if trial.error else {})})
-            run.finish("FAILED" if trial.status == "failed" else "FINISHED")
+            status = "FAILED" if trial.status == "failed" else "FINISHED"
+            run.finish(status, _ending(trial, found.progress))
         self._ended += 1
         arguments = " ".join(f"{k} {v}" for k, v in trial.draw.arguments.items())
         description = (
@@ -61,5 +84,22 @@ class TrialRuns:
 
     def kill(self) -> None:
         """Mark the open runs as killed, because the search was interrupted."""
-        for run in self._runs.values():
-            run.finish("KILLED")
+        for found in self._runs.values():
+            found.run.finish("KILLED", "The study was interrupted.")
+
+
+def describe_trial(trial: Trial) -> str:
+    """The network of a trial and its searched values, as a list."""
+    draw = trial.draw
+    arguments = [f"{name} {value}" for name, value in draw.arguments.items()]
+    return ", ".join([draw.model, *arguments, draw.loss, f"learning rate {draw.learning_rate:g}"])
+
+
+def _ending(trial: Trial, progress: float) -> str:
+    """One sentence on how the trial ended, after `progress` percent of it."""
+    if trial.status == "failed":
+        return f"It failed: {trial.error}"
+    score = f"{trial.best['val_psnr']:.2f} dB on the val split"
+    if trial.status == "stopped":
+        return f"It was stopped early, after {progress:.0f}% of its length, at {score}."
+    return f"It finished at {score}."

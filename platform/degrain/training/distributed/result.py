@@ -26,6 +26,15 @@ class TrainingResult:
     """Metrics of their validation."""
 
 
+def describe_result(result: TrainingResult) -> str:
+    """One sentence on how a training run ended, for its description in MLflow."""
+    metrics = result.metrics
+    return (
+        f"The best weights, of step {metrics['step']:.0f} of {result.config.steps}, have "
+        f"{metrics['val_psnr']:.2f} dB and SSIM {metrics['val_ssim']:.3f} on the val split."
+    )
+
+
 def model_card(
     result: TrainingResult,
     patches: Manifest,

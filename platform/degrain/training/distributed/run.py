@@ -15,7 +15,7 @@ from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.plan import RunPlan
 from degrain.training.distributed.progress_log import ProgressLog
-from degrain.training.distributed.result import TrainingResult, model_card
+from degrain.training.distributed.result import TrainingResult, describe_result, model_card
 from degrain.training.distributed.splits import open_splits, patch_set_tags
 from degrain.training.distributed.workers import Workers
 
@@ -43,8 +43,7 @@ def train_run(
     The budget of time counts from `started`, seconds since the epoch. `log` prints a permanent
     line, `status` a line that the next output replaces. Needs a running Ray.
     """
-    config, splits = open_splits(plan.config, patch_set)
-    tags = patch_set_tags(patch_set)
+    (config, splits), tags = open_splits(plan.config, patch_set), patch_set_tags(patch_set)
     # Before the training, because the catalog may be damaged.
     photos = union_of([TrainingPhotos.of(patch_set.photos("train")), plan.earlier_photos])
     with (
@@ -54,6 +53,7 @@ def train_run(
         plan.write(config, patch_set.uri, run.id)
         described = f"{config.model}, {config.length} on {workers.workers} workers"
         log(f"run {plan.name}: {described}, {config.batches} patches")
+        run.describe(f"Training of {described}.", patch_set)
         _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
         result = TrainingJob(
             config,
@@ -82,9 +82,10 @@ def _log_settings(
 
 
 def _store_model(run: Run, plan: RunPlan, result: TrainingResult, card: ModelCard) -> None:
-    """Write the model to the run's folder, if it is local, and log it to MLflow."""
+    """Write the model to the run's folder, if it is local, log it to MLflow, and note its score."""
     if not plan.folder.remote:
         folder = Path(plan.folder.path) / "model"
         folder.mkdir(exist_ok=True)
         write_model(folder, result.weights, card)
     log_model(run, result.weights, card)
+    run.add_note(describe_result(result))

@@ -1,0 +1,45 @@
+"""Patch sets as inputs of MLflow runs, which the UI shows in the column Dataset."""
+
+import json
+from collections.abc import Iterable
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from degrain.patchsets.patch_set import PatchSet
+
+_COLUMNS = {"noisy": "binary", "clean": "binary", "pair": "string", "y": "long", "x": "long"}
+"""Columns of a shard and their types in MLflow."""
+
+
+def patch_set_inputs(patch_set: PatchSet, splits: Iterable[str]) -> list[DatasetInput]:
+    """The splits of a patch set as inputs of a run: `train` for training, others for evaluation.
+
+    Each split is a dataset, because MLflow stores one use of a dataset per run.
+    """
+    return [
+        DatasetInput(
+            _split(patch_set, split),
+            [InputTag("mlflow.data.context", "training" if split == "train" else "evaluation")],
+        )
+        for split in splits
+    ]
+
+
+def _split(patch_set: PatchSet, split: str) -> Dataset:
+    pairs = patch_set.photos(split)
+    schema = [{"name": k, "type": v, "required": True} for k, v in _COLUMNS.items()]
+    profile = {
+        "pairs": len(pairs),
+        "scenes": len({pair.scene for pair in pairs}),
+        "patches": patch_set.manifest.patches(split),
+        "patch_size": patch_set.manifest.geometry.patch_size,
+    }
+    name = patch_set.root.uri.rstrip("/").rpartition("/")[2]
+    return Dataset(
+        name=f"{name} {split}",
+        digest=patch_set.manifest.version,
+        source_type="s3" if patch_set.root.remote else "local",
+        source=json.dumps({"uri": patch_set.uri}),
+        schema=json.dumps({"mlflow_colspec": schema}),
+        profile=json.dumps(profile),
+    )

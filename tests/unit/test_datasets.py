@@ -1,0 +1,37 @@
+"""Patch sets as inputs of MLflow runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from unit.patchset_support import MANIFEST, ROW, STORAGE
+
+from degrain.patchsets.ingest.publish import publish
+from degrain.tracking.datasets import patch_set_inputs
+
+
+def test_each_split_is_a_dataset_with_its_pairs_and_scenes(tmp_path: Path) -> None:
+    rows = [
+        ROW,
+        replace(ROW, id="c/b"),
+        replace(ROW, id="c/x", scene="c/x", refused="it is damaged"),
+        replace(ROW, id="c/v", scene="c/v", split="val"),
+    ]
+    patch_set, _ = publish(STORAGE.locate(tmp_path / "photos"), MANIFEST, rows)
+    train, val = patch_set_inputs(patch_set, ("train", "val"))
+    assert (train.dataset.name, train.dataset.digest) == ("photos train", "v1")
+    assert json.loads(train.dataset.source) == {"uri": patch_set.uri}
+    assert json.loads(train.dataset.profile) == {
+        "pairs": 2,
+        "scenes": 1,
+        "patches": 9,
+        "patch_size": 32,
+    }
+    assert json.loads(val.dataset.profile)["pairs"] == 1
+    contexts = [(tag.key, tag.value) for used in (train, val) for tag in used.tags]
+    assert contexts == [
+        ("mlflow.data.context", "training"),
+        ("mlflow.data.context", "evaluation"),
+    ]
+    columns = json.loads(train.dataset.schema)["mlflow_colspec"]
+    assert [column["name"] for column in columns] == ["noisy", "clean", "pair", "y", "x"]

@@ -1,0 +1,99 @@
+"""The runs of trials in MLflow: metrics, and a description that names the outcome."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.patchset_support import MANIFEST, ROW, STORAGE
+
+from degrain.patchsets.ingest.publish import publish
+from degrain.patchsets.patch_set import PatchSet
+from degrain.tracking.runs import stamped
+from degrain.tuning.config import StudyConfig
+from degrain.tuning.search import Trial
+from degrain.tuning.study import make_trials
+from degrain.tuning.trial_runs import TrialRuns
+
+METRICS = {"step": 2.0, "progress": 25.0, "val_psnr": 31.216, "val_ssim": 0.8}
+
+
+class Recorder:
+    """Stands for the tracker and for its one run."""
+
+    def __init__(self) -> None:
+        self.params_: dict[str, Any] = {}
+        self.logged: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.status = ""
+
+    def start(self, *_: object, **__: object) -> "Recorder":
+        return self
+
+    def params(self, values: dict[str, Any]) -> None:
+        self.params_ = values
+
+    def describe(self, note: str, _: PatchSet) -> None:
+        self.notes.append(note)
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        assert step == 2
+        self.logged = {metric.key: metric.value for metric in stamped(values, step)}
+
+    def tags(self, _: dict[str, str]) -> None:
+        pass
+
+    def finish(self, status: str, note: str) -> None:
+        self.status = status
+        self.notes.append(note)
+
+
+def recorded(tmp_path: Path, status: str, error: str | None = None) -> Recorder:
+    """What a trial that was validated once logs, if it ends with `status`."""
+    recorder: Any = Recorder()
+    patch_set, _ = publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
+    runs = TrialRuns(3, recorder, recorder, patch_set, {}, lambda _: None)
+    trial: Trial = make_trials(StudyConfig(models=("red10",), trials=3).fit_to(2, 0))[1]
+    runs.started(trial)
+    trial.status, trial.error, trial.best = status, error, METRICS
+    runs.reported(trial, METRICS)
+    if status == "running":
+        runs.kill()
+    else:
+        runs.ended(trial)
+    assert isinstance(recorder, Recorder)
+    return recorder
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "ending", "in_mlflow"),
+    [
+        (
+            "stopped",
+            None,
+            "It was stopped early, after 25% of its length, at 31.22 dB on the val split.",
+            "FINISHED",
+        ),
+        ("finished", None, "It finished at 31.22 dB on the val split.", "FINISHED"),
+        ("failed", "it diverged", "It failed: it diverged", "FAILED"),
+        ("running", None, "The study was interrupted.", "KILLED"),
+    ],
+)
+def test_a_trial_says_what_it_is_and_how_it_ended(
+    tmp_path: Path, status: str, error: str | None, ending: str, in_mlflow: str
+) -> None:
+    recorder = recorded(tmp_path, status, error)
+    began, ended = recorder.notes
+    assert began.startswith("One of 3 trials: red10, width ")
+    assert (ended, recorder.status) == (ending, in_mlflow)
+
+
+def test_a_trial_logs_scores_against_seconds_and_no_bookkeeping(tmp_path: Path) -> None:
+    logged = recorded(tmp_path, "finished").logged
+    assert set(logged) == {"seconds", "val_psnr", "val_ssim"}
+    assert 0 <= logged["seconds"] < 60
+
+
+def test_each_searched_value_and_argument_is_a_parameter(tmp_path: Path) -> None:
+    params = recorded(tmp_path, "finished").params_
+    assert {"model", "learning_rate", "loss", "batch_size", "crop"} <= set(params)
+    assert set(params["arguments"]) == {"width"}
