@@ -7,7 +7,7 @@ from typing import Any
 import ray
 import ray.tune
 from ray.tune.experiment import Trial as RayTrial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from torch import Tensor
 
@@ -172,39 +172,43 @@ def search(
     gpus_per_trial: float,
     observer: Observer,
 ) -> list[Trial]:
-    """Run the trials of the queue on Ray Tune, one CPU each; returns those that were run.
+    """Run the trials of the queue on Ray Tune, one CPU each, as slots become free; returns them.
 
-    A trial is taken from the queue when it can start. `before` are trials that an earlier process
-    ran; `starts` has the weights of each model that trials start from.
+    `before` are trials of an earlier process; `starts` has the weights that trials start from.
     """
-    speed = "seconds_per_megapixel" in METRICS[objective]
+    trials: dict[int, Trial] = {}
     body = ray.tune.with_parameters(
         run_trial,
         train_split=splits.train,
         val_split=splits.val,
         starts=dict(starts),
         folder=folder / "checkpoints",
-        measures_speed=speed,
+        measures_speed=_speed_counts(objective),
     )
-    trials: dict[int, Trial] = {}
-    # A slow but good network and a fast one are not comparable by PSNR.
-    scheduler: TrialScheduler = FIFOScheduler() if speed else EarlyStopping(before)
-    tuner = ray.tune.Tuner(
+    folder.make_parent()
+    ray.tune.Tuner(
         ray.tune.with_resources(body, {"cpu": 1, "gpu": gpus_per_trial}),
         tune_config=ray.tune.TuneConfig(
-            scheduler=scheduler,
+            # A slow but good network and a fast one are not comparable by PSNR.
+            scheduler=FIFOScheduler() if _speed_counts(objective) else EarlyStopping(before),
             search_alg=_Queue(queue, trials),
             num_samples=-1,
             max_concurrent_trials=parallel,
         ),
-        run_config=ray.tune.RunConfig(
-            name=name,
-            storage_path=folder.path,
-            storage_filesystem=folder.filesystem,
-            callbacks=[_Reporting(trials, suggester, objective, observer)],
-            verbose=0,
-        ),
-    )
-    folder.make_parent()
-    tuner.fit()
+        run_config=_run_config(folder, name, _Reporting(trials, suggester, objective, observer)),
+    ).fit()
     return sorted(trials.values(), key=lambda trial: trial.number)
+
+
+def _speed_counts(objective: Objective) -> bool:
+    return "seconds_per_megapixel" in METRICS[objective]
+
+
+def _run_config(folder: Location, name: str, reporting: _Reporting) -> ray.tune.RunConfig:
+    return ray.tune.RunConfig(
+        name=name,
+        storage_path=folder.path,
+        storage_filesystem=folder.filesystem,
+        callbacks=[reporting],
+        verbose=0,
+    )

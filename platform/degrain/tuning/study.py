@@ -83,12 +83,10 @@ def run_study(
     search, for patches or photos that the study cannot use.
     """
     photos = _checked_photos(config, patch_set)
-    name = name or new_name()
+    name, tags = name or new_name(), patch_set_tags(patch_set)
     log(f"study: {name}")
-    tags = patch_set_tags(patch_set)
-    study_tags = {**tags, "test_protocol": PROTOCOL}
-    run_id = resume.run_id if resume else None
-    with tracker.run(name, "study", parent=parent, tags=study_tags, resume=run_id) as run:
+    protocol, run_id = {"test_protocol": PROTOCOL}, resume.run_id if resume else None
+    with tracker.run(name, "study", parent=parent, tags=tags | protocol, resume=run_id) as run:
         state = _open_state(resume, config, patch_set, run, folder / name)
         resolved, splits = open_splits(config.training(), patch_set)
         config = replace(config, batches=resolved.batches)
@@ -169,7 +167,7 @@ class _Study:
         try:
             ran = search(
                 plan.queue(),
-                plan.ended,
+                before,
                 suggester=plan.suggester,
                 objective=config.objective,
                 splits=self.splits,
