@@ -45,13 +45,10 @@ def test_architectures_take_turns_and_begin_with_their_defaults(algorithm: str) 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
 def test_later_trials_learn_from_finished_ones(algorithm: str) -> None:
-    def hits(name: str, seed: int) -> int:
-        late = run(Suggester([SPACE], algorithm=name, seed=seed), 40)[20:]
-        return sum(d.training["batch_size"] == 8 for d in late)
-
-    assert sum(hits(algorithm, s) for s in range(3)) > 1.5 * sum(
-        hits("random", s) for s in range(3)
-    )
+    late = [run(Suggester([SPACE], algorithm=algorithm, seed=s), 40)[20:] for s in range(3)]
+    hits = sum(draw.training["batch_size"] == 8 for draws in late for draw in draws)
+    # A quarter of the 60 at random.
+    assert hits >= 33
 
 
 def test_tpe_avoids_what_failed() -> None:
@@ -88,6 +85,6 @@ def test_pareto_front_holds_exactly_what_nothing_dominates(
     expected = {
         p for p in values if not any(o != p and o[0] >= p[0] and o[1] <= p[1] for o in values)
     }
-    assert {points[key] for key in front} == expected
+    assert sorted(points[key] for key in front) == sorted(expected)
     scores = [points[key][0] for key in front]
     assert scores == sorted(scores, reverse=True)
