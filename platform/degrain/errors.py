@@ -31,6 +31,10 @@ class JobFailedError(RuntimeError):
     """The input was right but the job could not finish; one line that states why. Exit status 1."""
 
 
+class OutOfMemoryError(JobFailedError):
+    """The memory of the GPU or of the machine did not suffice for a step."""
+
+
 def find_cause(error: BaseException) -> UserError | JobFailedError | None:
     """Find the `UserError` or `JobFailedError` inside an error that crossed process borders.
 

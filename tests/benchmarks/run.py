@@ -16,7 +16,7 @@ from pathlib import Path
 
 from table import Settings, print_tables
 
-BENCHMARKS = ("cli", "networks", "reading", "inference", "loader", "training", "ingest")
+BENCHMARKS = ("cli", "networks", "reading", "inference", "loader", "training", "ingest", "search")
 
 
 def main() -> int:

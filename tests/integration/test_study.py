@@ -1,6 +1,10 @@
 """Studies on the shared cluster: registry, promotion, denoising, retraining."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from integration.support import (
     TEMPLATES,
     Outcome,
     run_here,
+    start_pipeline,
     write_pairs,
     write_tracking,
 )
@@ -280,20 +285,7 @@ def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
     assert worse.summary["challenger"] == "2"
 
 
-def test_study_continues_after_a_trial_diverged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dataclasses import replace
-
-    from degrain.tuning import study
-
-    draw = study.draw_trials
-
-    def with_one_absurd(*arguments: object) -> list:
-        first, *others = draw(*arguments)
-        return [replace(first, learning_rate=1e30), *others]
-
-    monkeypatch.setattr(study, "draw_trials", with_one_absurd)
+def test_study_continues_after_a_trial_diverged(tmp_path: Path) -> None:
     corpus = write_pairs(tmp_path / "photos", SCENES)
     ingest = [
         "--corpus",
@@ -313,8 +305,58 @@ def test_study_continues_after_a_trial_diverged(
         "--out",
         tmp_path / "runs",
     ]
-    done = run_here("tune", [*options, *SMOKE], tmp_path)
+    spaces = ["--spaces", '{"red10": {"learning_rate": [1e30]}}']
+    done = run_here("tune", [*options, *SMOKE, *spaces], tmp_path)
     assert done.status == 0, done.err
     assert [t["status"] for t in done.summary["trials"]] == ["failed", "finished"]
     assert "training diverged at step" in done.summary["trials"][0]["error"]
     assert [r["model"] for r in done.summary["refits"]] == ["mwcnn"]
+
+
+def trial_runs(client: MlflowClient, study_run: str) -> list:
+    return client.search_runs(
+        [client.get_experiment_by_name("degrain").experiment_id],
+        filter_string=f"tags.`mlflow.parentRunId` = '{study_run}' "
+        "and tags.`degrain.kind` = 'trial'",
+    )
+
+
+def test_a_killed_study_is_resumed_with_each_trial_once(study: Study, tmp_path: Path) -> None:
+    tracking = write_tracking(tmp_path)
+    where = ["--out", tmp_path / "runs", "--mlflow", tracking]
+    # Long enough that the first trials are validated but not finished when the driver is killed.
+    options = ["--models", "red10", "--trials", 3, "--steps", 400, "--refit-steps", 4]
+    options += ["--batch-size", 2, "--crop", 24, "--data", study.folder / "patches"]
+    process = start_pipeline("tune", [*where, *options], cwd=tmp_path)
+    try:
+        file = killed_after_a_validation(process, tmp_path / "runs" / "studies")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
+    before = json.loads(file.read_text())
+    name = file.parent.name
+    refused = run_here("tune", [*where, "--resume", name, "--steps", 8], tmp_path)
+    assert refused.status == 2
+    assert "--steps cannot be changed on the way" in refused.err
+    done = run_here("tune", [*where, "--resume", name], tmp_path)
+    assert done.status == 0, done.err
+    assert done.summary["study_run_id"] == before["run_id"]
+    runs = trial_runs(client_of(tracking), before["run_id"])
+    assert len(runs) == 3
+    assert {t["run_id"] for t in before["trials"]} <= {run.info.run_id for run in runs}
+    after = json.loads(file.read_text())
+    for old, new in zip(before["trials"], after["trials"], strict=False):
+        assert new["curve"][: len(old["curve"])] == old["curve"]
+
+
+def killed_after_a_validation(process: subprocess.Popen, studies: Path) -> Path:
+    """Kill -9 the driver when a trial was validated; returns the study's file."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        for file in studies.glob("*/study.json"):
+            if any(trial["curve"] for trial in json.loads(file.read_text())["trials"]):
+                process.kill()
+                return file
+        time.sleep(0.2)
+    raise AssertionError("no trial was validated in four minutes")

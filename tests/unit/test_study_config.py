@@ -1,11 +1,16 @@
 """A study's configuration is checked where it is built, and completed by the cluster."""
 
+import json
+
 import pytest
 
 from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.study import make_trials
+from degrain.tuning.plan import make_trial
+from degrain.tuning.space import SpaceChanges
+from degrain.tuning.spaces import search_space
+from degrain.tuning.suggest import Suggester
 
 
 @pytest.mark.parametrize(
@@ -75,16 +80,31 @@ def test_a_budget_is_shared_out_between_search_and_refits() -> None:
     config = StudyConfig(models=("red10", "mwcnn"), trials=6, budget=Duration(800))
     # Six trials, two at a time: three rounds in a quarter of the time.
     assert config.trial_length(parallel=2)["budget"] == pytest.approx(200 / 3)
-    assert config.refit_length()["budget"] == pytest.approx(300)
+    assert config.refit_length(2)["budget"] == pytest.approx(300)
 
 
 def test_numbers_of_steps_replace_the_budget() -> None:
     config = StudyConfig(steps=40, refit_steps=90)
     assert config.trial_length(parallel=2) == {"steps": 40, "validate_every": 10}
-    assert config.refit_length() == {"steps": 90, "budget": None, "validate_every": 30}
+    assert config.refit_length(2) == {"steps": 90, "budget": None, "validate_every": 30}
 
 
 def test_all_trials_of_the_default_study_accept_its_crops() -> None:
-    trials = make_trials(StudyConfig().fit_to(2, 0))
-    assert {trial.draw.model for trial in trials} == set(StudyConfig().models)
-    assert all(trial.config.crop_of(128) == 64 for trial in trials)
+    config = StudyConfig().fit_to(2, 0)
+    suggester = Suggester([search_space(model, "small") for model in config.models])
+    for number in range(config.trials):
+        trial = make_trial(config, number, suggester.suggest(number), parallel=2)
+        assert trial.config.crop_of(128) in (64, 96)
+        assert trial.config.clean_share == 0.05
+
+
+def test_a_refit_has_no_more_workers_than_its_batch_has_patches() -> None:
+    config = StudyConfig().fit_to(8, 0)
+    assert config.workers_for(8).workers.maximum == 2
+    assert config.workers_for(1).workers.maximum == 1
+
+
+def test_a_study_is_read_as_it_was_written() -> None:
+    changes = SpaceChanges({"red10": {"crop": [64, 96], "learning_rate": {"uniform": [0.1, 1.0]}}})
+    config = StudyConfig(models=("red10",), budget=Duration(90), spaces=changes).fit_to(2, 0)
+    assert StudyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -1,19 +1,23 @@
 """`degrain tune`: a study, from search to registered models."""
 
+import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degrain.cli.console import Console
 from degrain.cli.options import TrackingOptions
+from degrain.errors import InvalidFieldError
 from degrain.tuning.config import StudyConfig
 
 if TYPE_CHECKING:
     from degrain.patchsets.patch_set import PatchSet
     from degrain.storage.location import Location, Storage
     from degrain.tracking.config import TrackingConfig
+    from degrain.tracking.runs import Tracker
     from degrain.tuning.result import StudyResult
+    from degrain.tuning.state import StudyState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,34 @@ class Tune(TrackingOptions):
     out: str = "runs"
     """Folder or s3:// URI for checkpoints, tables and pictures."""
     study: StudyConfig = field(default_factory=StudyConfig)
+    resume: str | None = None
+    """Name of an interrupted study below the output folder to resume. None: a new study."""
+
+    def defaults(self) -> "Tune":
+        """The options of the study that is resumed."""
+        if self.resume is None:
+            return self
+        state = self._state(self.resume)
+        return replace(self, data=state.data, study=state.config)
+
+    def check_resumed(self, before: "Tune") -> None:
+        """Raise InvalidFieldError if an option differs from that of the resumed study."""
+        if self.resume is None:
+            return
+        now, old = ({"data": t.data, **t.study.to_dict()} for t in (self, before))
+        for name, value in now.items():
+            if value != old[name]:
+                raise InvalidFieldError(
+                    name,
+                    "cannot be changed on the way; leave it out, for `resume` continues with the "
+                    f"options of '{self.resume}', or start a new study",
+                )
+
+    def _state(self, name: str) -> "StudyState":
+        from degrain.storage.location import Storage
+        from degrain.tuning.state import read_state
+
+        return read_state(Storage.from_environment().locate(self.out) / "studies", name)
 
     def run(self, console: Console) -> dict[str, object]:
         """Run the study and print its results."""
@@ -38,7 +70,6 @@ class Tune(TrackingOptions):
         from degrain.storage.location import Storage
         from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
-        from degrain.tuning.study import fit_to_cluster, run_study
 
         storage = Storage.from_environment()
         tracking = load_tracking_config(self.mlflow)
@@ -55,16 +86,34 @@ class Tune(TrackingOptions):
             f"patch set: {patch_set.uri} ({counts} patches of "
             f"{manifest.geometry.patch_size} pixels)"
         )
-        result = run_study(
-            fit_to_cluster(self.study),
-            patch_set,
-            tracker,
-            folder=out / "studies",
-            log=console.print,
-            progress=console.progress,
-        )
+        result = self._study(patch_set, tracker, out, console)
         print_result(result, patch_set, tracking, console)
         return result.to_summary()
+
+    def _study(
+        self, patch_set: "PatchSet", tracker: "Tracker", out: "Location", console: Console
+    ) -> "StudyResult":
+        """Run or resume the study; after Ctrl-C, print the command that resumes it."""
+        from degrain.tuning.state import new_name
+        from degrain.tuning.study import fit_to_cluster, run_study
+
+        name = self.resume or new_name()
+        try:
+            return run_study(
+                fit_to_cluster(self.study),
+                patch_set,
+                tracker,
+                folder=out / "studies",
+                log=console.print,
+                progress=console.progress,
+                name=name,
+                resume=self._state(name) if self.resume else None,
+            )
+        except KeyboardInterrupt:
+            others = "" if self.out == "runs" else f" --out {shlex.quote(self.out)}"
+            others += f" --mlflow {shlex.quote(str(self.mlflow))}" if self.mlflow else ""
+            console.print(f"resume:  degrain tune --resume {name}{others}")
+            raise
 
 
 def embedded_patch_set(out: "Location", storage: "Storage", console: Console) -> "PatchSet":

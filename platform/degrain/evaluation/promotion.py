@@ -159,3 +159,14 @@ def _champion(
     best = max(checks, key=score)
     failed = [f"{c.gate}: {c.text}" for c in checks[best] if not c.passed]
     return Decision("champion", holder, False, "; ".join(failed), checks)
+
+
+def with_check(champion: Decision, check: Check, before: str | None) -> Decision:
+    """The decision on `champion` after one more gate of the version that it moves to; `before` is
+    the version that keeps the alias if the gate fails.
+    """
+    assert champion.version is not None
+    checks = {**champion.checks, champion.version: [*champion.checks[champion.version], check]}
+    if check.passed:
+        return Decision("champion", champion.version, True, champion.reason, checks)
+    return Decision("champion", before, False, f"{check.gate}: {check.text}", checks)

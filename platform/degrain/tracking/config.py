@@ -48,13 +48,15 @@ class PromotionRules:
     """Least PSNR of the output for a clean photo as input, dB."""
     fastest_within_db: float = 0.3
     """`fastest-within` is the fastest model at most this much below the best PSNR, dB."""
+    approval: bool = False
+    """Whether a person has the last word, with `degrain promote`."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.must_beat) - set(BASELINES):
             raise ValueError(
                 f"must_beat: unknown baseline '{min(unknown)}'; known: {', '.join(BASELINES)}"
             )
-        for name in (f.name for f in fields(self) if f.name != "must_beat"):
+        for name in (f.name for f in fields(self) if f.name not in ("must_beat", "approval")):
             value = getattr(self, name)
             if not value >= 0 or (math.isinf(value) and not name.startswith("max")):
                 raise ValueError(
@@ -154,6 +156,8 @@ def _checked(owner: type, raw: object, prefix: str) -> dict[str, Any]:
 
 def _converted(name: str, value: object, default: object) -> object:
     """Convert a value to the type of its field's default."""
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
     if isinstance(default, str) and not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {value!r}")
     if isinstance(default, float):

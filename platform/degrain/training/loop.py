@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from degrain.errors import JobFailedError, UserError
+from degrain.errors import OutOfMemoryError, UserError
 from degrain.loading.batches import BatchLoader, BatchPlan
 from degrain.training.budget import Pace, adjust_steps, with_planned_steps
 from degrain.training.checkpoint import restore, take_snapshot
@@ -19,8 +19,8 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
     """Train to the last step, or until `patience` is exhausted, with validations and checkpoints.
 
     Returns the final state. Raises UserError for a configuration that does not match patches,
-    workers or checkpoint, DivergedError for a loss that is not finite, JobFailedError if the GPU
-    runs out of memory or the last checkpoint cannot be written.
+    workers or checkpoint, DivergedError for a loss that is not finite, OutOfMemoryError if the
+    GPU runs out of memory, JobFailedError if the last checkpoint cannot be written.
     """
     loader = make_loader(config, session)
     state = initial_state(config, session)
@@ -31,7 +31,7 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
     except torch.OutOfMemoryError:
         share = -(-config.batch_size // session.world_size)
         crops = -(-share // config.micro_batches(session.world_size))
-        raise JobFailedError(
+        raise OutOfMemoryError(
             f"the GPU ran out of memory training {config.model} on {crops} crops of "
             f"{loader.plan.crop} pixels; set `micro_batch` to {max(crops // 2, 1)} or less, "
             "which does not change the gradient, or lower `crop`"

@@ -3,19 +3,24 @@
 Only the standard library is imported here: the command line builds its options from these fields.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
 
 from degrain.durations import Duration
 from degrain.errors import UserError
 from degrain.fields import check_choices, check_minimum, check_not_negative, check_positive
 from degrain.training.config import Batches, TrainingConfig
 from degrain.training.distributed.workers import WorkerRange, Workers
+from degrain.tuning.space import SpaceChanges
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
 
 Scale: TypeAlias = Literal["small", "paper"]
+Algorithm: TypeAlias = Literal["tpe", "random", "nsga2"]
+Objective: TypeAlias = Literal["psnr", "ssim", "psnr+speed"]
 _BUDGET = Duration(300)
+NO_CHANGES = SpaceChanges()
 _SEARCH_SHARE = 0.25
 TRIAL_VALIDATIONS = 4
 """Validations of a trial, after each of which it may be stopped."""
@@ -38,13 +43,20 @@ class StudyConfig:
     """Optimizer steps of a trial that ASHA does not stop early. None: by the budget."""
     refit_steps: int | None = None
     """Optimizer steps of a refit. None: by the budget."""
-    batch_size: int = 8
-    """Patches per step over all workers."""
-    crop: int | None = 64
-    """Side of the random crop from each patch, pixels. None: the whole patch."""
-    balance: float = 1.0
+    search: Algorithm = "tpe"
+    """How configurations are suggested: `tpe` learns from finished trials, `random` draws them from
+    the seed, `nsga2` combines the best."""
+    objective: Objective = "psnr"
+    """Score of a trial on the val split; `psnr+speed` also seeks fast networks."""
+    spaces: SpaceChanges = NO_CHANGES
+    """Changes of the search spaces, by network and field: a YAML file or a JSON object."""
+    batch_size: int | None = None
+    """Patches per step over all workers. None: by the network's search space."""
+    crop: int | None = None
+    """Side of the random crop from each patch, pixels. None: by the network's search space."""
+    balance: float | None = None
     """Between 0, each patch once an epoch, and 1, all corpora equally often, and within a corpus
-    all its cameras and ISOs."""
+    all its cameras and ISOs. None: by the network's search space."""
     batches: Batches = "auto"
     """Where patches are held: `resident` in memory, `streaming` in windows, `auto` in memory if
     they fit.
@@ -84,8 +96,17 @@ class StudyConfig:
         check_positive(self, "budget")
         check_not_negative(self, "gpus")
         self.training()
-        if self.workers is not None:
+        if self.workers is not None and self.batch_size is not None:
             self.refit_workers.check_batch(self.batch_size)
+        if self.spaces.networks:
+            self._check_spaces()
+
+    def _check_spaces(self) -> None:
+        from degrain.tuning.spaces import search_space
+
+        for model in self.spaces.networks:
+            for scale in get_args(Scale):
+                search_space(model, scale, self.spaces)
 
     @property
     def refit_workers(self) -> Workers:
@@ -93,6 +114,12 @@ class StudyConfig:
         assert self.workers is not None, "call fit_to first"
         count = WorkerRange(self.workers, self.workers)
         return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus or 0)
+
+    def workers_for(self, batch_size: int) -> Workers:
+        """The workers of a refit; not more than a batch has patches."""
+        workers = self.refit_workers
+        count = min(batch_size, workers.workers.maximum)
+        return replace(workers, workers=WorkerRange(count, count))
 
     def fit_to(self, cpus: float, gpus: float) -> "StudyConfig":
         """Return the study with its None fields set by the cluster's CPUs and GPUs."""
@@ -106,8 +133,26 @@ class StudyConfig:
             gpus=gpus_each,
             scale=self.scale or ("paper" if gpus_each else "small"),
             workers=self.workers
-            or max(1, min(_DEFAULT_WORKERS, self.batch_size, possible_workers)),
+            or max(1, min(_DEFAULT_WORKERS, self.batch_size or possible_workers, possible_workers)),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as values that JSON can represent; the budget in seconds."""
+        return {
+            **asdict(self),
+            "budget": float(self.budget),
+            "spaces": dict(self.spaces.networks),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "StudyConfig":
+        """Return the study of which `to_dict` returned `content`."""
+        read = {
+            "models": tuple(content["models"]),
+            "budget": Duration(content["budget"]),
+            "spaces": SpaceChanges(content["spaces"]),
+        }
+        return cls(**{**content, **read})
 
     def trial_length(self, parallel: int) -> dict[str, object]:
         """The fields of a trial's TrainingConfig that set its length; `parallel` run at a time."""
@@ -116,22 +161,21 @@ class StudyConfig:
         rounds = -(-self.trials // parallel)
         return {"budget": Duration(_SEARCH_SHARE * self.budget / rounds)}
 
-    def refit_length(self) -> dict[str, object]:
-        """The fields of a refit's TrainingConfig that set its length."""
+    def refit_length(self, refits: int) -> dict[str, object]:
+        """The fields of the TrainingConfig of each of several refits that set its length."""
         if self.refit_steps is not None:
             every = -(-self.refit_steps // _REFIT_VALIDATIONS)
             return {"steps": self.refit_steps, "budget": None, "validate_every": every}
-        each = Duration((1 - _SEARCH_SHARE) * self.budget / len(self.models))
+        each = Duration((1 - _SEARCH_SHARE) * self.budget / refits)
         return {"budget": each, "validate_every": None}
 
     def training(self, **changes: object) -> TrainingConfig:
         """Return the configuration that trials and refits share, with `changes`."""
+        set_here = {"batch_size": self.batch_size, "crop": self.crop, "balance": self.balance}
         base = TrainingConfig(
-            batch_size=self.batch_size,
-            crop=self.crop,
-            balance=self.balance,
             batches=self.batches,
             validation_patches=self.validation_patches,
             seed=self.seed,
+            **{n: v for n, v in set_here.items() if v is not None},  # type: ignore[arg-type]
         )
         return replace(base, **changes)  # type: ignore[arg-type]

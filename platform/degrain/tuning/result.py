@@ -7,27 +7,25 @@ from pathlib import Path
 
 from degrain.evaluation.comparison import Comparison
 from degrain.evaluation.contact_sheet import save_contact_sheet
+from degrain.evaluation.promotion import Decision
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
-from degrain.tracking.promotion import Decision
 from degrain.tracking.registry import ModelVersion
 from degrain.tracking.runs import Run
 from degrain.training.distributed.result import TrainingResult
-from degrain.tuning.search import Trial
+from degrain.tuning.choice import front_of
+from degrain.tuning.trial import Trial
 
 
 @dataclass(frozen=True)
 class Refit:
-    """The best trial of one network, trained at full length."""
+    """A chosen trial, trained at full length."""
 
+    name: str
+    """Name of its row in the comparison."""
     trial: Trial
     run: Run
     result: TrainingResult
-
-    @property
-    def name(self) -> str:
-        """Name of its row in the comparison."""
-        return self.trial.draw.model
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class StudyResult:
         return {
             "study_run_id": self.run_id,
             "trials": [t.to_dict() for t in self.trials],
+            "front": [t.number for t in front_of(self.trials)],
             "refits": [
                 {"model": r.name, "run_id": r.run.id, **r.result.metrics} for r in self.refits
             ],

@@ -1,126 +1,75 @@
-"""The search: trials on Ray Tune, stopped early by ASHA within each architecture."""
+"""The search: trials on Ray Tune, suggested as they start, stopped early within an architecture."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import ray
 import ray.tune
 from ray.tune.experiment import Trial as RayTrial
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 from torch import Tensor
 
 from degrain.storage.location import Location
-from degrain.training.config import TrainingConfig
 from degrain.training.distributed.splits import TrainingSplits
-from degrain.training.distributed.trial import FAILURE, run_trial
-from degrain.training.session import Metrics
-from degrain.tuning.config import TRIAL_VALIDATIONS
-from degrain.tuning.space import Draw
+from degrain.training.distributed.trial import FAILURE, HALVED, run_trial
+from degrain.tuning.config import Objective
+from degrain.tuning.early_stopping import EarlyStopping
+from degrain.tuning.suggest import METRICS, Outcome, Suggester
+from degrain.tuning.trial import Observer, Trial
 
 
-@dataclass
-class Trial:
-    """One configuration of a study, and its progress."""
+class _Queue(Searcher):  # type: ignore[misc]
+    """Gives Ray Tune the next trial when a slot is free."""
 
-    number: int
-    draw: Draw
-    config: TrainingConfig
-    parameters: int
-    status: str = "waiting"
-    """`waiting`, `running`, then `finished`, `stopped` (early, by ASHA) or `failed`."""
-    best: Metrics = field(default_factory=dict)
-    """The reported metrics with the highest val_psnr."""
-    error: str | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether the trial can be refitted: it was validated and did not fail."""
-        return bool(self.best) and self.status != "failed"
-
-    @property
-    def name(self) -> str:
-        """Name of the trial's run."""
-        return f"trial-{self.number:02d}-{self.draw.model}"
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the trial's entry of the summary file."""
-        return {
-            "model": self.draw.model,
-            "params": self.draw.to_dict(),
-            "val_psnr": self.best.get("val_psnr"),
-            "val_ssim": self.best.get("val_ssim"),
-            "status": self.status,
-            "error": self.error,
-        }
-
-
-class Observer(Protocol):
-    """Callbacks on the trials, in the driver."""
-
-    def started(self, trial: Trial) -> None:
-        """Called when the trial starts."""
-        ...
-
-    def reported(self, trial: Trial, metrics: Metrics) -> None:
-        """Called after each validation."""
-        ...
-
-    def ended(self, trial: Trial) -> None:
-        """Called when the trial has finished, stopped or failed."""
-        ...
-
-
-class PerArchitecture(TrialScheduler):  # type: ignore[misc]
-    """ASHA (Li et al., 2020, arXiv:1810.05934), with separate rungs for each architecture.
-
-    With shared rungs, an architecture that learns fast at first would cause all trials of the
-    others to be stopped.
-    """
-
-    def __init__(self, make: Callable[[], TrialScheduler]) -> None:
+    def __init__(self, queue: Iterator[Trial], trials: dict[int, Trial]) -> None:
         super().__init__()
-        self._make = make
-        self._schedulers: dict[str, TrialScheduler] = {}
+        self._queue = queue
+        self._trials = trials
 
-    def _of(self, trial: RayTrial) -> TrialScheduler:
-        model = trial.config["trial"]["training"]["model"]
-        if model not in self._schedulers:
-            self._schedulers[model] = self._make()
-        return self._schedulers[model]
+    def __getstate__(self) -> dict[str, object]:
+        """Return no state: the study has a file of its own from which it is resumed."""
+        return {}
 
-    def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
-        self._of(trial).on_trial_add(tune_controller, trial)
-
-    def on_trial_error(self, tune_controller: Any, trial: RayTrial) -> None:
-        self._of(trial).on_trial_error(tune_controller, trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
-        return str(self._of(trial).on_trial_result(tune_controller, trial, result))
+    def suggest(self, trial_id: str) -> Any:
+        trial = next(self._queue, None)
+        if trial is None:
+            return Searcher.FINISHED
+        self._trials[trial.number] = trial
+        described = {
+            "number": trial.number,
+            "name": trial.name,
+            "halved": trial.halved,
+            "training": trial.config.to_dict(),
+        }
+        return {"trial": described}
 
     def on_trial_complete(
-        self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._of(trial).on_trial_complete(tune_controller, trial, result)
+        """Do nothing: `_Reporting` has the outcome."""
 
-    def on_trial_remove(self, tune_controller: Any, trial: RayTrial) -> None:
-        self._of(trial).on_trial_remove(tune_controller, trial)
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: see `__getstate__`."""
 
-    def choose_trial_to_run(self, tune_controller: Any) -> RayTrial | None:
-        for trial in tune_controller.get_trials():
-            if trial.status in (RayTrial.PENDING, RayTrial.PAUSED):
-                return trial
-        return None
-
-    def debug_string(self) -> str:
-        return "; ".join(f"{model}: {s.debug_string()}" for model, s in self._schedulers.items())
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: see `__getstate__`."""
 
 
 class _Reporting(ray.tune.Callback):  # type: ignore[misc]
-    """Updates the trials' records and calls the observer."""
+    """Updates the trials' records, teaches the suggester, and calls the observer."""
 
-    def __init__(self, trials: Sequence[Trial], observer: Observer) -> None:
+    def __init__(
+        self,
+        trials: Mapping[int, Trial],
+        suggester: Suggester,
+        objective: Objective,
+        observer: Observer,
+    ) -> None:
         self._trials = trials
+        self._suggester = suggester
+        self._objective = objective
         self._observer = observer
 
     def __getstate__(self) -> dict[str, object]:
@@ -148,17 +97,28 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         record = self._of(trial)
         if FAILURE in result:
             record.error = str(result[FAILURE])
+        elif HALVED in result:
+            record.config = replace(record.config, batch_size=int(result[HALVED]))
+            record.halved, record.best, record.curve = True, {}, []
+        else:
+            self._validated(record, result)
+
+    def _validated(self, record: Trial, result: Mapping[str, Any]) -> None:
+        metrics = {k: float(result[k]) for k in TRIAL_METRICS if k in result}
+        if record.curve and metrics["progress"] == record.curve[-1][0]:
+            # A resumed trial repeats its last report.
             return
-        metrics = {k: float(result[k]) for k in METRICS if k in result}
         if not record.best or metrics["val_psnr"] > record.best["val_psnr"]:
             record.best = metrics
+        record.curve.append((metrics["progress"], metrics["val_psnr"]))
         self._observer.reported(record, metrics)
-        record.status = "finished" if metrics["progress"] >= 100 else "stopped"
 
     def on_trial_complete(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
     ) -> None:
-        self._observer.ended(self._of(trial))
+        record = self._of(trial)
+        record.status = "finished" if record.curve[-1][0] >= 100 else "stopped"
+        self._end(record)
 
     def on_trial_error(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
@@ -168,10 +128,14 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         record.error = (
             record.error or f"its process ended unexpectedly; see the logs in {trial.local_path}"
         )
+        self._end(record)
+
+    def _end(self, record: Trial) -> None:
+        self._suggester.learn(record.number, outcome(record, self._objective))
         self._observer.ended(record)
 
 
-METRICS = (
+TRIAL_METRICS = (
     "step",
     "progress",
     "train_loss",
@@ -180,51 +144,71 @@ METRICS = (
     "learning_rate",
     "patches_per_second",
     "data_wait_share",
+    "seconds_per_megapixel",
 )
-"""Metrics that the training loop reports."""
+"""Metrics that a trial reports."""
 
 
-def _make_asha() -> TrialScheduler:
-    return AsyncHyperBandScheduler(
-        time_attr="progress",
-        metric="val_psnr",
-        mode="max",
-        max_t=100,
-        grace_period=100 / TRIAL_VALIDATIONS,
-        reduction_factor=2,
-    )
+def outcome(trial: Trial, objective: Objective) -> Outcome:
+    """What a search learns from an ended trial."""
+    if not trial.usable:
+        return Outcome(trial.draw, None)
+    scores = [trial.best[name] for name in METRICS[objective]]
+    stopped_at = trial.curve[-1][0] if trial.status == "stopped" else None
+    return Outcome(trial.draw, scores, stopped_at)
 
 
 def search(
-    trials: Sequence[Trial],
+    queue: Iterator[Trial],
+    before: Sequence[Trial],
     *,
+    suggester: Suggester,
+    objective: Objective,
     splits: TrainingSplits,
     starts: Mapping[str, Mapping[str, Tensor]],
     folder: Location,
     name: str,
+    parallel: int,
     gpus_per_trial: float,
     observer: Observer,
-) -> None:
-    """Run the trials on Ray Tune, one CPU each, and record their outcomes.
+) -> list[Trial]:
+    """Run the trials of the queue on Ray Tune, one CPU each, as slots become free; returns them.
 
-    `starts` has the weights of each model that trials start from. Rungs are percentages of a
-    trial's own steps, so that with a budget of time they are at equal cost.
+    `before` are trials of an earlier process; `starts` has the weights that trials start from.
     """
+    trials: dict[int, Trial] = {}
     body = ray.tune.with_parameters(
-        run_trial, train_split=splits.train, val_split=splits.val, starts=dict(starts)
-    )
-    space = [{"number": t.number, "training": t.config.to_dict()} for t in trials]
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(body, {"cpu": 1, "gpu": gpus_per_trial}),
-        param_space={"trial": ray.tune.grid_search(space)},
-        tune_config=ray.tune.TuneConfig(scheduler=PerArchitecture(_make_asha)),
-        run_config=ray.tune.RunConfig(
-            name=name,
-            storage_path=folder.path,
-            storage_filesystem=folder.filesystem,
-            callbacks=[_Reporting(trials, observer)],
-            verbose=0,
-        ),
+        run_trial,
+        train_split=splits.train,
+        val_split=splits.val,
+        starts=dict(starts),
+        folder=folder / "checkpoints",
+        measures_speed=_speed_counts(objective),
     )
     folder.make_parent()
-    tuner.fit()
+    ray.tune.Tuner(
+        ray.tune.with_resources(body, {"cpu": 1, "gpu": gpus_per_trial}),
+        tune_config=ray.tune.TuneConfig(
+            # A slow but good network and a fast one are not comparable by PSNR.
+            scheduler=FIFOScheduler() if _speed_counts(objective) else EarlyStopping(before),
+            search_alg=_Queue(queue, trials),
+            num_samples=-1,
+            max_concurrent_trials=parallel,
+        ),
+        run_config=_run_config(folder, name, _Reporting(trials, suggester, objective, observer)),
+    ).fit()
+    return sorted(trials.values(), key=lambda trial: trial.number)
+
+
+def _speed_counts(objective: Objective) -> bool:
+    return "seconds_per_megapixel" in METRICS[objective]
+
+
+def _run_config(folder: Location, name: str, reporting: _Reporting) -> ray.tune.RunConfig:
+    return ray.tune.RunConfig(
+        name=name,
+        storage_path=folder.path,
+        storage_filesystem=folder.filesystem,
+        callbacks=[reporting],
+        verbose=0,
+    )

@@ -1,113 +1,104 @@
-"""Search spaces, one per architecture, and the trials drawn from them.
+"""The form of a search space: the domains of its fields, and conditions between them.
 
-The trials of a study are drawn before it starts and depend on (seed, architecture, number) alone:
-they are the same on every machine, and a study with more trials starts with the same ones. The
-first trial of an architecture is the middle of its space, a reasonable default.
+Only the standard library is imported here: the command line reads spaces from its options.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
 
-import numpy as np
-
-from degrain.inference.config import STARTER
-from degrain.training.config import Loss
-from degrain.tuning.config import Scale
-from denoisenets import create_model
+from degrain.errors import UserError
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
 
+Value: TypeAlias = int | float | str | None
+When: TypeAlias = Mapping[str, Value]
 
-@dataclass(frozen=True, kw_only=True)
-class SearchSpace:
-    """The search space of one architecture."""
-
-    arguments: dict[str, tuple[int, ...]]
-    """Arguments of the network and their candidate values."""
-    learning_rate: tuple[float, float]
-    """Lowest and highest learning rate, drawn log-uniformly."""
-    losses: tuple[Loss, ...] = ("psnr", "l1", "charbonnier")
-    """Candidate losses."""
-    start: str | None = None
-    """Model that training starts from. None: random weights."""
-
-
-_SPACES: dict[Scale, dict[str, SearchSpace]] = {
-    # Networks that train in minutes on a CPU.
-    "small": {
-        "red": SearchSpace(arguments={"width": (16, 24, 32)}, learning_rate=(1e-3, 4e-3)),
-        "mwcnn": SearchSpace(
-            arguments={"width": (16, 24, 32), "depth": (1, 2)}, learning_rate=(2e-3, 8e-3)
-        ),
-        "dncnn": SearchSpace(
-            arguments={"width": (16, 24, 32), "depth": (6, 8, 10)}, learning_rate=(1e-3, 4e-3)
-        ),
-        # Of the starter model's size.
-        "fast24": SearchSpace(arguments={}, learning_rate=(2e-4, 1e-3), start=STARTER),
-        "fast": SearchSpace(
-            arguments={"width": (12, 16, 24), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
-        ),
-        "ffdnet": SearchSpace(
-            arguments={"width": (24, 32, 48), "depth": (6, 8, 12)}, learning_rate=(1e-3, 4e-3)
-        ),
-        "drunet": SearchSpace(
-            arguments={"width": (8, 12, 16), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
-        ),
-        "unet": SearchSpace(
-            arguments={"width": (8, 12, 16), "depth": (1, 2)}, learning_rate=(1e-3, 4e-3)
-        ),
-        "nafnet": SearchSpace(
-            arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)
-        ),
-        "restormer": SearchSpace(
-            arguments={"width": (8, 12, 16), "depth": (1,)}, learning_rate=(1e-3, 4e-3)
-        ),
-        "pridnet": SearchSpace(
-            arguments={"width": (8, 12, 16), "depth": (2, 3), "levels": (2,), "scales": (3,)},
-            learning_rate=(1e-3, 4e-3),
-        ),
-    },
-    # Networks of the papers' sizes, for GPUs.
-    "paper": {
-        "red": SearchSpace(arguments={"width": (64, 96, 128)}, learning_rate=(1e-4, 2e-3)),
-        "mwcnn": SearchSpace(
-            arguments={"width": (96, 128, 160), "depth": (3, 4)}, learning_rate=(1e-4, 2e-3)
-        ),
-        "dncnn": SearchSpace(
-            arguments={"width": (64, 96), "depth": (17, 20)}, learning_rate=(1e-4, 2e-3)
-        ),
-        "fast": SearchSpace(
-            arguments={"width": (32, 48, 64), "depth": (2, 3, 4)}, learning_rate=(2e-4, 2e-3)
-        ),
-        "ffdnet": SearchSpace(
-            arguments={"width": (64, 96), "depth": (12, 15)}, learning_rate=(1e-4, 2e-3)
-        ),
-        "drunet": SearchSpace(
-            arguments={"width": (32, 48, 64), "depth": (2, 4)}, learning_rate=(1e-4, 1e-3)
-        ),
-        "unet": SearchSpace(
-            arguments={"width": (32, 48, 64), "depth": (2, 3)}, learning_rate=(1e-4, 2e-3)
-        ),
-        "nafnet": SearchSpace(
-            arguments={"width": (16, 32, 64), "depth": (1, 2)}, learning_rate=(1e-4, 2e-3)
-        ),
-        "restormer": SearchSpace(
-            arguments={"width": (24, 32, 48), "depth": (1, 2)}, learning_rate=(1e-4, 1e-3)
-        ),
-        # With the default levels and scales, PRIDNet accepts multiples of 256 pixels only.
-        "pridnet": SearchSpace(
-            arguments={"width": (32, 48), "depth": (3, 4)}, learning_rate=(5e-5, 1e-3)
-        ),
-    },
-}
+TRAINING_FIELDS = (
+    "start",
+    "batch_size",
+    "crop",
+    "loss",
+    "learning_rate",
+    "balance",
+    "clean_share",
+    "synthetic_share",
+    "optimizer",
+    "schedule",
+    "warmup_steps",
+    "weight_decay",
+    "ema_decay",
+)
+"""Fields of a TrainingConfig that a space may set; all others of its fields are arguments of the
+network."""
 
 
-def search_space(model: str, scale: Scale) -> SearchSpace:
-    """The search space of a network. Raises ValueError for an unknown name."""
-    if model not in MODEL_NAMES:
-        raise ValueError(unknown_name("model", model, MODEL_NAMES))
-    return next(space for family, space in _SPACES[scale].items() if model.startswith(family))
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: tuple[Value, ...]
+    default: Value = None
+    """Value of the first trial. None: the first of `values`."""
+    when: When = field(default_factory=dict)
+    """Values that earlier fields must have."""
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise UserError("a choice needs at least one value")
+        if self.default is not None and self.default not in self.values:
+            raise UserError(f"the default {self.default} is none of the values {self.values}")
+
+    @property
+    def middle(self) -> Value:
+        """Value of the first trial."""
+        return self.values[0] if self.default is None else self.default
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number between `low` and `high`, all equally likely."""
+
+    low: float
+    high: float
+    default: float | None = None
+    """Value of the first trial. None: the middle."""
+    when: When = field(default_factory=dict)
+    """Values that earlier fields must have."""
+    log: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and self.low < self.high < math.inf):
+            raise UserError(f"a range needs low < high, got {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise UserError(f"a logarithmic range must be positive, got {self.low}")
+        if self.default is not None and not self.low <= self.default <= self.high:
+            raise UserError(f"the default {self.default} is not in [{self.low}, {self.high}]")
+
+    @property
+    def middle(self) -> float:
+        """Value of the first trial."""
+        return (self.low + self.high) / 2 if self.default is None else self.default
+
+
+@dataclass(frozen=True)
+class LogUniform(Uniform):
+    """A positive number between `low` and `high`, whose logarithms are equally likely."""
+
+    log: ClassVar[bool] = True
+
+    @property
+    def middle(self) -> float:
+        """Value of the first trial."""
+        return math.sqrt(self.low * self.high) if self.default is None else self.default
+
+
+Domain: TypeAlias = Choice | Uniform
+Pick: TypeAlias = Callable[[str, Domain], Value]
+"""Chooses the value of a field; the label names the field and its condition."""
 
 
 @dataclass(frozen=True)
@@ -115,45 +106,183 @@ class Draw:
     """The hyperparameters of one trial."""
 
     model: str
-    arguments: dict[str, int]
-    learning_rate: float
-    loss: Loss
-    start: str | None = None
-
-    @property
-    def parameters(self) -> int:
-        """Number of trainable parameters of the network."""
-        return sum(p.numel() for p in create_model(self.model, **self.arguments).parameters())
+    arguments: Mapping[str, Any]
+    training: Mapping[str, Any]
+    """Other fields of the trial's TrainingConfig."""
+    labelled: Mapping[str, Value]
+    """Values by label: the field, with its condition where it has one."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of a TrainingConfig that the trial sets."""
-        return {
-            "model": self.model,
-            "arguments": self.arguments,
-            "learning_rate": self.learning_rate,
-            "loss": self.loss,
-            "start": self.start,
-        }
+        return {"model": self.model, "arguments": dict(self.arguments), **self.training}
 
 
-def draw_trials(models: Sequence[str], trials: int, scale: Scale, seed: int) -> list[Draw]:
-    """Draw `trials` configurations, cycling through the architectures."""
-    return [_draw(models[i % len(models)], i // len(models), scale, seed) for i in range(trials)]
+@dataclass(frozen=True)
+class SearchSpace:
+    """The search space of one architecture: the domains of each field."""
+
+    model: str
+    fields: Mapping[str, tuple[Domain, ...]]
+    """Of several domains of a field the first one counts whose condition holds."""
+
+    def draw(self, pick: Pick) -> Draw:
+        """Choose the values of a trial, field by field.
+
+        A trial that starts from a model has that model's arguments.
+        """
+        values: dict[str, Value] = {}
+        labelled: dict[str, Value] = {}
+        for name in sorted(self.fields, key=lambda n: n != "start"):
+            if values.get("start") is not None and name not in TRAINING_FIELDS:
+                continue
+            for domain in self.fields[name]:
+                if all(k in values and values[k] == v for k, v in domain.when.items()):
+                    label = label_of(name, domain)
+                    values[name] = labelled[label] = pick(label, domain)
+                    break
+        arguments = {n: v for n, v in values.items() if n not in TRAINING_FIELDS}
+        training = {n: v for n, v in values.items() if n in TRAINING_FIELDS}
+        return Draw(self.model, arguments, training, labelled)
+
+    def domains(self) -> dict[str, Domain]:
+        """All domains by label."""
+        return {label_of(n, d): d for n, domains in self.fields.items() for d in domains}
+
+    def fixing(self, values: Mapping[str, Value]) -> "SearchSpace":
+        """Return the space with fields that have one value each; those of None stay as they are."""
+        fixed = {n: (Choice((v,)),) for n, v in values.items() if v is not None}
+        return replace(self, fields={**self.fields, **fixed})
+
+    def fitting(self, patch_side: int, patches: int) -> "SearchSpace":
+        """Return the space without crops larger than a patch and batches larger than the split.
+
+        A crop of which no value is left is not searched: training then uses its own default.
+        """
+        fields = dict(self.fields)
+        for name, most in (("crop", patch_side), ("batch_size", patches)):
+            kept = [d for domain in fields.pop(name, ()) if (d := _at_most(domain, most))]
+            if kept:
+                fields[name] = tuple(kept)
+        return replace(self, fields=fields)
 
 
-def _draw(model: str, number: int, scale: Scale, seed: int) -> Draw:
-    space = search_space(model, scale)
-    low, high = np.log(space.learning_rate)
-    if number == 0:
-        middle = {name: values[len(values) // 2] for name, values in space.arguments.items()}
-        rate = _rounded(float(np.exp((low + high) / 2)))
-        return Draw(model, middle, rate, space.losses[0], space.start)
-    random = np.random.default_rng([seed, number, *model.encode()])
-    arguments = {name: int(random.choice(values)) for name, values in space.arguments.items()}
-    rate = _rounded(float(np.exp(random.uniform(low, high))))
-    loss = space.losses[int(random.integers(len(space.losses)))]
-    return Draw(model, arguments, rate, loss, space.start)
+def label_of(name: str, domain: Domain) -> str:
+    """The name of a field with its condition, e.g. `learning_rate[start=starter]`."""
+    condition = ",".join(f"{k}={v}" for k, v in domain.when.items())
+    return f"{name}[{condition}]" if condition else name
 
 
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.2e}")
+def _at_most(domain: Domain, most: int) -> Domain | None:
+    if not isinstance(domain, Choice):
+        return domain
+    values = tuple(v for v in domain.values if isinstance(v, int) and v <= most)
+    default = domain.default if domain.default in values else None
+    return replace(domain, values=values, default=default) if values else None
+
+
+@dataclass(frozen=True)
+class SpaceChanges:
+    """Changes of search spaces, by network and field: a YAML file or a JSON object."""
+
+    METAVAR: ClassVar[str] = "FILE|JSON"
+
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "SpaceChanges":
+        """Read a JSON object, or else the YAML file of that name. Raises UserError."""
+        content = _read_json(text) if text.lstrip().startswith("{") else _read_yaml(Path(text))
+        return cls(content)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.networks, Mapping):
+            raise UserError("`spaces` must be a mapping of networks to fields")
+        for model, fields in self.networks.items():
+            if model not in MODEL_NAMES:
+                raise UserError(f"spaces: {unknown_name('model', str(model), MODEL_NAMES)}")
+            if not isinstance(fields, Mapping):
+                raise UserError(f"spaces: '{model}' must be a mapping of fields to values")
+
+    def __str__(self) -> str:
+        return json.dumps(self.networks)
+
+    def of(self, model: str, arguments: Iterable[str]) -> dict[str, tuple[Domain, ...]]:
+        """The changed domains of a network, which has these arguments.
+
+        Raises UserError for unknown fields and keys.
+        """
+        known = [*arguments, *TRAINING_FIELDS]
+        found = {}
+        for name, value in self.networks.get(model, {}).items():
+            if name not in known:
+                unknown = unknown_name("field", str(name), known, prefix=f"{model}.")
+                raise UserError(f"spaces: {unknown}")
+            try:
+                found[name] = _domains(value)
+            except (UserError, TypeError, ValueError) as error:
+                raise UserError(f"spaces: {model}.{name}: {error}") from None
+        return found
+
+
+def _read_json(text: str) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"spaces: this is not JSON ({error})") from None
+
+
+def _read_yaml(file: Path) -> Any:  # noqa: ANN401 - any YAML
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"cannot read '{file}': {error.strerror}; check `spaces`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read '{file}': {' '.join(str(error).split())}") from None
+
+
+_KINDS = {"choice": Choice, "uniform": Uniform, "log_uniform": LogUniform}
+_KEYS = (*_KINDS, "default", "when")
+
+
+def _domains(value: object) -> tuple[Domain, ...]:
+    """One value, a list of values, a mapping with a kind, or a list of such mappings."""
+    if isinstance(value, Mapping):
+        return (_domain(value),)
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        return tuple(_domain(v) for v in value)
+    return (Choice(tuple(map(_plain, value if isinstance(value, list) else [value]))),)
+
+
+def _domain(content: Mapping[str, Any]) -> Domain:
+    for key in content:
+        if key not in _KEYS:
+            raise UserError(unknown_name("key", str(key), _KEYS))
+    kinds = [key for key in content if key in _KINDS]
+    if len(kinds) != 1:
+        raise UserError(f"name one of {', '.join(_KINDS)}, got {', '.join(content) or 'nothing'}")
+    (kind,), given = kinds, content[kinds[0]]
+    if not isinstance(given, list) or (kind != "choice" and len(given) != 2):
+        wanted = "values" if kind == "choice" else "two numbers"
+        raise UserError(f"`{kind}` needs a list of {wanted}")
+    default, when = _plain(content.get("default")), content.get("when", {})
+    if not isinstance(when, Mapping):
+        raise UserError("`when` must be a mapping of fields to values")
+    if kind == "choice":
+        return Choice(tuple(map(_plain, given)), default, when)
+    low, high = (float(_plain(v)) for v in given)
+    middle = None if default is None else float(default)
+    return (LogUniform if kind == "log_uniform" else Uniform)(low, high, middle, when)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a scalar of YAML
+    """The scalar; YAML 1.1 reads `1e-3`, which has no point, as a text."""
+    if isinstance(value, list | Mapping):
+        raise UserError(f"a value must be a number, a text or null, got {value}")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

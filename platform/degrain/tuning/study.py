@@ -8,41 +8,35 @@
 In MLflow the study is a parent run and each trial and refit its child.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
-from degrain.evaluation.comparison import Comparison, compare
-from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import PROTOCOL
 from degrain.inference.config import STARTER
-from degrain.inference.denoiser import Denoiser, Identity, NetworkDenoiser
+from degrain.inference.denoiser import NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
-from degrain.tracking.config import BASELINES
 from degrain.tracking.metric_journal import MetricJournal
-from degrain.tracking.promotion import ALIASES, Decision, Scored, decide
 from degrain.tracking.registry import (
-    ModelVersion,
-    alias_holders,
     load_model,
-    load_registered,
-    register,
 )
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.progress_log import ProgressLog
-from degrain.training.distributed.result import describe_result, model_card
+from degrain.training.distributed.result import describe_result
 from degrain.training.distributed.splits import TrainingSplits, open_splits, patch_set_tags
-from degrain.training.recipes import recipe
+from degrain.tuning.choice import chosen_trials
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.outcome import Outcome
+from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of
 from degrain.tuning.result import Refit, StudyResult, local_folder
-from degrain.tuning.search import Trial, search
-from degrain.tuning.space import draw_trials
+from degrain.tuning.search import search
+from degrain.tuning.state import StudyState, new_name
+from degrain.tuning.trial import Trial
 from degrain.tuning.trial_runs import TrialRuns, describe_trial
 
 Log: TypeAlias = Callable[[str], None]
@@ -71,30 +65,34 @@ def run_study(
     progress: Progress,
     parent: Run | None = None,
     before_publishing: Guard = lambda: None,
+    name: str | None = None,
+    resume: StudyState | None = None,
 ) -> StudyResult:
     """Run a study on a patch set. Needs a running Ray and a config from `fit_to_cluster`.
 
     Checkpoints, table and picture go to `folder`/<name of the study>. `before_publishing` is called
-    before models are registered and aliases move. Raises JobFailedError if no trial succeeds, and
-    UserError, before the search, for patches or photos that the study cannot use.
+    before models are registered and aliases move. `resume` is the state of the interrupted study
+    `name`, which goes on. Raises JobFailedError if no trial succeeds, and UserError, before the
+    search, for patches or photos that the study cannot use.
     """
     photos = _checked_photos(config, patch_set)
-    name = time.strftime("study-%Y%m%d-%H%M%S")
-    tags = patch_set_tags(patch_set)
-    with tracker.run(name, "study", parent=parent, tags={**tags, "test_protocol": PROTOCOL}) as run:
-        run.params(asdict(config))
+    name, tags = name or new_name(), patch_set_tags(patch_set)
+    log(f"study: {name}")
+    protocol, run_id = {"test_protocol": PROTOCOL}, resume.run_id if resume else None
+    with tracker.run(name, "study", parent=parent, tags=tags | protocol, resume=run_id) as run:
         run.describe(f"Study of {', '.join(config.models)}.", patch_set, ("train", "val", "test"))
+        state = _open_state(resume, config, patch_set, run, folder / name)
         resolved, splits = open_splits(config.training(), patch_set)
         config = replace(config, batches=resolved.batches)
         starter, _ = load_model(STARTER, None, patch_set.root.storage)
-        study = _Study(
-            config, patch_set, starter, tracker, run, tags, folder / name, splits, log, progress
-        )
+        study = _Study(config, patch_set, starter, tracker, run, tags, state, splits, log, progress)
         trials = study.search()
         refits = study.refit(trials)
-        comparison, present = study.compare(refits, photos)
+        outcome = Outcome.of(config, patch_set, tracker, run, refits)
+        log_photos(log, photos, len(patch_set.photos("test")))
+        comparison = outcome.compare(photos, progress("compare", "photos"))
         before_publishing()
-        registered, decisions = study.register(refits, comparison, present)
+        registered, decisions = outcome.register(comparison)
         result = StudyResult(
             run.id, trials, refits, comparison, registered, decisions, local_folder(study.folder)
         )
@@ -103,42 +101,40 @@ def run_study(
     return result
 
 
+def log_photos(log: Log, photos: Sequence[PairRecord], total: int) -> None:
+    """Tell how many photos are compared."""
+    of_all = f" of {total}" if len(photos) < total else ""
+    megapixels = sum((p.height or 0) * (p.width or 0) for p in photos) / 1e6
+    log(f"compare: {len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)")
+
+
+def _open_state(
+    resume: StudyState | None,
+    config: StudyConfig,
+    patch_set: PatchSet,
+    run: Run,
+    folder: Location,
+) -> StudyState:
+    """The state of a new study, or of a resumed one, whose MLflow run may be a new one."""
+    state = resume or StudyState(folder, config, patch_set.uri, run.id, starts=0)
+    if state.run_id != run.id or resume is None:
+        run.params(config.to_dict())
+    state.run_id, state.starts = run.id, state.starts + 1
+    state.write()
+    return state
+
+
 def _checked_photos(config: StudyConfig, patch_set: PatchSet) -> list[PairRecord]:
     """The whole test photos of the comparison, evenly spaced over the split.
 
     Raises UserError if they have changed, or if patches or cluster do not suit the study.
     """
-    for trial in make_trials(config):
-        trial.config.crop_of(patch_set.manifest.geometry.patch_size)
+    spaces_of(config, patch_set.manifest)
     config.refit_workers.check_cluster()
     rows = patch_set.photos("test")
     photos = [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
     patch_set.source.check(photos)
     return photos
-
-
-def parallel_trials(config: StudyConfig) -> int:
-    """Number of trials that the cluster runs at a time. Needs a running Ray."""
-    import ray
-
-    total = ray.cluster_resources()
-    slots = total.get("GPU", 0) / config.gpus if config.gpus else total.get("CPU", 1)
-    return max(int(slots), 1)
-
-
-def make_trials(config: StudyConfig, parallel: int = 1) -> list[Trial]:
-    """Draw the trials of a study from its seed; `parallel` run at a time."""
-    assert config.scale is not None, "call fit_to_cluster first"
-    trials: list[Trial] = []
-    draws = draw_trials(config.models, config.trials, config.scale, config.seed)
-    for number, draw in enumerate(draws):
-        training = config.training(
-            **config.trial_length(parallel),
-            clean_share=recipe(draw.model).clean_share,
-            **draw.to_dict(),
-        )
-        trials.append(Trial(number, draw, training, draw.parameters))
-    return trials
 
 
 @dataclass(frozen=True)
@@ -152,30 +148,46 @@ class _Study:
     run: Run
     tags: Mapping[str, str]
     """Tags of each child run."""
-    folder: Location
+    state: StudyState
     splits: TrainingSplits
     log: Log
     progress: Progress
 
+    @property
+    def folder(self) -> Location:
+        """Folder of checkpoints, table and picture."""
+        return self.state.folder
+
     def search(self) -> list[Trial]:
         """Run the trials. Raises JobFailedError if none succeeds."""
-        config, trials = self.config, make_trials(self.config, parallel_trials(self.config))
-        names, each = ", ".join(config.models), trials[0].config
-        self.log(f"search: {len(trials)} trials of {names}, {each.length} each at most")
-        runs = TrialRuns(len(trials), self.tracker, self.run, self.patch_set, self.tags, self.log)
+        config, parallel = self.config, parallel_trials(self.config)
+        before, spaces = self.state.in_order(), spaces_of(config, self.patch_set.manifest)
+        plan = TrialPlan(config, spaces, parallel, before)
+        length = config.training(**config.trial_length(parallel)).length
+        known = f", {len(plan.ended)} of them done" if before else ""
+        models = ", ".join(config.models)
+        self.log(f"search: {config.trials} trials of {models}, {length} each at most{known}")
+        runs = TrialRuns(
+            config.trials, self.tracker, self.run, self.patch_set, self.tags, self.log, self.state
+        )
         try:
-            search(
-                trials,
+            ran = search(
+                plan.queue(),
+                before,
+                suggester=plan.suggester,
+                objective=config.objective,
                 splits=self.splits,
                 starts={STARTER: self.starter.network.state_dict()},
                 folder=self.folder,
-                name="trials",
+                name=f"trials-{self.state.starts}",
+                parallel=parallel,
                 gpus_per_trial=config.gpus or 0,
                 observer=runs,
             )
         except BaseException:
             runs.kill()
             raise
+        trials = [*plan.ended, *ran]
         if not any(t.usable for t in trials):
             raise JobFailedError(
                 f"all {len(trials)} trials failed, the first with: {trials[0].error}"
@@ -183,24 +195,21 @@ class _Study:
         return trials
 
     def refit(self, trials: Sequence[Trial]) -> list[Refit]:
-        """Train the best trial of each network at full length."""
-        refits: list[Refit] = []
-        for model in self.config.models:
-            usable = [t for t in trials if t.draw.model == model and t.usable]
-            if usable:
-                best = max(usable, key=lambda t: t.best["val_psnr"])
-                refits.append(self._refit(best, self.config.refit_length()))
-            else:
-                self.log(f"refit: skipping {model}, all its trials failed")
-        return refits
+        """Train the chosen trials at full length."""
+        chosen = chosen_trials(trials, self.config, self.log)
+        length = self.config.refit_length(len(chosen))
+        return [self._refit(name, trial, length) for name, trial in chosen.items()]
 
-    def _refit(self, best: Trial, length: Mapping[str, Any]) -> Refit:
-        name, workers = f"refit-{best.draw.model}", self.config.refit_workers
-        training = replace(best.config, **length)
+    def _refit(self, label: str, best: Trial, length: Mapping[str, Any]) -> Refit:
+        name, training = f"refit-{label}", replace(best.config, **length)
+        workers = self.config.workers_for(training.batch_size)
         self.log(f"refit: {best.name}, {training.length} on {workers.workers} workers")
-        with self.tracker.run(name, "refit", parent=self.run, tags=self.tags) as run:
-            described = {"workers": str(workers.workers), "parameters": best.parameters}
-            run.params({**training.tracked_parameters(), **described})
+        before = self.state.refits.get(name)
+        with self.tracker.run(name, "refit", parent=self.run, tags=self.tags, resume=before) as run:
+            self.state.record_refit(name, run.id)
+            if run.id != before:
+                described = {"workers": str(workers.workers), "parameters": best.parameters}
+                run.params({**training.tracked_parameters(), **described})
             note = f"Refit of {best.name} for {training.length}: {describe_trial(best)}."
             run.describe(note, self.patch_set)
             folder = self.folder / name
@@ -216,76 +225,4 @@ class _Study:
                     on_event=show,
                 ).run()
             run.add_note(describe_result(result))
-        return Refit(best, run, result)
-
-    def compare(
-        self, refits: Sequence[Refit], photos: Sequence[PairRecord]
-    ) -> tuple[Comparison, dict[str, ModelVersion]]:
-        """Compare the refits with the baselines and the current alias holders.
-
-        Also returns the holders by alias; their rows are named by their labels.
-        """
-        client, name = self.tracker.client, self.tracker.config.model
-        present = {a: v for a, v in alias_holders(client, name).items() if a in ALIASES}
-        denoisers: list[Denoiser] = [Identity(), create_filter("nlm"), self.starter]
-        for refit in refits:
-            config = refit.result.config
-            crop = config.crop_of(self.patch_set.manifest.geometry.patch_size)
-            denoisers.append(
-                NetworkDenoiser(
-                    config.model,
-                    config.arguments,
-                    refit.result.weights,
-                    name=refit.name,
-                    crop=crop,
-                )
-            )
-        versions = sorted(set(present.values()), key=lambda v: int(v.version))
-        denoisers.extend(load_registered(client, v.uri)[0] for v in versions)
-        self._log_comparison(denoisers, photos)
-        show = self.progress("compare", "photos")
-        return compare(denoisers, photos, self.patch_set.source, progress=show), present
-
-    def _log_comparison(self, denoisers: Sequence[Denoiser], photos: Sequence[PairRecord]) -> None:
-        total = len(self.patch_set.photos("test"))
-        of_all = f" of {total}" if len(photos) < total else ""
-        megapixels = sum((p.height or 0) * (p.width or 0) for p in photos) / 1e6
-        count = f"{len(photos)}{of_all} whole test photos ({megapixels:.1f} megapixels)"
-        self.log(f"compare: {len(denoisers)} denoisers on {count}")
-
-    def register(
-        self,
-        refits: Sequence[Refit],
-        comparison: Comparison,
-        present: Mapping[str, ModelVersion],
-    ) -> tuple[list[ModelVersion], list[Decision]]:
-        """Register the refits that are best on the val split, by PSNR and by SSIM; move aliases."""
-        tracker = self.tracker
-        best = {
-            max(refits, key=lambda r: r.result.metrics[metric]).name
-            for metric in ("val_psnr", "val_ssim")
-        }
-        versions: list[ModelVersion] = []
-        challengers: list[Scored] = []
-        for refit in refits:
-            if refit.name in best:
-                test = comparison.row(refit.name).score
-                scores = {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)}
-                card = model_card(refit.result, self.patch_set.manifest, {PROTOCOL: scores})
-                versions.append(register(tracker, refit.run, refit.result.weights, card))
-                challengers.append(Scored(versions[-1].version, test))
-        scored = {
-            alias: Scored(v.version, comparison.row(v.label).score) for alias, v in present.items()
-        }
-        baselines = {name: comparison.row(name).score for name in BASELINES}
-        decisions = decide(challengers, scored, baselines, tracker.config)
-        for decision in decisions:
-            if decision.moved and decision.version is not None:
-                tracker.client.set_registered_model_alias(
-                    tracker.config.model, decision.alias, decision.version
-                )
-        held = {
-            v.version: tuple(sorted(d.alias for d in decisions if d.version == v.version))
-            for v in versions
-        }
-        return [replace(v, aliases=held[v.version]) for v in versions], decisions
+        return Refit(label, best, run, result)

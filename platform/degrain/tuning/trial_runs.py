@@ -8,7 +8,8 @@ from degrain.interrupts import defer_interrupts
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.session import Metrics
-from degrain.tuning.search import Trial
+from degrain.tuning.state import StudyState
+from degrain.tuning.trial import ENDED, Trial
 
 
 @dataclass
@@ -33,6 +34,7 @@ class TrialRuns:
         patch_set: PatchSet,
         tags: Mapping[str, str],
         log: Callable[[str], None],
+        state: StudyState,
     ) -> None:
         self._trials = trials
         self._tracker = tracker
@@ -40,19 +42,30 @@ class TrialRuns:
         self._patch_set = patch_set
         self._tags = tags
         self._log = log
+        self._state = state
         self._runs: dict[int, _OpenRun] = {}
         """Open runs by trial number."""
-        self._ended = 0
+        self._ended = sum(trial.status in ENDED for trial in state.trials.values())
 
     def started(self, trial: Trial) -> None:
         """Start the run of a trial."""
         if trial.number not in self._runs:
             with defer_interrupts():
-                run = self._tracker.start(trial.name, "trial", parent=self._parent, tags=self._tags)
+                run = self._open(trial)
                 self._runs[trial.number] = _OpenRun(run, time.monotonic())
-            run.params({**trial.config.tracked_parameters(), "parameters": trial.parameters})
+            if run.id != trial.run_id:
+                run.params({**trial.config.tracked_parameters(), "parameters": trial.parameters})
             note = f"One of {self._trials} trials: {describe_trial(trial)}."
             run.describe(note, self._patch_set)
+            trial.run_id = run.id
+        self._state.record(trial)
+
+    def _open(self, trial: Trial) -> Run:
+        """Reopen the run of a trial that was interrupted, or start one."""
+        reopened = self._tracker.reopen(trial.run_id) if trial.run_id else None
+        return reopened or self._tracker.start(
+            trial.name, "trial", parent=self._parent, tags=self._tags
+        )
 
     def reported(self, trial: Trial, metrics: Metrics) -> None:
         """Log the metrics of a validation."""
@@ -60,19 +73,24 @@ class TrialRuns:
         found.progress = metrics["progress"]
         seconds = {"seconds": time.monotonic() - found.started}
         found.run.metrics({**seconds, **metrics}, step=int(metrics["step"]))
+        self._state.record(trial)
 
     def ended(self, trial: Trial) -> None:
         """Finish the run, and print the outcome."""
         found = self._runs.pop(trial.number, None)
         if found is not None:
             run = found.run
+            if trial.halved:
+                run.tags({"batch_size_after_out_of_memory": trial.config.batch_size})
             run.tags({"status": trial.status, **({"error": trial.error} if trial.error else {})})
             status = "FAILED" if trial.status == "failed" else "FINISHED"
             run.finish(status, _ending(trial, found.progress))
+        self._state.record(trial)
         self._ended += 1
         arguments = " ".join(f"{k} {v}" for k, v in trial.draw.arguments.items())
         description = (
-            f"{trial.draw.model} {arguments}, {trial.draw.loss}, lr {trial.draw.learning_rate:g}"
+            f"{trial.draw.model} {arguments}, {trial.config.loss}, "
+            f"lr {trial.config.learning_rate:g}"
         )
         if trial.status == "failed":
             outcome = f"failed: {trial.error}"
@@ -90,9 +108,10 @@ class TrialRuns:
 
 def describe_trial(trial: Trial) -> str:
     """The network of a trial and its searched values, as a list."""
-    draw = trial.draw
-    arguments = [f"{name} {value}" for name, value in draw.arguments.items()]
-    return ", ".join([draw.model, *arguments, draw.loss, f"learning rate {draw.learning_rate:g}"])
+    arguments = [f"{name} {value}" for name, value in trial.draw.arguments.items()]
+    config = trial.config
+    rate = f"learning rate {config.learning_rate:g}"
+    return ", ".join([trial.draw.model, *arguments, config.loss, rate])
 
 
 def _ending(trial: Trial, progress: float) -> str:

@@ -73,7 +73,7 @@ def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | No
     # A random suffix, because runs of a sweep start within one second.
     name = time.strftime(f"{config.model}-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
     teacher, learnt_from, config = _load_teacher(config, mlflow, out)
-    cards = [card for card in (start and start.card, learnt_from) if card is not None]
+    cards = [card for card in (start.card if start else None, learnt_from) if card is not None]
     return RunPlan(
         name=name,
         folder=out / name,
@@ -118,9 +118,7 @@ def _load_teacher(
     return teacher, found.card, replace(config, teacher=found.uri)
 
 
-def read_plan(
-    out: Location, name: str
-) -> tuple[str, TrainingConfig, str, TrainingPhotos | None]:
+def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str, TrainingPhotos | None]:
     """Read patch set, configuration, MLflow run id and earlier photos of the run `name` below
     `out`.
 

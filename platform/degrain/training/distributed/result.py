@@ -43,8 +43,8 @@ def model_card(
 ) -> ModelCard:
     """Create the card of a network trained on `patches`.
 
-    `photos` are all that it was trained on, None if they are not known. `scores`, by protocol, are added to
-    those of its validation.
+    `photos` are all that it was trained on, None if they are not known. `scores`, by protocol, are
+    added to those of its validation.
     """
     config, metrics = result.config, result.metrics
     contract = model_contract(config.model, **config.arguments)

@@ -1,46 +1,63 @@
 """Training in a Ray Tune trial."""
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import ray.tune
 import torch
 from torch import Tensor
 
-from degrain.errors import JobFailedError, UserError
+from degrain.errors import JobFailedError, OutOfMemoryError, UserError
 from degrain.loading.resident import Split
-from degrain.training.checkpoint import Snapshot, decode, encode
+from degrain.storage.location import Location
+from degrain.training.checkpoint import Snapshot
+from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
 from degrain.training.loop import train
 from degrain.training.session import Metrics, SingleProcess
+from denoisenets import create_model
 
 FAILURE = "failure"
 """Key of the error text in the report of a failed trial."""
-_CHECKPOINT_FILE = "checkpoint.pt"
+HALVED = "halved_batch_size"
+"""Key of the new batch size in the report of a trial that ran out of memory."""
+_SPEED_SIDE = 256
+_SPEED_TURNS = 3
 
 
 class TrialSession(SingleProcess):
     """A session in the trial's own process, because a nested Ray Train trainer starts slowly."""
 
     def __init__(
-        self, train_split: Split, val_split: Split, start: Mapping[str, Tensor] | None
+        self,
+        train_split: Split,
+        val_split: Split,
+        start: Mapping[str, Tensor] | None,
+        store: CheckpointStore,
+        constants: Metrics,
     ) -> None:
         self.start = start
         self.train = train_split.patches()
         self.val = val_split.patches()
         self.started = time.time()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._store = store
+        self._constants = constants
+        """Metrics that are the same at each validation."""
 
     def restored(self) -> Snapshot | None:
-        """Return the trial's checkpoint, if it was interrupted."""
-        checkpoint = ray.tune.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return decode((Path(folder) / _CHECKPOINT_FILE).read_bytes())
+        """Return the trial's checkpoint, if its study was interrupted.
+
+        The seconds that it had used are not available again. The driver may have missed the report
+        of the last validation.
+        """
+        snapshot = self._store.newest()
+        if snapshot is not None:
+            self.started -= snapshot["seconds"]
+            ray.tune.report({**snapshot["metrics"], **self._constants})
+        return snapshot
 
     def report(
         self,
@@ -49,9 +66,10 @@ class TrialSession(SingleProcess):
         samples: Callable[[], bytes],  # noqa: ARG002 - a trial shows no pictures
     ) -> None:
         """Report to Ray Tune, which may end the process here to stop the trial."""
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / _CHECKPOINT_FILE).write_bytes(encode(snapshot()))
-            ray.tune.report(dict(metrics), checkpoint=ray.tune.Checkpoint.from_directory(folder))
+        self._store.save({**snapshot(), "seconds": time.time() - self.started})
+        # A report that the driver knows of is in a checkpoint.
+        self._store.flush()
+        ray.tune.report({**metrics, **self._constants})
 
 
 def run_trial(
@@ -60,16 +78,64 @@ def run_trial(
     train_split: Split,
     val_split: Split,
     starts: Mapping[str, Mapping[str, Tensor]],
+    folder: Location,
+    measures_speed: bool,
 ) -> None:
     """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration.
 
-    `starts` has the weights of each model that trials start from.
+    `starts` has the weights of each model that trials start from; checkpoints are written below
+    `folder`. If memory runs out, the batch is halved once, and the trial starts anew.
     """
-    config = TrainingConfig(**arguments["trial"]["training"])
+    described = arguments["trial"]
+    config = TrainingConfig(**described["training"])
     start = None if config.start is None else starts[config.start]
+    constants = {"seconds_per_megapixel": measure_speed(config)} if measures_speed else {}
+
+    def attempt(config: TrainingConfig) -> None:
+        place = folder / f"{described['name']}-batch-{config.batch_size}"
+        store = CheckpointStore(place, warn=lambda _: None)
+        train(config, TrialSession(train_split, val_split, start, store, constants))
+
     try:
-        train(config, TrialSession(train_split, val_split, start))
-    except (UserError, JobFailedError, OSError) as error:
+        if described["halved"]:
+            attempt(config)
+        elif _runs_out_of_memory(attempt, config):
+            config = replace(config, batch_size=config.batch_size // 2)
+            ray.tune.report({HALVED: config.batch_size})
+            attempt(config)
+    except (UserError, JobFailedError, OSError, MemoryError) as error:
         # Tune's callbacks receive no error, so it is reported as a metric.
-        ray.tune.report({FAILURE: str(error)})
+        ray.tune.report({FAILURE: str(error) or type(error).__name__})
         raise
+
+
+def _runs_out_of_memory(attempt: Callable[[TrainingConfig], None], config: TrainingConfig) -> bool:
+    """Train; returns whether memory ran out with a batch that can be halved.
+
+    The error is not returned: its traceback would keep the memory.
+    """
+    try:
+        attempt(config)
+    except (OutOfMemoryError, MemoryError):
+        if config.batch_size < 2:
+            raise
+    else:
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return True
+
+
+def measure_speed(config: TrainingConfig) -> float:
+    """Return the seconds per megapixel of the network, by the fastest of three passes."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = create_model(config.model, **config.arguments).to(device).eval()
+    photo = torch.rand(1, 3, _SPEED_SIDE, _SPEED_SIDE, device=device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(_SPEED_TURNS):
+            began = time.perf_counter()
+            # Reading a value waits for the device.
+            network(photo).sum().item()
+            seconds.append(time.perf_counter() - began)
+    return min(seconds) / (_SPEED_SIDE**2 / 1e6)

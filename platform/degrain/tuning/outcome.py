@@ -1,0 +1,147 @@
+"""What becomes of a study's refits: compared, registered, and promoted where the gates let them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from degrain.corpora.record import PairRecord
+from degrain.evaluation.aliases import publish
+from degrain.evaluation.comparison import Comparison, compare
+from degrain.evaluation.fresh_process import check_in_fresh_process
+from degrain.evaluation.promotion import ALIASES, Decision, Entrants, decide, with_check
+from degrain.imaging.filters import create_filter
+from degrain.imaging.metrics import PROTOCOL
+from degrain.inference.config import STARTER
+from degrain.inference.denoiser import Denoiser, Identity, NetworkDenoiser
+from degrain.patchsets.patch_set import PatchSet
+from degrain.tracking.registry import (
+    ModelVersion,
+    alias_holders,
+    load_model,
+    load_registered,
+    register,
+)
+from degrain.tracking.runs import Run, Tracker
+from degrain.tracking.training_photos import TrainingPhotos, union_of
+from degrain.training.distributed.result import model_card
+from degrain.tuning.config import StudyConfig
+from degrain.tuning.result import Refit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The refits of one study, and the registry that they are to enter."""
+
+    config: StudyConfig
+    patch_set: PatchSet
+    tracker: Tracker
+    run: Run
+    """The study's run."""
+    refits: Sequence[Refit]
+    present: Mapping[str, ModelVersion]
+    """Versions that hold aliases, by alias."""
+
+    @classmethod
+    def of(
+        cls,
+        config: StudyConfig,
+        patch_set: PatchSet,
+        tracker: Tracker,
+        run: Run,
+        refits: Sequence[Refit],
+    ) -> "Outcome":
+        """The outcome of a study, with the aliases as they are now."""
+        held = alias_holders(tracker.client, tracker.config.model)
+        present = {alias: v for alias, v in held.items() if alias in ALIASES}
+        return cls(config, patch_set, tracker, run, refits, present)
+
+    def compare(
+        self, photos: Sequence[PairRecord], progress: Callable[[int, int], None]
+    ) -> Comparison:
+        """Compare the refits with the baselines, the starter and the current alias holders, whose
+        rows are named by their labels.
+        """
+        starter, starter_card = load_model(STARTER, None, self.patch_set.root.storage)
+        denoisers: list[Denoiser] = [Identity(), create_filter("nlm"), starter]
+        trained_on: dict[str, TrainingPhotos | None] = {STARTER: starter_card.photos}
+        for refit in self.refits:
+            denoisers.append(self._denoiser(refit))
+            trained_on[refit.name] = self._photos(refit)
+        for version in sorted(set(self.present.values()), key=lambda v: int(v.version)):
+            denoiser, card = load_registered(self.tracker.client, version.uri)
+            denoisers.append(denoiser)
+            trained_on[version.label] = card.photos
+        source = self.patch_set.source
+        return compare(denoisers, photos, source, trained_on=trained_on, progress=progress)
+
+    def _denoiser(self, refit: Refit) -> NetworkDenoiser:
+        config = refit.result.config
+        crop = config.crop_of(self.patch_set.manifest.geometry.patch_size)
+        weights = refit.result.weights
+        return NetworkDenoiser(config.model, config.arguments, weights, name=refit.name, crop=crop)
+
+    def _photos(self, refit: Refit) -> TrainingPhotos | None:
+        """The photos that a refit and the model it started from were trained on."""
+        own = TrainingPhotos.of(self.patch_set.photos("train"))
+        if refit.result.config.start is None:
+            return own
+        _, starter = load_model(STARTER, None, self.patch_set.root.storage)
+        return union_of([own, starter.photos])
+
+    def register(self, comparison: Comparison) -> tuple[list[ModelVersion], list[Decision]]:
+        """Register the refits that are best on the val split, by PSNR and by SSIM, or both ends of
+        the front; move aliases as the gates allow.
+        """
+        chosen = {
+            max(self.refits, key=lambda r: r.result.metrics[metric]).name
+            for metric in ("val_psnr", "val_ssim")
+        }
+        if self.config.objective == "psnr+speed":
+            chosen = {refit.name for refit in self.refits}
+        versions = {
+            refit.name: self._register(refit, comparison)
+            for refit in self.refits
+            if refit.name in chosen
+        }
+        decisions = self._decide(versions, comparison)
+        held = {
+            v.version: tuple(sorted(d.alias for d in decisions if d.version == v.version))
+            for v in versions.values()
+        }
+        registered = [replace(v, aliases=held[v.version]) for v in versions.values()]
+        return registered, decisions
+
+    def _register(self, refit: Refit, comparison: Comparison) -> ModelVersion:
+        test = comparison.row(refit.name).score
+        scores = {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)}
+        card = model_card(
+            refit.result, self.patch_set.manifest, self._photos(refit), {PROTOCOL: scores}
+        )
+        return register(self.tracker, refit.run, refit.result.weights, card)
+
+    def _decide(
+        self, versions: Mapping[str, ModelVersion], comparison: Comparison
+    ) -> list[Decision]:
+        """Decide the aliases and move them."""
+        entrants = Entrants(
+            candidates={v.version: name for name, v in versions.items()},
+            holders={alias: v.version for alias, v in self.present.items()},
+            names={v.version: v.label for v in self.present.values()},
+        )
+        evaluation, config = comparison.evaluation, self.tracker.config
+        decisions = decide(evaluation, entrants, config)
+        champion = decisions[-1]
+        if champion.moved and champion.version is not None:
+            name = entrants.candidates[champion.version]
+            refit = next(r for r in self.refits if r.name == name)
+            check = check_in_fresh_process(
+                versions[name].uri, self._denoiser(refit), comparison.examples[0].noisy, config
+            )
+            before = entrants.holder("champion")
+            decisions[-1] = with_check(champion, check, before)
+        return publish(
+            self.tracker,
+            decisions,
+            evaluation,
+            parent=self.run,
+            approval=config.promotion.approval,
+        )

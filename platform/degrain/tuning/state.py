@@ -1,0 +1,94 @@
+"""The state of a study, from which it is resumed: a small JSON file in its folder.
+
+It is written atomically after each event, so that a killed driver loses nothing that MLflow has.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from degrain.errors import UserError
+from degrain.storage.json_file import json_bytes
+from degrain.storage.location import Location
+from degrain.tuning.config import StudyConfig
+from degrain.tuning.trial import Trial
+
+STATE_FILE = "study.json"
+
+
+@dataclass
+class StudyState:
+    """A study's options and what has happened."""
+
+    folder: Location
+    config: StudyConfig
+    data: str
+    """URI of the patch set."""
+    run_id: str
+    """Id of its run in MLflow."""
+    starts: int = 1
+    """How often it was started or resumed."""
+    trials: dict[int, Trial] = field(default_factory=dict)
+    refits: dict[str, str] = field(default_factory=dict)
+    """Ids of the refits' runs in MLflow, by name."""
+
+    def record(self, trial: Trial) -> None:
+        """Store the state of a trial."""
+        self.trials[trial.number] = trial
+        self.write()
+
+    def record_refit(self, name: str, run_id: str) -> None:
+        """Store the run of a refit."""
+        self.refits[name] = run_id
+        self.write()
+
+    def in_order(self) -> Sequence[Trial]:
+        """The trials by number."""
+        return [self.trials[number] for number in sorted(self.trials)]
+
+    def write(self) -> None:
+        """Write the file."""
+        content = {
+            "config": self.config.to_dict(),
+            "data": self.data,
+            "run_id": self.run_id,
+            "starts": self.starts,
+            "trials": [trial.to_state() for trial in self.in_order()],
+            "refits": self.refits,
+        }
+        (self.folder / STATE_FILE).write_bytes(json_bytes(content))
+
+
+def new_name() -> str:
+    """Return a name for a new study, by the time."""
+    return time.strftime("study-%Y%m%d-%H%M%S")
+
+
+def read_state(studies: Location, name: str) -> StudyState:
+    """Read the state of the study `name` below `studies`.
+
+    Raises UserError if the study does not exist or its file is damaged.
+    """
+    file = studies / name / STATE_FILE
+    if "/" in name or not file.exists():
+        raise UserError(f"study '{name}' does not exist in '{studies}'; check `resume` and `out`")
+    try:
+        content: dict[str, Any] = json.loads(file.read_bytes())
+        trials = [Trial.from_state(state) for state in content["trials"]]
+        return StudyState(
+            studies / name,
+            StudyConfig.from_dict(content["config"]),
+            content["data"],
+            content["run_id"],
+            content["starts"],
+            {trial.number: trial for trial in trials},
+            content["refits"],
+        )
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot resume '{name}': '{file}' is damaged ({error}); start a new study"
+        ) from None

@@ -1,0 +1,193 @@
+"""Which configuration a study tries next: at random, by TPE, or by NSGA-II.
+
+Each architecture has a search of its own, and architectures take turns, so that all get the same
+number of trials. The first trial of an architecture is the default of its space.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.trial import TrialState, create_trial
+
+from degrain.tuning.config import Algorithm, Objective
+from degrain.tuning.space import Choice, Domain, Draw, SearchSpace, Value
+
+_WORST = (0.0, 1e6)
+"""Scores of a failed trial where there are two objectives."""
+_RANDOM_TRIALS = 4
+"""Trials of an architecture before TPE or NSGA-II suggest one."""
+
+Scores: TypeAlias = Sequence[float]
+"""The values of a trial's objectives."""
+METRICS: dict[Objective, tuple[str, ...]] = {
+    "psnr": ("val_psnr",),
+    "ssim": ("val_ssim",),
+    "psnr+speed": ("val_psnr", "seconds_per_megapixel"),
+}
+"""Metrics of each objective; of the speed less is better."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended."""
+
+    draw: Draw
+    scores: Scores | None
+    """None if it failed."""
+    stopped_at: float | None = None
+    """Progress in percent where early stopping ended the trial. None: it is complete."""
+
+
+class Suggester:
+    """Suggests the configurations of a study's trials, and learns from their outcomes.
+
+    `known` is the number of trials that an earlier process suggested: with the same seed alone, the
+    first suggestions of a resumed study would repeat them.
+    """
+
+    def __init__(
+        self,
+        spaces: Sequence[SearchSpace],
+        *,
+        algorithm: Algorithm = "tpe",
+        objective: Objective = "psnr",
+        seed: int = 0,
+        known: int = 0,
+    ) -> None:
+        self._spaces = spaces
+        self._algorithm = algorithm
+        self._seed = seed
+        several = len(METRICS[objective]) > 1
+        self._studies = {
+            space.model: _study(algorithm, [seed, known, *space.model.encode()], several=several)
+            for space in spaces
+        }
+        self._open: dict[int, optuna.Trial] = {}
+
+    def suggest(self, number: int) -> Draw:
+        """Return the configuration of the trial of that number."""
+        space = self._spaces[number % len(self._spaces)]
+        turn = number // len(self._spaces)
+        if turn == 0:
+            return space.draw(lambda _, domain: _rounded(domain.middle))
+        if self._algorithm == "random":
+            random = np.random.default_rng([self._seed, turn, *space.model.encode()])
+            return space.draw(lambda _, domain: _random(random, domain))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = self._open[number] = self._studies[space.model].ask()
+            return space.draw(lambda label, domain: _suggested(trial, label, domain))
+
+    def learn(self, number: int, outcome: Outcome) -> None:
+        """Learn the outcome of a trial, also of one that an earlier process suggested.
+
+        A failed trial ranks last, a stopped one behind complete ones.
+        """
+        if self._algorithm == "random":
+            return
+        study = self._studies[outcome.draw.model]
+        state, values, intermediate = _result(outcome, several=len(study.directions) > 1)
+        if (asked := self._open.pop(number, None)) is not None:
+            for step, value in intermediate.items():
+                asked.report(value, step)
+            study.tell(asked, values, state=state)
+            return
+        space = next(s for s in self._spaces if s.model == outcome.draw.model)
+        domains, drawn = space.domains(), outcome.draw.labelled
+        study.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params=dict(drawn),
+                distributions={label: _distribution(domains[label]) for label in drawn},
+                intermediate_values=intermediate,
+            )
+        )
+
+
+def _result(
+    outcome: Outcome, *, several: bool
+) -> tuple[TrialState, list[float] | None, dict[int, float]]:
+    """State, values and intermediate values of an outcome for Optuna."""
+    scores = outcome.scores
+    if several:
+        # Optuna prunes no trials with several objectives.
+        return TrialState.COMPLETE, list(_WORST if scores is None else scores), {}
+    if scores is None:
+        return TrialState.PRUNED, None, {}
+    if outcome.stopped_at is not None:
+        return TrialState.PRUNED, None, {math.floor(outcome.stopped_at): scores[0]}
+    return TrialState.COMPLETE, list(scores), {}
+
+
+def _study(algorithm: Algorithm, seed: Sequence[int], *, several: bool) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = _sampler(algorithm, seed)
+    if several:
+        return optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
+    return optuna.create_study(sampler=sampler, direction="maximize")
+
+
+def _sampler(algorithm: Algorithm, seed: Sequence[int]) -> BaseSampler:
+    number = int(np.random.default_rng(seed).integers(2**31))
+    if algorithm == "nsga2":
+        return NSGAIISampler(population_size=_RANDOM_TRIALS, seed=number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Groups are the fields that occur together; conditions divide them.
+        return TPESampler(
+            n_startup_trials=_RANDOM_TRIALS, multivariate=True, group=True, seed=number
+        )
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def _suggested(trial: optuna.Trial, label: str, domain: Domain) -> Value:
+    if isinstance(domain, Choice):
+        value: Value = trial.suggest_categorical(label, domain.values)
+        return value
+    return _inside(trial.suggest_float(label, domain.low, domain.high, log=domain.log), domain)
+
+
+def _random(random: np.random.Generator, domain: Domain) -> Value:
+    if isinstance(domain, Choice):
+        return domain.values[int(random.integers(len(domain.values)))]
+    if domain.log:
+        value = math.exp(random.uniform(math.log(domain.low), math.log(domain.high)))
+    else:
+        value = random.uniform(domain.low, domain.high)
+    return _inside(value, domain)
+
+
+def _inside(value: float, domain: Domain) -> float:
+    """The value with three digits, within its range."""
+    assert not isinstance(domain, Choice)
+    return min(max(float(_rounded(value) or 0), domain.low), domain.high)
+
+
+def _rounded(value: Value) -> Value:
+    return float(f"{value:.2e}") if isinstance(value, float) else value
+
+
+def pareto_front(points: Mapping[int, tuple[float, float]]) -> list[int]:
+    """The keys of the points (to maximize, to minimize) that no other point dominates, the highest
+    first.
+    """
+    front: list[int] = []
+    lowest = math.inf
+    for key in sorted(points, key=lambda k: (-points[k][0], points[k][1])):
+        if points[key][1] < lowest:
+            lowest = points[key][1]
+            front.append(key)
+    return front

@@ -1,0 +1,52 @@
+"""Early stopping: equal compute, the better half goes on, and so does a slow starter."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from degrain.tuning.early_stopping import Rungs
+
+
+def reports(rungs: Rungs, number: int, *scores: float) -> list[bool]:
+    shares = (25, 50, 75, 100)
+    return [rungs.keeps(number, p, s) for p, s in zip(shares, scores, strict=False)]
+
+
+def test_a_trial_that_is_behind_and_improves_no_faster_is_stopped() -> None:
+    rungs = Rungs()
+    assert reports(rungs, 0, 20, 24, 26, 27) == [True] * 4
+    assert reports(rungs, 1, 19, 22) == [True, False]
+
+
+def test_a_slow_starter_is_not_lost_to_a_trial_that_saturates() -> None:
+    rungs = Rungs()
+    assert reports(rungs, 0, 25, 25.2, 25.3, 25.3) == [True] * 4
+    assert reports(rungs, 1, 15, 21, 24.5, 27) == [True] * 4
+
+
+def test_validations_after_a_rung_are_compared_at_the_rung() -> None:
+    rungs = Rungs()
+    reports(rungs, 0, 20, 24)
+    # At 50% it was at 24.2, ahead; its validation at 60% is not compared with the other's at 50%.
+    assert rungs.keeps(1, 40, 20.2)
+    assert rungs.keeps(1, 60, 28.2)
+    assert rungs._marks[50][1].score == 24.2
+
+
+def test_a_repeated_or_restarted_trial_counts_once() -> None:
+    rungs = Rungs()
+    reports(rungs, 0, 20, 24)
+    assert rungs.keeps(0, 50, 24)
+    assert rungs.keeps(0, 25, 19)
+    assert 0 not in rungs._marks[50]
+
+
+@given(st.lists(st.lists(st.floats(0, 50), min_size=4, max_size=4), min_size=1, max_size=9))
+def test_the_better_half_and_the_best_are_never_stopped(curves: list[list[float]]) -> None:
+    rungs = Rungs()
+    for number, curve in enumerate(curves):
+        for place, keeps in enumerate(reports(rungs, number, *curve)):
+            seen = sorted((c[place] for c in curves[: number + 1]), reverse=True)
+            if curve[place] >= seen[(len(seen) - 1) // 2]:
+                assert keeps
+            if not keeps:
+                break

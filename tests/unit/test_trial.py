@@ -1,0 +1,65 @@
+"""A trial that runs out of memory is started anew with half the batch, once."""
+
+from pathlib import Path
+
+import pytest
+
+from degrain.errors import OutOfMemoryError
+from degrain.storage.location import Storage
+from degrain.training.config import TrainingConfig
+from degrain.training.distributed import trial
+from degrain.training.session import Session
+
+
+class NoPatches:
+    def patches(self) -> None:
+        return None
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, batch: int, fits: int, *, halved: bool = False
+) -> tuple[list[int], list[dict]]:
+    """Run a trial on a machine where batches of at most `fits` fit; returns batches, reports."""
+    batches: list[int] = []
+    reports: list[dict] = []
+
+    def train(config: TrainingConfig, session: Session) -> None:
+        batches.append(config.batch_size)
+        if config.batch_size > fits:
+            raise OutOfMemoryError("the GPU ran out of memory")
+
+    monkeypatch.setattr(trial, "train", train)
+    monkeypatch.setattr(trial.ray.tune, "report", reports.append)
+    training = TrainingConfig(batch_size=batch).to_dict()
+    described = {"number": 0, "name": "trial-00", "halved": halved, "training": training}
+    trial.run_trial(
+        {"trial": described},
+        train_split=NoPatches(),
+        val_split=NoPatches(),
+        starts={},
+        folder=Storage().locate(folder),
+        measures_speed=False,
+    )
+    return batches, reports
+
+
+def test_a_batch_that_fits_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run(monkeypatch, tmp_path, 8, 8) == ([8], [])
+
+
+def test_the_batch_is_halved_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run(monkeypatch, tmp_path, 8, 4) == ([8, 4], [{"halved_batch_size": 4}])
+
+
+@pytest.mark.parametrize(("batch", "fits", "halved"), [(8, 3, False), (1, 0, False), (4, 3, True)])
+def test_a_trial_fails_with_its_reason_if_that_is_not_enough(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, batch: int, fits: int, *, halved: bool
+) -> None:
+    reports: list[dict] = []
+    monkeypatch.setattr(trial.ray.tune, "report", reports.append)
+    with pytest.raises(OutOfMemoryError):
+        run(monkeypatch, tmp_path, batch, fits, halved=halved)
+
+
+def test_speed_is_measured_in_seconds_per_megapixel() -> None:
+    assert trial.measure_speed(TrainingConfig(model="red10", arguments={"width": 2})) > 0
