@@ -55,6 +55,12 @@ def empty_store() -> bytes:
         return Path(folder, "mlflow.db").read_bytes()
 
 
+NO_GATES = (
+    "{must_beat: [], confidence: 0, max_ssim_loss: 1, max_slice_loss_db: 99, max_colour_shift: 255}"
+)
+"""Rules under which the better mean is promoted."""
+
+
 def write_tracking(folder: Path, artifacts: str = "mlartifacts") -> Path:
     """An `mlflow.yaml` with a store of its own in `folder`, and no demand on a model but to be the
     best.
@@ -62,7 +68,7 @@ def write_tracking(folder: Path, artifacts: str = "mlartifacts") -> Path:
     file = folder / "mlflow.yaml"
     if not (folder / "mlflow.db").exists():
         (folder / "mlflow.db").write_bytes(empty_store())
-    file.write_text(f"artifacts: {artifacts}\npromotion:\n  must_beat: []\n")
+    file.write_text(f"artifacts: {artifacts}\npromotion: {NO_GATES}\n")
     return file
 
 

@@ -27,7 +27,8 @@ from degrain.inference.export import (
     trace,
     write,
 )
-from degrain.tracking.registry import ModelCard, write_model
+from degrain.tracking.card import ModelCard
+from degrain.tracking.registry import write_model
 from denoisenets import list_models, model_contract
 
 CROP = 32

@@ -11,7 +11,8 @@ from unit.small_networks import network, small
 from unit.support import random_photo
 
 from degrain.errors import UserError
-from degrain.tracking.registry import ModelCard, read_model, write_model
+from degrain.tracking.card import ModelCard
+from degrain.tracking.registry import read_model, write_model
 
 
 @pytest.fixture(scope="module", params=["red10", "nafnet32"])

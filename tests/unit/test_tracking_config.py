@@ -89,7 +89,13 @@ def test_missing_keys_keep_their_defaults(tmp_path: Path) -> None:
         ),
         (
             "promotion: {zzz: 1}",
-            "unknown key 'promotion.zzz'. Known keys: must_beat, min_psnr_improvement_db",
+            "unknown key 'promotion.zzz'. Known keys: must_beat, confidence",
+        ),
+        ("promotion: {confidence: 1.0}", "promotion.confidence must be below 1, got 1.0"),
+        ("promotion: {approval: 1}", "promotion.approval must be true or false, got 1"),
+        (
+            "promotion: {min_psnr_improvement_db: .inf}",
+            "promotion.min_psnr_improvement_db must be a number that is not negative, got inf",
         ),
         ("model: 5", "model must be text, got 5"),
         ("model: [a]", "model must be text, got ['a']"),

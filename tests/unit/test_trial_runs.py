@@ -10,8 +10,8 @@ from degrain.patchsets.ingest.publish import publish
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.runs import stamped
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.search import Trial
-from degrain.tuning.study import make_trials
+from degrain.tuning.plan import TrialPlan, spaces_of
+from degrain.tuning.state import StudyState
 from degrain.tuning.trial_runs import TrialRuns
 
 METRICS = {"step": 2.0, "progress": 25.0, "val_psnr": 31.216, "val_ssim": 0.8}
@@ -25,6 +25,7 @@ class Recorder:
         self.logged: dict[str, float] = {}
         self.notes: list[str] = []
         self.status = ""
+        self.id = "run"
 
     def start(self, *_: object, **__: object) -> "Recorder":
         return self
@@ -51,8 +52,11 @@ def recorded(tmp_path: Path, status: str, error: str | None = None) -> Recorder:
     """What a trial that was validated once logs, if it ends with `status`."""
     recorder: Any = Recorder()
     patch_set, _ = publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
-    runs = TrialRuns(3, recorder, recorder, patch_set, {}, lambda _: None)
-    trial: Trial = make_trials(StudyConfig(models=("red10",), trials=3).fit_to(2, 0))[1]
+    config = StudyConfig(models=("red10",), trials=3).fit_to(2, 0)
+    state = StudyState(STORAGE.locate(tmp_path / "study"), config, patch_set.uri, "study")
+    runs = TrialRuns(3, recorder, recorder, patch_set, {}, lambda _: None, state)
+    plan = TrialPlan(config, spaces_of(config, patch_set.manifest), parallel=2)
+    _, trial, _ = plan.queue()
     runs.started(trial)
     trial.status, trial.error, trial.best = status, error, METRICS
     runs.reported(trial, METRICS)

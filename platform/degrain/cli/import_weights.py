@@ -17,8 +17,9 @@ from denoisenets.suggestions import unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from degrain.tracking.card import ModelCard
     from degrain.tracking.config import TrackingConfig
-    from degrain.tracking.registry import ModelCard, ModelVersion
+    from degrain.tracking.registry import ModelVersion
 
 
 @dataclass(frozen=True, kw_only=True)

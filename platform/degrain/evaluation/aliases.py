@@ -55,27 +55,30 @@ def publish(
     before = _holder(tracker, "champion")
     _tag_candidates(tracker, champion, before)
     waits = approval and champion.moved
-    action = "waits for approval" if waits else "promoted" if champion.moved else "kept"
-    carried_out: list[Decision] = []
-    for decision in decisions:
-        if decision.alias == "champion" and waits:
-            reason = f"version {decision.version} passed all gates and waits for approval"
-            decision = Decision("champion", before, False, reason, decision.checks)
-        elif decision.alias == "champion" and decision.moved and decision.version is not None:
-            set_champion(tracker, decision.version, before)
-        elif decision.moved and decision.version is not None:
-            _set(tracker, decision.alias, decision.version)
-        carried_out.append(decision)
-    after = carried_out[-1].version if carried_out[-1].alias == "champion" else before
+    carried_out = [_waiting(d, before) if waits and d.alias == "champion" else d for d in decisions]
+    for decision in carried_out:
+        if decision.moved and decision.version is not None:
+            if decision.alias == "champion":
+                set_champion(tracker, decision.version, before)
+            else:
+                _set(tracker, decision.alias, decision.version)
+    after = before if waits else champion.version
     challenger = champion.version if waits else _challenger(champion, after)
     if challenger is not None:
         _set(tracker, CHALLENGER, challenger)
+    action = "waits for approval" if waits else "promoted" if champion.moved else "kept"
     files = {
         "promotion.md": report(champion).encode(),
         "evaluation.json": json_bytes(evaluation.to_dict()),
     }
     _record(tracker, action, after, before, champion.reason, files, parent)
     return carried_out
+
+
+def _waiting(champion: Decision, before: str | None) -> Decision:
+    """The decision on `champion` until a person approves it."""
+    reason = f"version {champion.version} passed all gates and waits for approval"
+    return Decision("champion", before, False, reason, champion.checks)
 
 
 def _challenger(champion: Decision, after: str | None) -> str | None:

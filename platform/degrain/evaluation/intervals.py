@@ -1,13 +1,14 @@
 """Confidence intervals of means over photos, by a bootstrap over scenes.
 
 Photos of one scene are alike, so scenes are drawn, not photos: each resample draws as many scenes
-as there are, with replacement, and takes the mean over all their photos. The interval spans the
-percentiles of those means. For two denoisers the means are of the differences photo by photo
-(paired), which removes how hard the photos are.
+as there are, with replacement, and takes the mean over all their photos. For two denoisers the
+means are of the differences photo by photo (paired), which removes how hard the photos are.
 
-Few scenes make percentiles too narrow, so they are expanded as Student's t is wider than the normal
-distribution (Hesterberg, "What teachers should know about the bootstrap", The American Statistician
-69(4), 2015, section 3.4: expanded percentile interval).
+The standard deviation of the resampled means, times sqrt(n / (n - 1)) for n scenes, is the standard
+error, and the interval spans Student's t of n - 1 degrees of freedom on both sides (Hesterberg,
+"What teachers should know about the bootstrap", The American Statistician 69(4), 2015, section 3:
+t interval with a bootstrap standard error). Percentiles of the resamples cannot be used: with few
+scenes they never go beyond the best and the worst scene, and are much too narrow.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.stats import t
 
 FEWEST_SCENES = 3
 """With fewer scenes there is no interval."""
-_RESAMPLES = 10_000
+_RESAMPLES = 2_000
 _CHUNK = 500
 
 
@@ -55,9 +56,9 @@ def bootstrap(
     if len(sums) < FEWEST_SCENES:
         return Interval(mean, -float("inf"), float("inf"))
     means = _resampled_means(sums, counts, np.random.default_rng(seed))
-    tail = _expanded_tail((1 - confidence) / 2, len(sums))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(mean, float(low), float(high))
+    error = float(means.std()) * (len(sums) / (len(sums) - 1)) ** 0.5
+    half = float(t.ppf((1 + confidence) / 2, len(sums) - 1)) * error
+    return Interval(mean, mean - half, mean + half)
 
 
 def _by_scene(
@@ -79,9 +80,3 @@ def _resampled_means(
         drawn = random.integers(len(sums), size=(_CHUNK, len(sums)))
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     return np.concatenate(means)
-
-
-def _expanded_tail(tail: float, scenes: int) -> float:
-    """The tail probability at which the percentile of the resamples is taken."""
-    wider = np.sqrt(scenes / (scenes - 1)) * t.ppf(tail, scenes - 1)
-    return float(norm.cdf(wider))

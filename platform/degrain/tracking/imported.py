@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from degrain.tracking.registry import ModelCard
+from degrain.tracking.card import ModelCard
 from degrain.tracking.versions import git_commit
 from denoisenets import model_contract
 

@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from degrain.inference.config import STARTER, InferenceConfig
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Storage
+from degrain.tracking.card import CARD_FORMAT, ModelCard
 from degrain.tracking.client import connect, retry
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.mlmodel import write_mlmodel
@@ -36,9 +37,7 @@ from degrain.tracking.model_manifest import (
     write_manifest,
 )
 from degrain.tracking.runs import Run, Tracker
-from degrain.tracking.training_photos import TrainingPhotos
 
-CARD_FORMAT = 1
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 ARTIFACT_FOLDER = "model"
@@ -52,42 +51,6 @@ _UNREADABLE = (
 )
 """Errors of reading files that are not a model's."""
 STARTER_FOLDER = Path(__file__).parent.parent / "starter"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """Name, training data and scores of a trained network."""
-
-    model: str
-    """Name of the network in `denoisenets`."""
-    arguments: Mapping[str, Any]
-    """All its arguments."""
-    patch_set: str | None
-    """Version of the patch set it was trained on; None for imported weights."""
-    training: Mapping[str, Any]
-    """The training configuration; empty for imported weights."""
-    crop: int
-    """Side of the training crops, pixels; global means are computed over windows of this size."""
-    size_multiple: int
-    """The network accepts sides that are multiples of this, pixels."""
-    halo: int
-    """Pixels of context that a tile needs on each side."""
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Protocol to psnr in dB, ssim, and the number of photos."""
-    code: str | None = None
-    """Git commit of the code that trained or imported it."""
-    training_photos: str | None = None
-    """Which photos it was trained on, in the form of `TrainingPhotos`; None if that is not
-    known."""
-    source: Mapping[str, str] | None = None
-    """Of imported weights: `file`, its `sha256`, `licence` and, where known, `origin`."""
-    format: int = CARD_FORMAT
-
-    @property
-    def photos(self) -> TrainingPhotos | None:
-        """The photos it was trained on; None if they are not known."""
-        text = self.training_photos
-        return None if text is None else TrainingPhotos.from_text(text)
 
 
 @dataclass(frozen=True)
@@ -210,31 +173,59 @@ def load_registered(
     """
     found = _find_version(client, uri)
     version = ModelVersion(str(found.name), str(found.version))
+    # Versions that were registered before there were manifests have no tag.
+    digest = found.tags.get(DIGEST_TAG)
+    return _download(client, str(found.source), config, name=version.label, digest=digest)
+
+
+def _download(
+    client: MlflowClient,
+    artifacts: str,
+    config: InferenceConfig | None,
+    *,
+    name: str,
+    digest: str | None = None,
+) -> tuple[NetworkDenoiser, ModelCard]:
+    """Read the model at a URI of artifacts."""
     with tempfile.TemporaryDirectory() as temporary:
         local = retry(
             lambda: mlflow.artifacts.download_artifacts(
-                artifact_uri=str(found.source), dst_path=temporary, tracking_uri=client.tracking_uri
+                artifact_uri=artifacts, dst_path=temporary, tracking_uri=client.tracking_uri
             )
         )
-        # Versions that were registered before there were manifests have no tag.
-        digest = found.tags.get(DIGEST_TAG)
-        return read_model(Path(local), config, name=version.label, digest=digest)
+        return read_model(Path(local), config, name=name, digest=digest)
+
+
+def _load_of_run(
+    client: MlflowClient, uri: str, config: InferenceConfig | None
+) -> tuple[NetworkDenoiser, ModelCard]:
+    """Load the model that the run `runs:/ID` logged. Raises UserError if there is none."""
+    try:
+        run = client.get_run(uri.removeprefix("runs:/"))
+        artifacts = f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}"
+        return _download(client, artifacts, config, name=str(run.info.run_name))
+    except (MlflowException, OSError):
+        raise UserError(
+            f"there is no model in the run '{uri}'; name a run of `degrain train` or a refit"
+        ) from None
 
 
 def load_model(
     named: str | None, mlflow: Path | None, storage: Storage, config: InferenceConfig | None = None
 ) -> tuple[NetworkDenoiser, ModelCard]:
-    """Load a model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `starter`, a folder; None: the
-    champion, or the starter model where the registry has none.
+    """Load a model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/ID`, `starter`, a folder;
+    None: the champion, or the starter model where the registry has none.
 
     `mlflow` is the tracking configuration file, which is read for models of the registry only.
     Raises UserError if the name is not that of a model.
     """
     if named == STARTER:
         return read_model(STARTER_FOLDER, config, name=STARTER)
-    if named and not named.startswith("models:"):
+    if named and not named.startswith(("models:", "runs:/")):
         return read_model(_model_folder(named), config)
     tracking = load_tracking_config(mlflow)
+    if named and named.startswith("runs:/"):
+        return _load_of_run(connect(tracking, storage, create=False), named, config)
     uri = named or f"models:/{tracking.model}@champion"
     try:
         return load_registered(connect(tracking, storage, create=False), uri, config)

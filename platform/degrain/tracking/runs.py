@@ -220,7 +220,8 @@ class Tracker:
     ) -> Run:
         """Start a run that the caller finishes.
 
-        `kind` is `study`, `trial`, `refit`, `training`, `retraining`, `exploration` or `import`.
+        `kind` is `study`, `trial`, `refit`, `training`, `retraining`, `exploration`, `evaluation`,
+        `promotion` or `import`.
         """
         all_tags: dict[str, object] = {
             "mlflow.runName": name,

@@ -88,14 +88,7 @@ def run_study(
         study = _Study(config, patch_set, starter, tracker, run, tags, state, splits, log, progress)
         trials = study.search()
         refits = study.refit(trials)
-        outcome = Outcome.of(config, patch_set, tracker, run, refits)
-        log_photos(log, photos, len(patch_set.photos("test")))
-        comparison = outcome.compare(photos, progress("compare", "photos"))
-        before_publishing()
-        registered, decisions = outcome.register(comparison)
-        result = StudyResult(
-            run.id, trials, refits, comparison, registered, decisions, local_folder(study.folder)
-        )
+        result = study.conclude(trials, refits, photos, before_publishing)
         result.write_report(study.folder, run)
         run.add_note(result.describe())
     return result
@@ -226,3 +219,19 @@ class _Study:
                 ).run()
             run.add_note(describe_result(result))
         return Refit(label, best, run, result)
+
+    def conclude(
+        self,
+        trials: Sequence[Trial],
+        refits: Sequence[Refit],
+        photos: Sequence[PairRecord],
+        before_publishing: Guard,
+    ) -> StudyResult:
+        """Compare and register the refits."""
+        outcome = Outcome.of(self.config, self.patch_set, self.tracker, self.run, refits)
+        log_photos(self.log, photos, len(self.patch_set.photos("test")))
+        comparison = outcome.compare(photos, self.progress("compare", "photos"))
+        before_publishing()
+        registered, decisions = outcome.register(comparison)
+        folder = local_folder(self.folder)
+        return StudyResult(self.run.id, trials, refits, comparison, registered, decisions, folder)

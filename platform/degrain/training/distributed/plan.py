@@ -11,9 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from degrain.errors import UserError
+from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
-from degrain.tracking.registry import ModelCard, load_model, resolve_version
+from degrain.tracking.card import ModelCard
+from degrain.tracking.registry import load_model, resolve_version
 from degrain.tracking.training_photos import TrainingPhotos, union_of
 from degrain.training.config import TrainingConfig
 from degrain.training.teacher import Teacher
@@ -47,16 +49,23 @@ class RunPlan:
     run_id: str | None = None
     """Id of the MLflow run to resume."""
 
-    def write(self, config: TrainingConfig, patch_set_uri: str, run_id: str) -> None:
-        """Write the file from which the run is resumed."""
+    def write(
+        self, config: TrainingConfig, patch_set: PatchSet, run_id: str
+    ) -> TrainingPhotos | None:
+        """Write the file from which the run is resumed; returns all photos that the model will
+        have been trained on, or None if some are unknown.
+
+        Raises UserError if the catalog is damaged.
+        """
         photos = self.earlier_photos
         content = {
-            "data": patch_set_uri,
+            "data": patch_set.uri,
             "config": config.to_dict(),
             "run_id": run_id,
             "earlier_photos": None if photos is None else photos.to_text(),
         }
         (self.folder / PLAN_FILE).write_bytes(json_bytes(content))
+        return union_of([TrainingPhotos.of(patch_set.photos("train")), photos])
 
 
 def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | None) -> RunPlan:

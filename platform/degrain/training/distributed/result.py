@@ -7,7 +7,7 @@ from torch import Tensor
 
 from degrain.imaging.metrics import PATCH_PROTOCOL
 from degrain.patchsets.manifest import Manifest
-from degrain.tracking.registry import ModelCard
+from degrain.tracking.card import ModelCard
 from degrain.tracking.training_photos import TrainingPhotos
 from degrain.tracking.versions import git_commit
 from degrain.training.config import TrainingConfig

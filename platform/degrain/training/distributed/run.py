@@ -6,10 +6,10 @@ from pathlib import Path
 
 from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.json_file import json_bytes
+from degrain.tracking.card import ModelCard
 from degrain.tracking.metric_journal import MetricJournal
-from degrain.tracking.registry import ModelCard, log_model, write_model
+from degrain.tracking.registry import log_model, write_model
 from degrain.tracking.runs import Run, Tracker
-from degrain.tracking.training_photos import TrainingPhotos, union_of
 from degrain.tracking.versions import versions
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
@@ -40,17 +40,15 @@ def train_run(
 ) -> TrackedResult:
     """Train by `plan`, log to MLflow, and write the model below the run's folder.
 
-    The budget of time counts from `started`, seconds since the epoch. `log` prints a permanent
-    line, `status` a line that the next output replaces. Needs a running Ray.
+    The budget counts from `started`, seconds since the epoch. `log` prints a line, `status` one
+    that the next replaces. Needs a running Ray.
     """
     (config, splits), tags = open_splits(plan.config, patch_set), patch_set_tags(patch_set)
-    # Before the training, because the catalog may be damaged.
-    photos = union_of([TrainingPhotos.of(patch_set.photos("train")), plan.earlier_photos])
     with (
         tracker.run(plan.name, "training", tags=tags, resume=plan.run_id) as run,
         MetricJournal(run, log=log, unsent_folder=plan.folder) as journal,
     ):
-        plan.write(config, patch_set.uri, run.id)
+        photos = plan.write(config, patch_set, run.id)
         described = f"{config.model}, {config.length} on {workers.workers} workers"
         log(f"run {plan.name}: {described}, {config.batches} patches")
         run.describe(f"Training of {described}.", patch_set)

@@ -1,0 +1,51 @@
+"""Denoisers by name: the noisy input, filters, and models of any origin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from degrain.errors import UserError
+from degrain.imaging.filters import create_filter, list_filters
+from degrain.inference.denoiser import Denoiser, Identity, NetworkDenoiser
+from degrain.storage.location import Storage
+from degrain.tracking.registry import load_model
+from degrain.tracking.training_photos import TrainingPhotos
+
+
+@dataclass(frozen=True)
+class Named:
+    """A denoiser, and the photos that it was trained on; None where they are not known."""
+
+    denoiser: Denoiser
+    photos: TrainingPhotos | None
+
+
+def find_denoisers(names: Sequence[str], mlflow: Path | None, storage: Storage) -> list[Named]:
+    """The denoisers of an evaluation, `noisy` first: filters by name, `starter`, models:/ and
+    runs:/ URIs, and folders.
+
+    Raises UserError for a name that is none of these, or twice the same denoiser.
+    """
+    found = [Named(Identity(), TrainingPhotos())]
+    found += [_find(name, mlflow, storage) for name in names if name != "noisy"]
+    seen: set[str] = set()
+    for one in found:
+        if one.denoiser.name in seen:
+            raise UserError(f"`models` names {one.denoiser.name} twice; name each model once")
+        seen.add(one.denoiser.name)
+    return found
+
+
+def _find(name: str, mlflow: Path | None, storage: Storage) -> Named:
+    if name in list_filters():
+        return Named(create_filter(name), TrainingPhotos())
+    if ":/" not in name and name != "starter" and not Path(name).expanduser().is_dir():
+        raise UserError(
+            f"`models`: '{name}' is no filter ({', '.join(list_filters())}), not `starter`, no "
+            "models:/ or runs:/ URI and no folder"
+        )
+    denoiser, card = load_model(name, mlflow, storage)
+    if isinstance(denoiser, NetworkDenoiser) and denoiser.name == card.model:
+        # Two models of one network in one table need names of their own.
+        denoiser.name = name.rstrip("/")
+    return Named(denoiser, card.photos)

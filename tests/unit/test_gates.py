@@ -1,0 +1,206 @@
+"""The gates before a champion, against made-up challengers, and how often luck passes them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from degrain.errors import UserError
+from degrain.evaluation.gates import Check
+from degrain.evaluation.promotion import ALIASES, Decision, Entrants, decide, with_check
+from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
+from degrain.storage.json_file import json_bytes
+from degrain.tracking.config import PromotionRules, TrackingConfig
+
+SCENES, PER_SCENE = 12, 3
+CONFIG = TrackingConfig()
+
+
+def photos(scenes: int = SCENES) -> tuple[EvaluatedPhoto, ...]:
+    return tuple(
+        EvaluatedPhoto(
+            id=f"c/{scene}/{shot}",
+            scene=f"c/{scene}",
+            corpus="c",
+            content=f"{scene} {shot}",
+            camera="A" if scene % 2 else "B",
+            iso=(100, 800, 3200)[shot % 3],
+        )
+        for scene in range(scenes)
+        for shot in range(PER_SCENE)
+    )
+
+
+def scores(
+    name: str,
+    gains: Sequence[float],
+    ssim: float = 0.9,
+    shift: float = 0.0,
+    seconds: float = 1.0,
+    leaked: tuple[str, ...] = (),
+) -> DenoiserScores:
+    found = tuple(
+        PhotoScore(
+            psnr=30 + place % 5 + gain,
+            ssim=ssim,
+            seconds=seconds,
+            megapixels=1.0,
+            shift=(shift, shift, shift),
+            detail=1.0,
+            clean_psnr=45.0,
+        )
+        for place, gain in enumerate(gains)
+    )
+    return DenoiserScores(name=name, scores=found, parameters=1000, model_bytes=4000, leaked=leaked)
+
+
+def flat(gain: float, scenes: int = SCENES) -> list[float]:
+    return [gain] * (scenes * PER_SCENE)
+
+
+def contest(
+    *challengers: DenoiserScores, scenes: int = SCENES, config: TrackingConfig = CONFIG
+) -> Decision:
+    """The decision on `champion` between version 1 and the challengers, versions 2, 3, ..."""
+    base = [scores("noisy", flat(-8, scenes), 0.4), scores("nlm", flat(-4, scenes), 0.6)]
+    champion = scores("v1", flat(0, scenes))
+    named = tuple(replace(c, name=f"v{n}") for n, c in enumerate(challengers, 2))
+    evaluation = Evaluation(photos=photos(scenes), denoisers=(*base, champion, *named))
+    entrants = Entrants(
+        candidates={c.name[1:]: c.name for c in named},
+        holders=dict.fromkeys(ALIASES, "1"),
+        names={"1": "v1"},
+    )
+    decisions = decide(evaluation, entrants, config)
+    assert [d.alias for d in decisions] == list(ALIASES)
+    return decisions[-1]
+
+
+def failed(decision: Decision) -> set[str]:
+    return {c.gate for checks in decision.checks.values() for c in checks if not c.passed}
+
+
+def varied(mean: float, deviation: float = 0.3, seed: int = 0, scenes: int = SCENES) -> list[float]:
+    random = np.random.default_rng(seed)
+    by_scene = np.repeat(random.normal(mean, deviation, scenes), PER_SCENE)
+    return [float(v) for v in by_scene + random.normal(0, 0.05, len(by_scene))]
+
+
+def worse_on_one_iso() -> list[float]:
+    return [-0.8 if p.iso == 3200 else 0.9 for p in photos()]
+
+
+def test_a_better_model_becomes_champion() -> None:
+    decision = contest(scores("new", varied(0.6)))
+    assert (decision.version, decision.moved) == ("2", True)
+    assert "12 scenes" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("challenger", "gate"),
+    [
+        (lambda: scores("equal", flat(0)), "gain"),
+        (lambda: scores("noise", varied(0.0)), "gain"),
+        (lambda: scores("one ISO", worse_on_one_iso()), "slices"),
+        (lambda: scores("SSIM", varied(0.6), ssim=0.89), "no loss of SSIM"),
+        (lambda: scores("slow", varied(0.6), seconds=5.0), "time, size, memory"),
+        (lambda: scores("leak", varied(0.6), leaked=("c/0/0",)), "unseen photos"),
+        (lambda: scores("brighter by 1%", varied(0.6), shift=1.1), "colours"),
+        (lambda: scores("floor", flat(-5)), "floor"),
+    ],
+)
+def test_each_gate_stops_its_model(challenger: Callable[[], DenoiserScores], gate: str) -> None:
+    config = TrackingConfig(promotion=PromotionRules(max_seconds_per_megapixel=2))
+    decision = contest(challenger(), config=config)
+    assert (decision.version, decision.moved) == ("1", False)
+    assert gate in failed(decision)
+    assert f"{gate}: " in decision.reason
+
+
+def test_few_scenes_prove_nothing() -> None:
+    decision = contest(scores("new", flat(3, 2)), scenes=2)
+    assert failed(decision) == {"gain"}
+    assert "2 test scenes are too few" in decision.reason
+    by_mean = TrackingConfig(promotion=PromotionRules(confidence=0))
+    assert contest(scores("new", flat(3, 2)), scenes=2, config=by_mean).moved
+
+
+def test_the_first_model_needs_no_gain() -> None:
+    evaluation = Evaluation(
+        photos=photos(),
+        denoisers=(
+            scores("noisy", flat(-8), 0.4),
+            scores("nlm", flat(-4), 0.6),
+            scores("v1", flat(0)),
+        ),
+    )
+    entrants = Entrants(candidates={"1": "v1"}, holders={}, names={})
+    assert {(d.version, d.moved) for d in decide(evaluation, entrants, CONFIG)} == {("1", True)}
+
+
+@pytest.mark.parametrize("scenes", [4, 12])
+def test_equal_models_are_seldom_promoted(scenes: int) -> None:
+    """Of 1000 retrainings with an equal model at most 2.5% promote it: the level of the interval
+    has two sides, and only one promotes.
+    """
+    wrong = sum(
+        contest(scores("equal", varied(0.0, seed=seed, scenes=scenes)), scenes=scenes).moved
+        for seed in range(1000)
+    )
+    assert wrong <= 35, "25 are expected at most, and 35 by chance"
+
+
+def test_one_of_many_equal_models_is_not_promoted_for_its_luck() -> None:
+    wrong = 0
+    for turn in range(40):
+        many = [scores("equal", varied(0.0, seed=1000 + 20 * turn + n)) for n in range(20)]
+        wrong += contest(*many).moved
+    assert wrong <= 4, "one in 40 is expected"
+
+
+def test_the_confidence_is_shared_by_the_candidates() -> None:
+    gains = [0.15 + (0.2 if place // PER_SCENE % 2 else -0.2) for place in range(len(photos()))]
+    assert contest(scores("alone", gains)).moved
+    others = [scores("worse", varied(-0.5, seed=n)) for n in range(19)]
+    assert not contest(scores("among many", gains), *others).moved
+
+
+def test_scores_of_other_photos_or_another_protocol_are_refused() -> None:
+    one = Evaluation(photos=photos(), denoisers=(scores("noisy", flat(0)),))
+    other = Evaluation(photos=photos(11), denoisers=(scores("new", flat(0, 11)),))
+    with pytest.raises(UserError, match="other photos cannot be compared"):
+        one.merged(other)
+    renamed = tuple(replace(p, content=f"other {p.content}") for p in photos())
+    with pytest.raises(UserError, match=r"e\.g\. c/0/0 is missing"):
+        one.merged(replace(one, photos=renamed))
+    with pytest.raises(UserError, match="of protocol 'y8' cannot be compared"):
+        one.merged(replace(one, protocol="y8"))
+
+
+def test_merging_orders_the_scores_by_photo() -> None:
+    one = Evaluation(photos=photos(), denoisers=(scores("noisy", flat(0)),))
+    gains = [float(n) for n in range(len(photos()))]
+    new = scores("new", gains)
+    turned = Evaluation(photos=photos()[::-1], denoisers=(replace(new, scores=new.scores[::-1]),))
+    assert one.merged(turned).of("new") == new
+    assert [d.name for d in one.merged(turned).merged(turned).denoisers] == ["noisy", "new"]
+
+
+def test_an_evaluation_survives_its_file() -> None:
+    one = Evaluation(photos=photos(), denoisers=(scores("noisy", flat(0), leaked=("c/0/0",)),))
+    assert Evaluation.from_json(json_bytes(one.to_dict())) == one
+    with pytest.raises(UserError, match="cannot read the scores"):
+        Evaluation.from_json(b'{"format": 2}')
+
+
+def test_the_last_gate_may_still_stop_the_champion() -> None:
+    decision = contest(scores("new", varied(0.6)))
+    stopped = with_check(decision, Check("fresh process", False, "no card"), "1")
+    assert (stopped.version, stopped.moved, stopped.reason) == (
+        "1",
+        False,
+        "fresh process: no card",
+    )
+    assert stopped.passed == []
+    assert with_check(decision, Check("fresh process", True, "fine"), "1").passed == ["2"]
