@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -23,6 +24,7 @@ from mlflow import MlflowClient
 
 from degrain.api import load_denoiser
 from degrain.corpora.config import CorpusOptions
+from degrain.evaluation.scores import Evaluation
 from degrain.imaging.codecs import decode
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.ingest.config import IngestConfig
@@ -118,7 +120,7 @@ def test_comparison_has_the_baselines_the_starter_and_the_refits(study: Study) -
 
 def test_registered_models_hold_the_aliases(study: Study) -> None:
     held = {a for v in study.summary["registered"] for a in v["aliases"]}
-    assert held == {"best-psnr", "best-ssim", "champion"}
+    assert held == {"best-psnr", "best-ssim", "fastest-within", "champion"}
 
 
 def test_picture_of_crops_is_written(study: Study) -> None:
@@ -132,8 +134,10 @@ def test_trials_and_refits_are_child_runs_with_their_curves(study: Study) -> Non
         filter_string=f"tags.`mlflow.parentRunId` = '{study.summary['study_run_id']}'",
     )
     kinds = sorted(run.data.tags["degrain.kind"] for run in children)
-    assert kinds == ["refit", "refit", "trial", "trial"]
+    assert kinds == ["promotion", "refit", "refit", "trial", "trial"]
     for run in children:
+        if run.data.tags["degrain.kind"] == "promotion":
+            continue
         assert run.info.status == "FINISHED"
         assert run.data.tags["patch_set"] == study.version
         assert {"model", "learning_rate", "loss"} <= set(run.data.params)
@@ -156,6 +160,45 @@ def test_registered_model_loads_the_same_every_time_with_its_score(study: Study)
     row = next(r for r in study.summary["comparison"] if r["model"] == card.model)
     assert card.scores["rgb8"]["psnr"] == row["psnr"]
     assert card.patch_set == study.version
+
+
+def test_the_decision_on_the_champion_is_kept_with_its_gates(study: Study) -> None:
+    done = run_here("history", ["--mlflow", study.tracking], study.folder)
+    assert done.status == 0, done.err
+    (entry,) = done.summary["decisions"]
+    assert (entry["action"], entry["before"]) == ("promoted", "none")
+    local = client_of(study.tracking).download_artifacts(entry["run_id"], "promotion")
+    gates = Path(local, "promotion.md").read_text()
+    assert "| fresh process | passed | it loads and denoises" in gates
+    scores = Evaluation.from_json(Path(local, "evaluation.json").read_bytes())
+    assert [d.name for d in scores.denoisers] == ["noisy", "nlm", "starter", "red10", "mwcnn"]
+    assert all(d.origin_known and not d.leaked for d in scores.denoisers)
+
+
+def test_evaluate_scores_models_of_any_origin(study: Study, tmp_path: Path) -> None:
+    refit = study.summary["refits"][0]
+    models = f"noisy,median,starter,models:/degrain-denoiser@champion,runs:/{refit['run_id']}"
+    argv = ["--data", study.folder / "patches", "--out", tmp_path / "page", "--models", models]
+    done = run_here("evaluate", [*argv, "--mlflow", study.tracking], tmp_path)
+    assert done.status == 0, done.err
+    rows = {row["model"]: row for row in done.summary["comparison"]}
+    assert list(rows)[:3] == ["noisy", "median", "starter"]
+    before = {row["model"]: row["psnr"] for row in study.summary["comparison"]}
+    assert rows[f"refit-{refit['model']}"]["psnr"] == pytest.approx(before[refit["model"]])
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page) == []
+    for text in ("Slices", "Side effects", "Worst and best photos", "corpus pairs"):
+        assert text in page
+    metrics = client_of(study.tracking).get_run(done.summary["run_id"]).data.metrics
+    assert metrics["test_psnr.starter"] == pytest.approx(rows["starter"]["psnr"])
+
+    train = run_here(
+        "evaluate",
+        [*argv, "--mlflow", study.tracking, "--models", "noisy,nothing"],
+        tmp_path,
+    )
+    assert train.status == 2
+    assert "'nothing' is no filter" in train.err
 
 
 def test_champion_denoises_files_and_folders(study: Study, tmp_path: Path) -> None:

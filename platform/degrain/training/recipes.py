@@ -38,7 +38,8 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "dncnn": Recipe(),
     "drunet": Recipe(batch_size=8, learning_rate=5e-4),
-    "fast": Recipe(),
+    # Crops of 96 pixels; see `TrainingConfig.crop_of`.
+    "fast": Recipe(batch_size=8, fine_tuning_rate=1e-3),
     "ffdnet": Recipe(learning_rate=7e-4),
     "mwcnn": Recipe(),
     "nafnet": Recipe(),

@@ -1,0 +1,122 @@
+"""Promotion by hand, rollback and history, on a real MLflow store."""
+
+from pathlib import Path
+
+import pytest
+from integration.support import run_here, write_tracking
+
+from degrain.errors import JobFailedError, UserError
+from degrain.evaluation import aliases
+from degrain.evaluation.gates import Check
+from degrain.evaluation.promotion import Decision
+from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
+from degrain.storage.location import Storage
+from degrain.tracking.card import ModelCard
+from degrain.tracking.config import load_tracking_config
+from degrain.tracking.registry import alias_holders, register
+from degrain.tracking.runs import Tracker
+from denoisenets import create_model, full_arguments, model_contract
+
+ARGUMENTS = {"width": 4}
+SCORE = PhotoScore(
+    psnr=30, ssim=0.8, seconds=1, megapixels=1, shift=(0.0, 0.0, 0.0), detail=1.0, clean_psnr=40
+)
+EVALUATION = Evaluation(
+    photos=(EvaluatedPhoto(id="c/a", scene="c/a", corpus="c", content="x y"),),
+    denoisers=(DenoiserScores(name="noisy", scores=(SCORE,)),),
+)
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Tracker:
+    """A store with three versions of a model, none of which holds an alias."""
+    made = Tracker.open(load_tracking_config(write_tracking(tmp_path)), Storage())
+    network = create_model("red10", **ARGUMENTS)
+    contract = model_contract("red10", **ARGUMENTS)
+    card = ModelCard(
+        model="red10",
+        arguments=full_arguments("red10", ARGUMENTS),
+        patch_set=None,
+        training={},
+        crop=32,
+        size_multiple=contract.size.multiple,
+        halo=contract.receptive_radius,
+    )
+    for _ in range(3):
+        with made.run("training", "training") as run:
+            register(made, run, network.state_dict(), card)
+    return made
+
+
+def decided(version: str | None, *, moved: bool, **passed: bool) -> list[Decision]:
+    """A decision on the champion; `passed` has the outcome of versions v1, v2, ..."""
+    checks = {name[1:]: [Check("gain", fine, "text")] for name, fine in passed.items()}
+    return [Decision("champion", version, moved, "because", checks)]
+
+
+def held(tracker: Tracker) -> dict[str, str]:
+    versions = alias_holders(tracker.client, tracker.config.model)
+    return {alias: v.version for alias, v in versions.items()}
+
+
+def test_a_life_of_promotions(tracker: Tracker, tmp_path: Path) -> None:
+    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION)
+    assert held(tracker) == {"champion": "1"}
+    aliases.publish(tracker, decided("1", moved=False, v2=False), EVALUATION)
+    assert held(tracker) == {"champion": "1", "challenger": "2"}
+    with pytest.raises(UserError, match=r"version 2 has not passed the gates \(failed: gain\)"):
+        aliases.promote(tracker, None)
+    aliases.publish(tracker, decided("3", moved=True, v3=True), EVALUATION, approval=True)
+    assert held(tracker) == {"champion": "1", "challenger": "3"}
+
+    mlflow = ["--mlflow", tmp_path / "mlflow.yaml"]
+    promoted = run_here("promote", mlflow, tmp_path)
+    assert promoted.status == 0, promoted.err
+    assert held(tracker) == {"champion": "3", "previous": "1", "challenger": "3"}
+    assert run_here("promote", mlflow, tmp_path).status == 2
+
+    rolled_back = run_here("rollback", mlflow, tmp_path)
+    assert "champion: version 1 (before: 3)" in rolled_back.out
+    assert held(tracker)["champion"] == "1"
+    assert held(tracker)["previous"] == "3"
+
+    refused = run_here("promote", [*mlflow, "--version", "2"], tmp_path)
+    assert (refused.status, held(tracker)["champion"]) == (2, "1")
+    forced = run_here("promote", [*mlflow, "--version", "2", "--without-gates", "trial"], tmp_path)
+    assert forced.status == 0, forced.err
+
+    listed = run_here("history", mlflow, tmp_path).summary["decisions"]
+    assert [(e["action"], e["before"], e["version"]) for e in listed] == [
+        ("promoted", "1", "2"),
+        ("rolled back", "3", "1"),
+        ("promoted", "1", "3"),
+        ("waits for approval", "1", "1"),
+        ("kept", "1", "1"),
+        ("promoted", "none", "1"),
+    ]
+    assert listed[0]["reason"] == "without gates: trial"
+
+
+def test_gates_against_another_champion_do_not_count(tracker: Tracker) -> None:
+    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION)
+    aliases.publish(tracker, decided("2", moved=True, v2=True), EVALUATION, approval=True)
+    aliases.promote(tracker, "3", override="trial")
+    with pytest.raises(UserError, match="compared with version 1, but the champion is version 3"):
+        aliases.promote(tracker, "2")
+    assert held(tracker)["champion"] == "3"
+
+
+def test_of_two_promotions_at_once_the_later_one_changes_nothing(tracker: Tracker) -> None:
+    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION)
+    aliases.set_champion(tracker, "2", "1")
+    before = held(tracker)
+    with pytest.raises(JobFailedError, match="become version 2 meanwhile"):
+        aliases.set_champion(tracker, "3", "1")
+    assert held(tracker) == before
+
+
+def test_without_a_previous_champion_there_is_no_rollback(tracker: Tracker) -> None:
+    with pytest.raises(UserError, match="no previous champion"):
+        aliases.rollback(tracker)
+    with pytest.raises(UserError, match="there is no challenger"):
+        aliases.promote(tracker, None)
