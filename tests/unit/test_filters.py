@@ -1,6 +1,7 @@
 """Classical filters against their libraries, and on unusual photos."""
 
 import pickle
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -16,7 +17,7 @@ from skimage.restoration import (
 from unit.support import natural_photo, smooth_photo, with_noise
 
 from degrain.errors import UserError
-from degrain.imaging.filters import create_filter, list_filters
+from degrain.imaging.filters import FILTERS, create_filter, list_filters
 from degrain.imaging.limits import FilterName
 from degrain.imaging.metrics import score_photo
 from degrain.imaging.pixels import Photo, sixteen_bits
@@ -320,3 +321,17 @@ def test_bm3d_error_has_the_reason_and_the_remedy(
         create_filter("bm3d")
     assert "\n" not in str(caught.value)
     assert create_filter("nlm").name == "nlm"
+
+
+def test_a_pixel_without_a_value_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(x: NDArray[np.float32], _: float) -> NDArray[np.float32]:
+        clean = np.zeros_like(x)
+        clean[3, 4], clean[5, 6] = np.nan, np.inf
+        return clean
+
+    noisy = with_noise(natural_photo(20, 24))
+    monkeypatch.setitem(FILTERS, "nlm", replace(FILTERS["nlm"], denoise=broken))
+    output = create_filter("nlm", 0.1)(noisy)
+    assert np.array_equal(output[3, 4], noisy[3, 4])
+    assert np.array_equal(output[5, 6], noisy[5, 6])
+    assert np.count_nonzero(output.any(axis=2)) == 2

@@ -226,6 +226,8 @@ class Filter:
         if sigma < _LEAST_NOISE or min(photo.shape[:2]) < entry.smallest:
             return photo
         clean = entry.denoise(x, sigma)
+        # Non-local means of little noise finds no similar patch for some pixels and divides 0 by 0.
+        clean = np.where(np.isfinite(clean), clean, x)
         return np.asarray(np.round(np.clip(clean, 0, 1) * peak(photo)), dtype=photo.dtype)
 
 

@@ -1,0 +1,107 @@
+"""The page of a comparison, its slices, and what is measured beside PSNR."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from unit.patchset_support import ROW
+
+from degrain.evaluation.comparison import Comparison, Example
+from degrain.evaluation.measurement import gradient_energy, largest_seam, measure
+from degrain.evaluation.page import write_page
+from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation
+from degrain.evaluation.slices import iso_range, slices
+from degrain.imaging.filters import create_filter
+from degrain.imaging.pixels import Photo
+from degrain.inference.denoiser import Identity, NetworkDenoiser
+from denoisenets import create_model
+
+RANDOM = np.random.default_rng(0)
+CLEAN: Photo = np.kron(RANDOM.integers(40, 200, (12, 12, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+NOISY: Photo = np.clip(CLEAN + RANDOM.normal(0, 20, CLEAN.shape), 0, 255).astype(np.uint8)
+
+
+class Brighter:
+    """Adds three levels to each value."""
+
+    name, parameters = "brighter", 1
+
+    def __call__(self, photo: Photo) -> Photo:
+        return photo + np.uint8(3)
+
+
+class Blur:
+    """Averages neighbours."""
+
+    name, parameters = "blur", 0
+
+    def __call__(self, photo: Photo) -> Photo:
+        wide = photo.astype(np.float32)
+        return ((wide + np.roll(wide, 1, 0) + np.roll(wide, 1, 1)) / 3).astype(np.uint8)
+
+
+def evaluation() -> Evaluation:
+    rows = [
+        replace(ROW, id=f"c/{n}", scene=f"c/{n}", camera="A" if n < 2 else "B", iso=400 * (n + 1))
+        for n in range(4)
+    ]
+    photos = tuple(EvaluatedPhoto.of(row) for row in rows)
+    made: list[DenoiserScores] = []
+    for denoiser in (Identity(), create_filter("median")):
+        one, _ = measure(denoiser, NOISY, CLEAN, clean_input=True)
+        scores = tuple(replace(one, psnr=one.psnr + n) for n in range(4))
+        made.append(DenoiserScores(name=denoiser.name, scores=scores))
+    made[1] = replace(made[1], leaked=("c/2",))
+    return Evaluation(photos=photos, denoisers=tuple(made))
+
+
+def test_a_shift_of_colours_and_a_change_of_clean_photos_are_measured() -> None:
+    found, output = measure(Brighter(), CLEAN, CLEAN, clean_input=True)
+    assert found.shift == pytest.approx((3, 3, 3))
+    assert found.psnr == found.clean_psnr == pytest.approx(20 * np.log10(255 / 3), abs=1e-4)
+    assert found.detail == pytest.approx(1)
+    assert np.array_equal(output, CLEAN + 3)
+
+
+def test_an_unchanged_photo_has_the_highest_psnr_not_an_infinite_one() -> None:
+    found, _ = measure(Identity(), CLEAN, CLEAN, clean_input=True)
+    assert (found.psnr, found.clean_psnr, found.ssim) == (99, 99, pytest.approx(1))
+
+
+def test_blur_loses_gradients_and_noise_adds_them() -> None:
+    flat = np.full_like(CLEAN, 90)
+    assert gradient_energy(flat) == 0
+    smooth, _ = measure(Blur(), CLEAN, CLEAN, clean_input=False)
+    noisy, _ = measure(Identity(), NOISY, CLEAN, clean_input=False)
+    assert smooth.clean_psnr is None
+    assert smooth.detail < 1 < noisy.detail
+
+
+def test_tiles_have_no_seams_and_filters_have_no_tiles() -> None:
+    network = create_model("red10", width=4)
+    denoiser = NetworkDenoiser("red10", {"width": 4}, network.state_dict())
+    assert largest_seam(denoiser, NOISY) in (0, 1)
+    assert denoiser.config.tile is None, "the denoiser itself keeps its tiles"
+    assert largest_seam(Identity(), NOISY) is None
+
+
+def test_slices_are_by_camera_and_by_range_of_iso() -> None:
+    names = {part.name: len(part.photos) for part in slices(evaluation())}
+    assert names["camera c A" if "camera c A" in names else f"camera {ROW.corpus} A"] == 2
+    assert names["ISO 201 to 400"] == 1
+    assert names["ISO 801 to 1600"] == 2
+    assert [iso_range(iso) for iso in (50, 100, 101, 102400)] == [
+        "up to 100",
+        "up to 100",
+        "101 to 200",
+        "above 51200",
+    ]
+
+
+def test_the_page_has_every_section_and_names_leaks() -> None:
+    example = Example(ROW, NOISY, CLEAN, {"noisy": NOISY, "median": CLEAN})
+    page = write_page(Comparison(evaluation(), [example]), "test photos").html().decode()
+    for text in ("Table", "Side effects", "Slices", "Worst and best photos", "Crops", "1: leaked"):
+        assert text in page
+    assert page.count("<img") == 2
+    assert "+0.00 (+0.00 to +0.00)" in page, "the noisy photo gains nothing over itself"
