@@ -112,7 +112,7 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     ]
     assert any(k.startswith("artifacts/") and k.endswith("model/weights.safetensors") for k in keys)
     assert any(k.startswith("artifacts/") and k.endswith("comparison.png") for k in keys)
-    assert any(k.startswith("runs/studies/") and k.endswith("checkpoint.pt") for k in keys)
+    assert any(k.startswith("runs/studies/") and k.endswith(".pt") for k in keys)
     client = connect(load_tracking_config(tracking), Storage.from_environment())
     denoiser, _ = load_registered(client, "models:/degrain-denoiser@champion")
     assert denoiser.parameters > 0

@@ -44,7 +44,8 @@ def newest_study_runs(client: MlflowClient, experiment_id: str) -> list[str]:
         return []
     children = client.search_runs(
         [experiment_id],
-        f"tags.`mlflow.parentRunId` = '{studies[0].info.run_id}'",
+        f"tags.`mlflow.parentRunId` = '{studies[0].info.run_id}' "
+        "and tags.`degrain.kind` != 'promotion'",
         max_results=_MOST_RUNS,
         order_by=["attributes.start_time ASC"],
     )
