@@ -16,10 +16,10 @@ def test_every_network_has_a_recipe(name: str) -> None:
     assert config.balance == 1
 
 
-def test_training_from_a_model_has_a_lower_learning_rate() -> None:
-    config = by_recipe(TrainingConfig(model="fast24", start="starter"))
-    assert config.learning_rate == recipe("fast24").fine_tuning_rate
-    assert config.learning_rate < recipe("fast24").learning_rate
+def test_training_from_a_model_has_the_rate_of_fine_tuning() -> None:
+    config = by_recipe(TrainingConfig(model="unet", start="models:/denoiser/1"))
+    assert config.learning_rate == recipe("unet").fine_tuning_rate
+    assert config.learning_rate < recipe("unet").learning_rate
 
 
 def test_an_unknown_network_is_reported_by_name() -> None:
