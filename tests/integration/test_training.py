@@ -94,6 +94,7 @@ def test_ddp_workers_give_the_gradient_of_one_process(ray_cluster: None, tmp_pat
         train_split=resident(0),
         val_split=resident(1),
         start=None,
+        teacher=None,
         started=time.time(),
         checkpoints=Storage().locate(tmp_path / "none"),
         keep_best=1,
