@@ -47,8 +47,8 @@ def test_training_from_the_starter_with_a_budget(
     done = run_here("train", argv, tmp_path)
     assert done.status == 0, done.err
     assert done.summary["model"] == "fast24"
-    assert "steps fit into the budget" in done.out
-    assert done.summary["steps"] >= 1, "the plan follows the speed, and a busy machine has little"
+    assert f"{done.summary['steps']} steps fit into the budget" in done.out
+    assert done.summary["steps"] > 1
     resumed = run_here(
         "train",
         ["--resume", done.summary["name"], "--out", tmp_path, "--mlflow", photos / "mlflow.yaml"],

@@ -66,8 +66,9 @@ class Evaluate(TrackingOptions):
             run.describe(f"Evaluation of {', '.join(self.models)}.", patch_set, (self.split,))
             run.files(files, "evaluation")
             for row in comparison.rows:
-                run.metrics({f"{self.split}_psnr.{_key(row.model)}": row.score.psnr})
-                run.metrics({f"{self.split}_ssim.{_key(row.model)}": row.score.ssim})
+                scores = {"psnr": row.score.psnr, "ssim": row.score.ssim}
+                key = _key(row.model)
+                run.metrics({f"{self.split}_{name}.{key}": v for name, v in scores.items()})
         self._show(comparison, console)
         console.print(f"page:  {out / 'report.html'}")
         rows = [row.to_dict() for row in comparison.rows]

@@ -5,6 +5,7 @@ Each photo is one Ray task on one core, so that seconds per megapixel are compar
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import ray
 
@@ -66,7 +67,7 @@ class Comparison:
     evaluation: Evaluation
     examples: list[Example] = field(default_factory=list)
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """A row per denoiser; gains are relative to the first."""
         return table_rows(self.evaluation)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from degrain.corpora.record import PairRecord
 from degrain.evaluation.aliases import publish
@@ -13,6 +14,7 @@ from degrain.imaging.metrics import PROTOCOL
 from degrain.inference.config import STARTER
 from degrain.inference.denoiser import Denoiser, Identity, NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
+from degrain.tracking.card import ModelCard
 from degrain.tracking.registry import (
     ModelVersion,
     alias_holders,
@@ -60,7 +62,7 @@ class Outcome:
         """Compare the refits with the baselines, the starter and the current alias holders, whose
         rows are named by their labels.
         """
-        starter, starter_card = load_model(STARTER, None, self.patch_set.root.storage)
+        starter, starter_card = self._starter
         denoisers: list[Denoiser] = [Identity(), create_filter("nlm"), starter]
         trained_on: dict[str, TrainingPhotos | None] = {STARTER: starter_card.photos}
         for refit in self.refits:
@@ -73,6 +75,10 @@ class Outcome:
         source = self.patch_set.source
         return compare(denoisers, photos, source, trained_on=trained_on, progress=progress)
 
+    @cached_property
+    def _starter(self) -> tuple[NetworkDenoiser, ModelCard]:
+        return load_model(STARTER, None, self.patch_set.root.storage)
+
     def _denoiser(self, refit: Refit) -> NetworkDenoiser:
         config = refit.result.config
         crop = config.crop_of(self.patch_set.manifest.geometry.patch_size)
@@ -84,8 +90,7 @@ class Outcome:
         own = TrainingPhotos.of(self.patch_set.photos("train"))
         if refit.result.config.start is None:
             return own
-        _, starter = load_model(STARTER, None, self.patch_set.root.storage)
-        return union_of([own, starter.photos])
+        return union_of([own, self._starter[1].photos])
 
     def register(self, comparison: Comparison) -> tuple[list[ModelVersion], list[Decision]]:
         """Register the refits that are best on the val split, by PSNR and by SSIM, or both ends of
