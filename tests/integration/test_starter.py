@@ -43,7 +43,7 @@ def test_training_from_the_starter_with_a_budget(
     photos: Path, tmp_path: Path, ray_cluster: None
 ) -> None:
     argv = ["--data", photos / "patches", "--start", "starter", "--budget", "45s"]
-    argv += ["--out", tmp_path, "--mlflow", photos / "mlflow.yaml", "--batch-size", 2]
+    argv += ["--out", tmp_path, "--mlflow", photos / "mlflow.yaml", "--batch-size", 2, "--crop", 32]
     done = run_here("train", argv, tmp_path)
     assert done.status == 0, done.err
     assert done.summary["model"] == "fast24"

@@ -32,7 +32,8 @@ class Client:
         self.studies = studies
 
     def search_runs(self, _: list[str], query: str, **__: object) -> list[SimpleNamespace]:
-        names = ["study"] * self.studies if "degrain.kind" in query else ["trial", "refit"]
+        of_a_study = "mlflow.parentRunId" in query
+        names = ["trial", "refit"] if of_a_study else ["study"] * self.studies
         return [SimpleNamespace(info=SimpleNamespace(run_id=name)) for name in names]
 
 
