@@ -54,7 +54,11 @@ class ProgressLog:
                 self._started(step, workers)
             case Planned(steps):
                 self._steps = steps
-                self._log(f"  {steps} steps fit into the budget")
+                self._log(
+                    f"  {steps} steps fit into the budget"
+                    if steps > 1
+                    else "  warning: preparation left time for one step alone; raise --budget"
+                )
                 self._metric_log.metrics({"planned_steps": steps})
             case Progress(metrics):
                 self._status(self._line(metrics))
