@@ -175,9 +175,11 @@ def seconds_to(
     """CPU seconds of a search until a trial that was not stopped has the score."""
     # The learning rate that was trained is the nearest one of the grid.
     rates = GRID["learning_rate"]
+    # Half a step beyond both ends, so that all rates of the grid are drawn equally often.
+    half_step = (rates[-1] / rates[0]) ** (0.5 / (len(rates) - 1))
     fields = {
         name: (Choice(values),) for name, values in GRID.items() if name != "learning_rate"
-    } | {"learning_rate": (LogUniform(rates[0], rates[-1]),)}
+    } | {"learning_rate": (LogUniform(rates[0] / half_step, rates[-1] * half_step),)}
     suggester = Suggester([SearchSpace("fast16", fields)], algorithm=algorithm, seed=seed)
     rungs, spent = Rungs(), 0.0
     for number in range(MOST_TRIALS):

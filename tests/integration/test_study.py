@@ -36,6 +36,7 @@ from degrain.tracking.config import load_tracking_config
 from degrain.tracking.registry import load_registered
 from degrain.tracking.runs import Tracker, connect
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.space_changes import SpaceChanges
 from degrain.tuning.study import run_study
 
 pytestmark = pytest.mark.ray
@@ -251,24 +252,43 @@ def test_job_that_lost_its_lease_publishes_nothing(study: Study, tmp_path: Path)
     assert not list((tmp_path / "patches").glob("*/manifest.json"))
 
 
-def test_study_that_lost_its_lease_registers_nothing(study: Study, tmp_path: Path) -> None:
+def test_a_warm_study_begins_with_the_best_trial_and_without_its_lease_registers_nothing(
+    study: Study, tmp_path: Path
+) -> None:
     def lost() -> None:
         raise LeaseLostError("this retraining lost its lock")
 
-    storage = Storage()
-    tracker = Tracker.open(load_tracking_config(write_tracking(tmp_path)), storage)
-    config = StudyConfig(models=("red10",), trials=1, steps=4, refit_steps=4, batch_size=2, crop=24)
+    storage, lines = Storage(), []
+    tracker = Tracker.open(load_tracking_config(study.tracking), storage)
+    before = len(tracker.client.search_model_versions("name='degrain-denoiser'"))
+    config = StudyConfig(
+        models=("red10",),
+        trials=1,
+        steps=8,
+        refit_steps=4,
+        batch_size=2,
+        crop=24,
+        # The range has the default of the earlier study, but another default.
+        spaces=SpaceChanges({"red10": {"learning_rate": {"log_uniform": [1e-5, 1e-1]}}}),
+        warm_start=True,
+    )
     with pytest.raises(LeaseLostError):
         run_study(
             config.fit_to(2, 0),
             PatchSet.open(str(study.folder / "patches"), storage),
             tracker,
             folder=storage.locate(tmp_path / "studies"),
-            log=lambda _: None,
+            log=lines.append,
             progress=lambda _label, _unit: lambda _done, _total: None,
             before_publishing=lost,
         )
-    assert tracker.client.search_model_versions("name='degrain-denoiser'") == []
+    assert len(tracker.client.search_model_versions("name='degrain-denoiser'")) == before
+    warm = next(line for line in lines if line.startswith("warm start: 1 networks begin"))
+    assert not warm.endswith(" 0 are of this length")
+    state = json.loads(next((tmp_path / "studies").glob("*/study.json")).read_text())
+    earlier = [t for t in study.summary["trials"] if t["model"] == "red10"]
+    best = max(earlier, key=lambda t: t["val_psnr"])["params"]["learning_rate"]
+    assert state["trials"][0]["config"]["learning_rate"] == best
 
 
 def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
@@ -328,7 +348,7 @@ def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
     assert worse.summary["challenger"] == "2"
 
 
-def test_study_continues_after_a_trial_diverged(tmp_path: Path) -> None:
+def test_study_of_trials_with_two_workers_continues_after_one_diverged(tmp_path: Path) -> None:
     corpus = write_pairs(tmp_path / "photos", SCENES)
     ingest = [
         "--corpus",
@@ -349,7 +369,8 @@ def test_study_continues_after_a_trial_diverged(tmp_path: Path) -> None:
         tmp_path / "runs",
     ]
     spaces = ["--spaces", '{"red10": {"learning_rate": [1e30]}}']
-    done = run_here("tune", [*options, *SMOKE, *spaces], tmp_path)
+    workers = ["--workers-per-trial", 2]
+    done = run_here("tune", [*options, *SMOKE, *spaces, *workers], tmp_path)
     assert done.status == 0, done.err
     assert [t["status"] for t in done.summary["trials"]] == ["failed", "finished"]
     assert "training diverged at step" in done.summary["trials"][0]["error"]

@@ -1,5 +1,8 @@
 """Early stopping: equal compute, the better half goes on, and so does a slow starter."""
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,10 +29,18 @@ def test_a_slow_starter_is_not_lost_to_a_trial_that_saturates() -> None:
 def test_validations_after_a_rung_are_compared_at_the_rung() -> None:
     rungs = Rungs()
     reports(rungs, 0, 20, 24)
-    # At 50% it was at 24.2, ahead; its validation at 60% is not compared with the other's at 50%.
+    # At 50% it was at 24.6, ahead; its validation at 60% is not compared with the other's at 50%.
     assert rungs.keeps(1, 40, 20.2)
     assert rungs.keeps(1, 60, 28.2)
-    assert rungs._marks[50][1].score == 24.2
+    share = math.log(50 / 40) / math.log(60 / 40)
+    assert rungs._marks[50][1].score == pytest.approx(20.2 + 8 * share)
+
+
+def test_a_trial_that_flattens_as_all_do_is_not_taken_for_a_slow_starter() -> None:
+    """Its last gain, continued in a straight line, would reach 27 dB; the curve ends at 25."""
+    rungs = Rungs()
+    assert reports(rungs, 0, 23.4, 24.9, 25.8, 26.4) == [True] * 4
+    assert reports(rungs, 1, 21, 23) == [True, False]
 
 
 def test_a_repeated_or_restarted_trial_counts_once() -> None:

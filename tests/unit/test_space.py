@@ -14,7 +14,8 @@ from degrain.storage.location import Storage
 from degrain.tracking.registry import load_model
 from degrain.training.config import TrainingConfig
 from degrain.tuning.config import Scale, StudyConfig
-from degrain.tuning.space import Choice, LogUniform, SearchSpace, SpaceChanges, Uniform
+from degrain.tuning.space import Choice, LogUniform, SearchSpace, Uniform
+from degrain.tuning.space_changes import SpaceChanges
 from degrain.tuning.spaces import STARTER_NETWORK, search_space
 from degrain.tuning.suggest import Suggester
 from denoisenets import full_arguments, list_models

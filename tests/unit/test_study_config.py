@@ -8,7 +8,7 @@ from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.plan import make_trial
-from degrain.tuning.space import SpaceChanges
+from degrain.tuning.space_changes import SpaceChanges
 from degrain.tuning.spaces import search_space
 from degrain.tuning.suggest import Suggester
 
@@ -74,6 +74,20 @@ def test_gpus_choose_the_scale() -> None:
     assert StudyConfig().fit_to(8, 0).scale == "small"
     assert StudyConfig().fit_to(8, 1).scale == "paper"
     assert StudyConfig(scale="small").fit_to(8, 1).scale == "small"
+
+
+@pytest.mark.parametrize(("cpus", "gpus", "workers"), [(2, 0, 2), (8, 4, 4), (8, 0, 8)])
+def test_workers_of_a_trial_that_fit_are_taken(cpus: float, gpus: float, workers: int) -> None:
+    config = StudyConfig(workers_per_trial=workers).fit_to(cpus, gpus)
+    assert config.trial_workers.workers.maximum == workers
+    with pytest.raises(UserError, match=f"workers_per_trial {workers + 1} need {workers + 1} "):
+        StudyConfig(workers_per_trial=workers + 1).fit_to(cpus, gpus)
+
+
+def test_several_workers_of_a_trial_need_whole_gpus() -> None:
+    StudyConfig(gpus=0.5)
+    with pytest.raises(UserError, match="gpus must be whole where a trial has several workers"):
+        StudyConfig(gpus=0.5, workers_per_trial=2)
 
 
 def test_a_budget_is_shared_out_between_search_and_refits() -> None:

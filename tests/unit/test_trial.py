@@ -8,6 +8,8 @@ from degrain.errors import OutOfMemoryError
 from degrain.storage.location import Storage
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed import trial
+from degrain.training.distributed.splits import TrainingSplits
+from degrain.training.distributed.workers import WorkerRange, Workers
 from degrain.training.session import Session
 
 
@@ -17,7 +19,13 @@ class NoPatches:
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, batch: int, fits: int, *, halved: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    batch: int,
+    fits: int,
+    *,
+    halved: bool = False,
+    several: bool = False,
 ) -> tuple[list[int], list[dict]]:
     """Run a trial on a machine where batches of at most `fits` fit; returns batches, reports."""
     batches: list[int] = []
@@ -28,16 +36,28 @@ def run(
         if config.batch_size > fits:
             raise OutOfMemoryError("the GPU ran out of memory")
 
+    class Job:
+        """Stands for the training by several workers."""
+
+        started = 0.0
+
+        def __init__(self, config: TrainingConfig, *_: object, **__: object) -> None:
+            self.config = config
+
+        def run(self) -> None:
+            train(self.config, None)  # type: ignore[arg-type]
+
     monkeypatch.setattr(trial, "train", train)
+    monkeypatch.setattr(trial, "TrainingJob", Job)
     monkeypatch.setattr(trial.ray.tune, "report", reports.append)
     training = TrainingConfig(batch_size=batch).to_dict()
     described = {"number": 0, "name": "trial-00", "halved": halved, "training": training}
     trial.run_trial(
         {"trial": described},
-        train_split=NoPatches(),
-        val_split=NoPatches(),
+        splits=TrainingSplits(NoPatches(), NoPatches()),  # type: ignore[arg-type]
         starts={},
         folder=Storage().locate(folder),
+        workers=Workers(workers=WorkerRange(2, 2) if several else WorkerRange(), cpus_per_worker=1),
         measures_speed=False,
     )
     return batches, reports
@@ -47,8 +67,12 @@ def test_a_batch_that_fits_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert run(monkeypatch, tmp_path, 8, 8) == ([8], [])
 
 
-def test_the_batch_is_halved_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert run(monkeypatch, tmp_path, 8, 4) == ([8, 4], [{"halved_batch_size": 4}])
+@pytest.mark.parametrize("several", [False, True])
+def test_the_batch_is_halved_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, several: bool
+) -> None:
+    halved = run(monkeypatch, tmp_path, 8, 4, several=several)
+    assert halved == ([8, 4], [{"halved_batch_size": 4}])
 
 
 @pytest.mark.parametrize(("batch", "fits", "halved"), [(8, 3, False), (1, 0, False), (4, 3, True)])

@@ -10,6 +10,7 @@ from degrain.patchsets.ingest.publish import publish
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.runs import stamped
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.earlier import OUTCOME_TAG, EarlierTrial
 from degrain.tuning.plan import TrialPlan, spaces_of
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial_runs import TrialRuns
@@ -23,6 +24,7 @@ class Recorder:
     def __init__(self) -> None:
         self.params_: dict[str, Any] = {}
         self.logged: dict[str, float] = {}
+        self.tags_: dict[str, str] = {}
         self.notes: list[str] = []
         self.status = ""
         self.id = "run"
@@ -40,8 +42,8 @@ class Recorder:
         assert step == 2
         self.logged = {metric.key: metric.value for metric in stamped(values, step)}
 
-    def tags(self, _: dict[str, str]) -> None:
-        pass
+    def tags(self, values: dict[str, str]) -> None:
+        self.tags_.update(values)
 
     def finish(self, status: str, note: str) -> None:
         self.status = status
@@ -59,6 +61,7 @@ def recorded(tmp_path: Path, status: str, error: str | None = None) -> Recorder:
     _, trial, _ = plan.queue()
     runs.started(trial)
     trial.status, trial.error, trial.best = status, error, METRICS
+    trial.curve = [(METRICS["progress"], METRICS["val_psnr"])]
     runs.reported(trial, METRICS)
     if status == "running":
         runs.kill()
@@ -89,6 +92,12 @@ def test_a_trial_says_what_it_is_and_how_it_ended(
     began, ended = recorder.notes
     assert began.startswith("One of 3 trials: red10, width ")
     assert (ended, recorder.status) == (ending, in_mlflow)
+
+
+def test_a_trial_keeps_its_outcome_for_later_studies(tmp_path: Path) -> None:
+    kept = EarlierTrial.read(recorded(tmp_path, "stopped").tags_[OUTCOME_TAG])
+    assert kept.draw.model == "red10"
+    assert (kept.best, kept.stopped_at) == ({"val_psnr": 31.216, "val_ssim": 0.8}, 25.0)
 
 
 def test_a_trial_logs_scores_against_seconds_and_no_bookkeeping(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from degrain.durations import Duration
-from degrain.errors import UserError
+from degrain.errors import InvalidFieldError, UserError
 from degrain.fields import check_choices, check_minimum, check_not_negative, check_positive
 from degrain.training.config import Batches, TrainingConfig
 from degrain.training.distributed.workers import WorkerRange, Workers
-from degrain.tuning.space import SpaceChanges
+from degrain.tuning.space_changes import SpaceChanges
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
 
@@ -46,6 +46,9 @@ class StudyConfig:
     search: Algorithm = "tpe"
     """How configurations are suggested: `tpe` learns from finished trials, `random` draws them from
     the seed, `nsga2` combines the best."""
+    warm_start: bool = False
+    """Whether to learn from earlier studies on the same patch set, from MLflow: the first trial of
+    a network is then the best one so far, and `tpe` and `nsga2` know all trials of this length."""
     objective: Objective = "psnr"
     """Score of a trial on the val split; `psnr+speed` also seeks fast networks."""
     spaces: SpaceChanges = NO_CHANGES
@@ -64,8 +67,10 @@ class StudyConfig:
     workers: int | None = None
     """Ray Train workers of a refit. None: 2, or 1 if the cluster or the batch is too small, or
     workers share a GPU."""
+    workers_per_trial: int = 1
+    """Workers of a trial: one trains in the trial's own process, several by DDP of Ray Train."""
     gpus: float | None = None
-    """GPUs per trial and per worker. None: 1 if the cluster has a GPU, else 0."""
+    """GPUs per worker of a trial or a refit. None: 1 if the cluster has a GPU, else 0."""
     scale: Scale | None = None
     """Search space: `small` networks for CPUs, or the `paper` sizes. None: `paper` with GPUs, else
     `small`."""
@@ -93,8 +98,13 @@ class StudyConfig:
             )
         check_choices(self)
         check_minimum(self, 1, "steps", "refit_steps", "test_photos", "workers")
+        check_minimum(self, 1, "workers_per_trial")
         check_positive(self, "budget")
         check_not_negative(self, "gpus")
+        if self.workers_per_trial > 1 and self.gpus and self.gpus != int(self.gpus):
+            raise InvalidFieldError(
+                "gpus", f"must be whole where a trial has several workers, got {self.gpus:g}"
+            )
         self.training()
         if self.workers is not None and self.batch_size is not None:
             self.refit_workers.check_batch(self.batch_size)
@@ -115,6 +125,12 @@ class StudyConfig:
         count = WorkerRange(self.workers, self.workers)
         return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus or 0)
 
+    @property
+    def trial_workers(self) -> Workers:
+        """The workers of a trial. Needs a config from `fit_to`."""
+        count = WorkerRange(self.workers_per_trial, self.workers_per_trial)
+        return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus or 0)
+
     def workers_for(self, batch_size: int) -> Workers:
         """The workers of a refit; not more than a batch has patches."""
         workers = self.refit_workers
@@ -122,8 +138,19 @@ class StudyConfig:
         return replace(workers, workers=WorkerRange(count, count))
 
     def fit_to(self, cpus: float, gpus: float) -> "StudyConfig":
-        """Return the study with its None fields set by the cluster's CPUs and GPUs."""
+        """Return the study with its None fields set by the cluster's CPUs and GPUs.
+
+        Raises InvalidFieldError if the cluster is too small for the workers of one trial.
+        """
         gpus_each = self.gpus if self.gpus is not None else float(gpus >= 1)
+        kind, has, needed = ("GPU", gpus, gpus_each) if gpus_each else ("CPU", cpus, 1)
+        needed *= self.workers_per_trial
+        if self.workers_per_trial > 1 and needed > has:
+            raise InvalidFieldError(
+                "workers_per_trial",
+                f"{self.workers_per_trial} need {needed:g} {kind}s, but the cluster has {has:g}; "
+                "lower it or start more nodes",
+            )
         possible_workers = int(gpus / gpus_each if gpus_each else cpus)
         if gpus_each != int(gpus_each):
             # DDP needs a GPU of its own for each worker.

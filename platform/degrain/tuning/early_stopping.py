@@ -2,11 +2,13 @@
 
 At a rung, a share of its own budget, a trial is compared with all trials of its architecture that
 have passed the rung. It is stopped if it is not in their better half, unless it improves so fast
-that it would overtake the last one of that half by its own end if both went on as they did. The
-first validation says nothing on that, so no trial is stopped there. Architectures have separate
-rungs: the one that learns fastest at first would stop the others.
+that it would overtake the last one of that half by its own end if both went on as they did: PSNR
+grows about linearly with the logarithm of the progress. The first validation says nothing on that,
+so no trial is stopped there. Architectures have separate rungs: the one that learns fastest at
+first would stop the others.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +26,11 @@ RUNGS = (25.0, 50.0, 75.0)
 class _Mark:
     score: float
     gain: float | None
-    """Gain per percent since the validation before. None: there was none."""
+    """Gain since the validation before, per unit of the progress' logarithm. None: there was
+    none."""
 
     def at_end(self, rung: float) -> float:
-        return self.score + (self.gain or 0) * (100 - rung)
+        return self.score + (self.gain or 0) * math.log(100 / rung)
 
 
 class Rungs:
@@ -69,8 +72,8 @@ def _mark(rung: float, before: tuple[float, float] | None, now: tuple[float, flo
     """The score at the rung, between two validations, so that compute is equal."""
     if before is None:
         return _Mark(now[1], None)
-    gain = (now[1] - before[1]) / (now[0] - before[0])
-    return _Mark(now[1] - gain * (now[0] - max(rung, before[0])), gain)
+    gain = (now[1] - before[1]) / math.log(now[0] / before[0])
+    return _Mark(now[1] - gain * math.log(now[0] / max(rung, before[0])), gain)
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]

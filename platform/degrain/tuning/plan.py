@@ -8,6 +8,7 @@ from degrain.errors import InvalidFieldError
 from degrain.patchsets.manifest import Manifest
 from degrain.training.recipes import recipe
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.earlier import COLD, WarmStart
 from degrain.tuning.search import outcome
 from degrain.tuning.space import Choice, Draw, SearchSpace
 from degrain.tuning.spaces import search_space
@@ -59,7 +60,7 @@ def parallel_trials(config: StudyConfig) -> int:
 
     total = ray.cluster_resources()
     slots = total.get("GPU", 0) / config.gpus if config.gpus else total.get("CPU", 1)
-    return max(int(slots), 1)
+    return max(int(slots / config.workers_per_trial), 1)
 
 
 @dataclass
@@ -71,6 +72,7 @@ class TrialPlan:
     parallel: int
     before: Sequence[Trial] = ()
     """Trials of an earlier process, ended or not."""
+    warm_start: WarmStart = COLD
 
     def __post_init__(self) -> None:
         self.suggester = Suggester(
@@ -79,7 +81,10 @@ class TrialPlan:
             objective=self.config.objective,
             seed=self.config.seed,
             known=len(self.before),
+            first=self.warm_start.first,
         )
+        for known in self.warm_start.outcomes:
+            self.suggester.learn(None, known)
         for trial in self.ended:
             self.suggester.learn(trial.number, outcome(trial, self.config.objective))
 

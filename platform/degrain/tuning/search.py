@@ -14,6 +14,7 @@ from torch import Tensor
 from degrain.storage.location import Location
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.trial import FAILURE, HALVED, run_trial
+from degrain.training.distributed.workers import Workers
 from degrain.tuning.config import Objective
 from degrain.tuning.early_stopping import EarlyStopping
 from degrain.tuning.suggest import METRICS, Outcome, Suggester
@@ -169,25 +170,26 @@ def search(
     folder: Location,
     name: str,
     parallel: int,
-    gpus_per_trial: float,
+    workers: Workers,
     observer: Observer,
 ) -> list[Trial]:
-    """Run the trials of the queue on Ray Tune, one CPU each, as slots become free; returns them.
+    """Run the trials of the queue on Ray Tune, each by `workers`, as slots become free; returns
+    them.
 
     `before` are trials of an earlier process; `starts` has the weights that trials start from.
     """
     trials: dict[int, Trial] = {}
     body = ray.tune.with_parameters(
         run_trial,
-        train_split=splits.train,
-        val_split=splits.val,
+        splits=splits,
         starts=dict(starts),
         folder=folder / "checkpoints",
+        workers=workers,
         measures_speed=_speed_counts(objective),
     )
     folder.make_parent()
     ray.tune.Tuner(
-        ray.tune.with_resources(body, {"cpu": 1, "gpu": gpus_per_trial}),
+        ray.tune.with_resources(body, _resources(workers)),
         tune_config=ray.tune.TuneConfig(
             # A slow but good network and a fast one are not comparable by PSNR.
             scheduler=FIFOScheduler() if _speed_counts(objective) else EarlyStopping(before),
@@ -198,6 +200,16 @@ def search(
         run_config=_run_config(folder, name, _Reporting(trials, suggester, objective, observer)),
     ).fit()
     return sorted(trials.values(), key=lambda trial: trial.number)
+
+
+def _resources(workers: Workers) -> dict[str, float]:
+    """Resources of a trial's own process.
+
+    Several workers have their own, so that theirs needs none; but Ray Tune refuses none at all.
+    """
+    if workers.workers.maximum > 1:
+        return {"cpu": 0, "memory": 1}
+    return {"cpu": workers.resources["CPU"], "gpu": workers.gpus_per_worker}
 
 
 def _speed_counts(objective: Objective) -> bool:

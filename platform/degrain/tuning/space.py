@@ -3,16 +3,12 @@
 Only the standard library is imported here: the command line reads spaces from its options.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from degrain.errors import UserError
-from denoisenets.names import MODEL_NAMES
-from denoisenets.suggestions import unknown_name
 
 Value: TypeAlias = int | float | str | None
 When: TypeAlias = Mapping[str, Value]
@@ -57,6 +53,10 @@ class Choice:
         """Value of the first trial."""
         return self.values[0] if self.default is None else self.default
 
+    def has(self, value: Value) -> bool:
+        """Whether it is one of the values."""
+        return value in self.values
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -82,6 +82,10 @@ class Uniform:
     def middle(self) -> float:
         """Value of the first trial."""
         return (self.low + self.high) / 2 if self.default is None else self.default
+
+    def has(self, value: Value) -> bool:
+        """Whether it is a number of the range."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,16 @@ class SearchSpace:
         """All domains by label."""
         return {label_of(n, d): d for n, domains in self.fields.items() for d in domains}
 
+    def has(self, draw: Draw) -> bool:
+        """Whether the space could have given this draw."""
+        domains = self.domains()
+        if not all(k in domains and domains[k].has(v) for k, v in draw.labelled.items()):
+            return False
+        try:
+            return self.draw(lambda label, _: draw.labelled[label]) == draw
+        except KeyError:
+            return False
+
     def fixing(self, values: Mapping[str, Value]) -> "SearchSpace":
         """Return the space with fields that have one value each; those of None stay as they are."""
         fixed = {n: (Choice((v,)),) for n, v in values.items() if v is not None}
@@ -178,111 +192,3 @@ def _at_most(domain: Domain, most: int) -> Domain | None:
     values = tuple(v for v in domain.values if isinstance(v, int) and v <= most)
     default = domain.default if domain.default in values else None
     return replace(domain, values=values, default=default) if values else None
-
-
-@dataclass(frozen=True)
-class SpaceChanges:
-    """Changes of search spaces, by network and field: a YAML file or a JSON object."""
-
-    METAVAR: ClassVar[str] = "FILE|JSON"
-
-    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> "SpaceChanges":
-        """Read a JSON object, or else the YAML file of that name. Raises UserError."""
-        content = _read_json(text) if text.lstrip().startswith("{") else _read_yaml(Path(text))
-        return cls(content)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.networks, Mapping):
-            raise UserError("`spaces` must be a mapping of networks to fields")
-        for model, fields in self.networks.items():
-            if model not in MODEL_NAMES:
-                raise UserError(f"spaces: {unknown_name('model', str(model), MODEL_NAMES)}")
-            if not isinstance(fields, Mapping):
-                raise UserError(f"spaces: '{model}' must be a mapping of fields to values")
-
-    def __str__(self) -> str:
-        return json.dumps(self.networks)
-
-    def of(self, model: str, arguments: Iterable[str]) -> dict[str, tuple[Domain, ...]]:
-        """The changed domains of a network, which has these arguments.
-
-        Raises UserError for unknown fields and keys.
-        """
-        known = [*arguments, *TRAINING_FIELDS]
-        found = {}
-        for name, value in self.networks.get(model, {}).items():
-            if name not in known:
-                unknown = unknown_name("field", str(name), known, prefix=f"{model}.")
-                raise UserError(f"spaces: {unknown}")
-            try:
-                found[name] = _domains(value)
-            except (UserError, TypeError, ValueError) as error:
-                raise UserError(f"spaces: {model}.{name}: {error}") from None
-        return found
-
-
-def _read_json(text: str) -> Any:  # noqa: ANN401 - any JSON
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"spaces: this is not JSON ({error})") from None
-
-
-def _read_yaml(file: Path) -> Any:  # noqa: ANN401 - any YAML
-    import yaml
-
-    try:
-        return yaml.safe_load(file.read_text()) or {}
-    except OSError as error:
-        raise UserError(f"cannot read '{file}': {error.strerror}; check `spaces`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read '{file}': {' '.join(str(error).split())}") from None
-
-
-_KINDS = {"choice": Choice, "uniform": Uniform, "log_uniform": LogUniform}
-_KEYS = (*_KINDS, "default", "when")
-
-
-def _domains(value: object) -> tuple[Domain, ...]:
-    """One value, a list of values, a mapping with a kind, or a list of such mappings."""
-    if isinstance(value, Mapping):
-        return (_domain(value),)
-    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
-        return tuple(_domain(v) for v in value)
-    return (Choice(tuple(map(_plain, value if isinstance(value, list) else [value]))),)
-
-
-def _domain(content: Mapping[str, Any]) -> Domain:
-    for key in content:
-        if key not in _KEYS:
-            raise UserError(unknown_name("key", str(key), _KEYS))
-    kinds = [key for key in content if key in _KINDS]
-    if len(kinds) != 1:
-        raise UserError(f"name one of {', '.join(_KINDS)}, got {', '.join(content) or 'nothing'}")
-    (kind,), given = kinds, content[kinds[0]]
-    if not isinstance(given, list) or (kind != "choice" and len(given) != 2):
-        wanted = "values" if kind == "choice" else "two numbers"
-        raise UserError(f"`{kind}` needs a list of {wanted}")
-    default, when = _plain(content.get("default")), content.get("when", {})
-    if not isinstance(when, Mapping):
-        raise UserError("`when` must be a mapping of fields to values")
-    if kind == "choice":
-        return Choice(tuple(map(_plain, given)), default, when)
-    low, high = (float(_plain(v)) for v in given)
-    middle = None if default is None else float(default)
-    return (LogUniform if kind == "log_uniform" else Uniform)(low, high, middle, when)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a scalar of YAML
-    """The scalar; YAML 1.1 reads `1e-3`, which has no point, as a text."""
-    if isinstance(value, list | Mapping):
-        raise UserError(f"a value must be a number, a text or null, got {value}")
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

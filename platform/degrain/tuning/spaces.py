@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from degrain.errors import UserError
 from degrain.inference.config import STARTER
 from degrain.training.config import TrainingConfig
-from degrain.tuning.space import Choice, Domain, LogUniform, SearchSpace, SpaceChanges
+from degrain.tuning.space import Choice, Domain, LogUniform, SearchSpace
+from degrain.tuning.space_changes import SpaceChanges
 from denoisenets import full_arguments
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name

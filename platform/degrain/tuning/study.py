@@ -25,16 +25,19 @@ from degrain.tracking.registry import (
     load_model,
 )
 from degrain.tracking.runs import Run, Tracker
+from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.progress_log import ProgressLog
 from degrain.training.distributed.result import describe_result
 from degrain.training.distributed.splits import TrainingSplits, open_splits, patch_set_tags
 from degrain.tuning.choice import chosen_trials
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.earlier import COLD, WarmStart, earlier_trials
 from degrain.tuning.outcome import Outcome
 from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of
 from degrain.tuning.result import Refit, StudyResult, local_folder
 from degrain.tuning.search import search
+from degrain.tuning.space import SearchSpace
 from degrain.tuning.state import StudyState, new_name
 from degrain.tuning.trial import Trial
 from degrain.tuning.trial_runs import TrialRuns, describe_trial
@@ -155,8 +158,9 @@ class _Study:
         """Run the trials. Raises JobFailedError if none succeeds."""
         config, parallel = self.config, parallel_trials(self.config)
         before, spaces = self.state.in_order(), spaces_of(config, self.patch_set.manifest)
-        plan = TrialPlan(config, spaces, parallel, before)
-        length = config.training(**config.trial_length(parallel)).length
+        training = config.training(**config.trial_length(parallel))
+        plan = TrialPlan(config, spaces, parallel, before, self._warm_start(spaces, training))
+        length = training.length
         known = f", {len(plan.ended)} of them done" if before else ""
         models = ", ".join(config.models)
         self.log(f"search: {config.trials} trials of {models}, {length} each at most{known}")
@@ -174,7 +178,7 @@ class _Study:
                 folder=self.folder,
                 name=f"trials-{self.state.starts}",
                 parallel=parallel,
-                gpus_per_trial=config.gpus or 0,
+                workers=config.trial_workers,
                 observer=runs,
             )
         except BaseException:
@@ -186,6 +190,19 @@ class _Study:
                 f"all {len(trials)} trials failed, the first with: {trials[0].error}"
             )
         return trials
+
+    def _warm_start(self, spaces: Sequence[SearchSpace], training: TrainingConfig) -> WarmStart:
+        """What earlier studies on the patch set teach, if the configuration asks for it."""
+        if not self.config.warm_start:
+            return COLD
+        version, protocol = self.tags["patch_set"], self.tags["val_protocol"]
+        trials = earlier_trials(self.tracker, version, protocol, training, self.run.id)
+        found = WarmStart.of(trials, spaces, training, self.config.objective)
+        self.log(
+            f"warm start: {len(found.first)} networks begin with the best of {len(trials)} earlier "
+            f"trials on this patch set; {len(found.outcomes)} are of this length"
+        )
+        return found
 
     def refit(self, trials: Sequence[Trial]) -> list[Refit]:
         """Train the chosen trials at full length."""

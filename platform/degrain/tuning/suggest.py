@@ -1,7 +1,8 @@
 """Which configuration a study tries next: at random, by TPE, or by NSGA-II.
 
 Each architecture has a search of its own, and architectures take turns, so that all get the same
-number of trials. The first trial of an architecture is the default of its space.
+number of trials. The first trial of an architecture is the default of its space, or the best one of
+earlier studies.
 """
 
 import math
@@ -49,7 +50,8 @@ class Suggester:
     """Suggests the configurations of a study's trials, and learns from their outcomes.
 
     `known` is the number of trials that an earlier process suggested: with the same seed alone, the
-    first suggestions of a resumed study would repeat them.
+    first suggestions of a resumed study would repeat them. `first` has the draw of an
+    architecture's first trial, by its name, where that is not the default of the space.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Suggester:
         objective: Objective = "psnr",
         seed: int = 0,
         known: int = 0,
+        first: Mapping[str, Draw] | None = None,
     ) -> None:
         self._spaces = spaces
+        self._first = first or {}
         self._algorithm = algorithm
         self._seed = seed
         several = len(METRICS[objective]) > 1
@@ -75,6 +79,8 @@ class Suggester:
         """Return the configuration of the trial of that number."""
         space = self._spaces[number % len(self._spaces)]
         turn = number // len(self._spaces)
+        if turn == 0 and space.model in self._first:
+            return self._first[space.model]
         if turn == 0:
             return space.draw(lambda _, domain: _rounded(domain.middle))
         if self._algorithm == "random":
@@ -85,8 +91,9 @@ class Suggester:
             trial = self._open[number] = self._studies[space.model].ask()
             return space.draw(lambda label, domain: _suggested(trial, label, domain))
 
-    def learn(self, number: int, outcome: Outcome) -> None:
-        """Learn the outcome of a trial, also of one that an earlier process suggested.
+    def learn(self, number: int | None, outcome: Outcome) -> None:
+        """Learn the outcome of a trial, also of one that an earlier process suggested, or, with the
+        number None, of one of another study.
 
         A failed trial ranks last, a stopped one behind complete ones.
         """
@@ -94,7 +101,8 @@ class Suggester:
             return
         study = self._studies[outcome.draw.model]
         state, values, intermediate = _result(outcome, several=len(study.directions) > 1)
-        if (asked := self._open.pop(number, None)) is not None:
+        asked = None if number is None else self._open.pop(number, None)
+        if asked is not None:
             for step, value in intermediate.items():
                 asked.report(value, step)
             study.tell(asked, values, state=state)

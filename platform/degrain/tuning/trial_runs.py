@@ -1,5 +1,6 @@
 """Logs the trials of a study to MLflow and the screen."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from degrain.interrupts import defer_interrupts
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.session import Metrics
+from degrain.tuning.earlier import OUTCOME_TAG, EarlierTrial
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial import ENDED, Trial
 
@@ -83,6 +85,7 @@ class TrialRuns:
             if trial.halved:
                 run.tags({"batch_size_after_out_of_memory": trial.config.batch_size})
             run.tags({"status": trial.status, **({"error": trial.error} if trial.error else {})})
+            run.tags({OUTCOME_TAG: json.dumps(EarlierTrial.of(trial).to_dict())})
             status = "FAILED" if trial.status == "failed" else "FINISHED"
             run.finish(status, _ending(trial, found.progress))
         self._state.record(trial)

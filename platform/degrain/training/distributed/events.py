@@ -70,7 +70,7 @@ class _EventQueue:
     def __init__(self) -> None:
         self._events: asyncio.Queue[WorkerEvent] = asyncio.Queue()
         self._requested = False
-        self._failure: tuple[str, str] | None = None
+        self._failure: UserError | JobFailedError | None = None
 
     async def put(self, event: WorkerEvent) -> None:
         await self._events.put(event)
@@ -92,10 +92,10 @@ class _EventQueue:
         requested, self._requested = self._requested, False
         return requested
 
-    async def fail(self, kind: str, text: str) -> None:
-        self._failure = self._failure or (kind, text)
+    async def fail(self, error: UserError | JobFailedError) -> None:
+        self._failure = self._failure or error
 
-    async def failure(self) -> tuple[str, str] | None:
+    async def failure(self) -> UserError | JobFailedError | None:
         return self._failure
 
 
@@ -136,16 +136,12 @@ class EventChannel:
 
     def fail(self, error: UserError | JobFailedError) -> None:
         """Record an error that a retry would repeat, so that a restarted group ends at once."""
-        kind = "user" if isinstance(error, UserError) else "job"
-        ray.get(self._queue.fail.remote(kind, str(error)))
+        ray.get(self._queue.fail.remote(error.with_traceback(None)))
 
     def failure(self) -> UserError | JobFailedError | None:
         """Return the recorded error, or None."""
-        recorded = ray.get(self._queue.failure.remote())
-        if recorded is None:
-            return None
-        kind, text = recorded
-        return UserError(text) if kind == "user" else JobFailedError(text)
+        error: UserError | JobFailedError | None = ray.get(self._queue.failure.remote())
+        return error
 
     def close(self) -> None:
         """End the actor."""

@@ -57,7 +57,7 @@ class ProgressLog:
                 self._log(
                     f"  {steps} steps fit into the budget"
                     if steps > 1
-                    else "  warning: preparation left time for one step alone; raise --budget"
+                    else "  warning: preparation left time for one step alone; allow more"
                 )
                 self._metric_log.metrics({"planned_steps": steps})
             case Progress(metrics):

@@ -1,4 +1,4 @@
-"""Training in a Ray Tune trial."""
+"""Training in a Ray Tune trial: in its own process, or by several workers of Ray Train."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +15,10 @@ from degrain.storage.location import Location
 from degrain.training.checkpoint import Snapshot
 from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
+from degrain.training.distributed.events import ValidationEvent, WorkerEvent
+from degrain.training.distributed.job import TrainingJob
+from degrain.training.distributed.splits import TrainingSplits
+from degrain.training.distributed.workers import WorkerRange, Workers
 from degrain.training.loop import train
 from degrain.training.session import Metrics, SingleProcess
 from denoisenets import create_model
@@ -28,7 +32,7 @@ _SPEED_TURNS = 3
 
 
 class TrialSession(SingleProcess):
-    """A session in the trial's own process, because a nested Ray Train trainer starts slowly."""
+    """A session in the trial's own process: for one worker, Ray Train would start slowly."""
 
     def __init__(
         self,
@@ -75,16 +79,17 @@ class TrialSession(SingleProcess):
 def run_trial(
     arguments: dict[str, Any],
     *,
-    train_split: Split,
-    val_split: Split,
+    splits: TrainingSplits,
     starts: Mapping[str, Mapping[str, Tensor]],
     folder: Location,
+    workers: Workers,
     measures_speed: bool,
 ) -> None:
     """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration.
 
     `starts` has the weights of each model that trials start from; checkpoints are written below
-    `folder`. If memory runs out, the batch is halved once, and the trial starts anew.
+    `folder`. Several workers run under Ray Train, not more than the batch has patches. If memory
+    runs out, the batch is halved once, and the trial starts anew.
     """
     described = arguments["trial"]
     config = TrainingConfig(**described["training"])
@@ -93,8 +98,13 @@ def run_trial(
 
     def attempt(config: TrainingConfig) -> None:
         place = folder / f"{described['name']}-batch-{config.batch_size}"
+        count = min(workers.workers.maximum, config.batch_size)
+        if count > 1:
+            several = replace(workers, workers=WorkerRange(count, count))
+            _train_by_workers(config, splits, start, several, place, constants)
+            return
         store = CheckpointStore(place, warn=lambda _: None)
-        train(config, TrialSession(train_split, val_split, start, store, constants))
+        train(config, TrialSession(splits.train, splits.val, start, store, constants))
 
     try:
         if described["halved"]:
@@ -107,6 +117,31 @@ def run_trial(
         # Tune's callbacks receive no error, so it is reported as a metric.
         ray.tune.report({FAILURE: str(error) or type(error).__name__})
         raise
+
+
+def _train_by_workers(
+    config: TrainingConfig,
+    splits: TrainingSplits,
+    start: Mapping[str, Tensor] | None,
+    workers: Workers,
+    place: Location,
+    constants: Metrics,
+) -> None:
+    """Train by DDP, or continue from the checkpoints in `place`; reports each validation to Ray
+    Tune.
+    """
+
+    def report(event: WorkerEvent) -> None:
+        if isinstance(event, ValidationEvent):
+            ray.tune.report({**event.metrics, **constants})
+
+    job = TrainingJob(config, splits, place, "workers", workers, start=start, on_event=report)
+    before = CheckpointStore(place / "checkpoints", warn=lambda _: None).newest()
+    if before is not None:
+        job.started -= before["seconds"]
+        if before["metrics"]:
+            ray.tune.report({**before["metrics"], **constants})
+    job.run()
 
 
 def _runs_out_of_memory(attempt: Callable[[TrainingConfig], None], config: TrainingConfig) -> bool:
