@@ -377,6 +377,32 @@ def test_study_of_trials_with_two_workers_continues_after_one_diverged(tmp_path:
     assert [r["model"] for r in done.summary["refits"]] == ["mwcnn"]
 
 
+def test_bad_trials_of_a_population_go_on_from_good_ones(study: Study, tmp_path: Path) -> None:
+    where = ["--data", study.folder / "patches", "--out", tmp_path / "runs"]
+    options = ["--search", "pbt", "--models", "red10", "--trials", 8, "--steps", 4]
+    options += ["--refit-steps", 4, "--batch-size", 2, "--crop", 24, "--test-photos", 1]
+    rates = ["--spaces", '{"red10": {"learning_rate": {"log_uniform": [1e-6, 0.3]}}}']
+    tracking = write_tracking(tmp_path)
+    done = run_here("tune", [*where, *options, *rates, "--mlflow", tracking], tmp_path)
+    assert done.status == 0, done.err
+    assert all(t["status"] in ("finished", "failed") for t in done.summary["trials"])
+    state = json.loads(next((tmp_path / "runs" / "studies").glob("*/study.json")).read_text())
+    replaced = [t for t in state["trials"] if t["inherited"]]
+    assert replaced
+    for trial in replaced:
+        first, *_ = trial["inherited"]
+        shares = [each["progress"] / 100 for each in trial["inherited"]]
+        changes = [c.split(":") for c in trial["config"]["rate_changes"].split(",")]
+        assert set(shares) <= {float(share) for share, _ in changes}
+        parent = state["trials"][int(first["number"])]
+        assert parent["config"]["rate_changes"] or parent["draw"] == trial["draw"]
+    notes = [
+        run.data.tags["mlflow.note.content"]
+        for run in trial_runs(client_of(tracking), state["run_id"])
+    ]
+    assert sum("it went on from trial" in note for note in notes) == len(replaced)
+
+
 def trial_runs(client: MlflowClient, study_run: str) -> list:
     return client.search_runs(
         [client.get_experiment_by_name("degrain").experiment_id],

@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from degrain.storage.location import Location, Storage
+
+# On a busy machine an example may take any time.
+settings.register_profile("degrain", deadline=None)
+settings.load_profile("degrain")
 
 
 @pytest.fixture

@@ -51,15 +51,22 @@ def run(
     monkeypatch.setattr(trial, "TrainingJob", Job)
     monkeypatch.setattr(trial.ray.tune, "report", reports.append)
     training = TrainingConfig(batch_size=batch).to_dict()
-    described = {"number": 0, "name": "trial-00", "halved": halved, "training": training}
-    trial.run_trial(
-        {"trial": described},
-        splits=TrainingSplits(NoPatches(), NoPatches()),  # type: ignore[arg-type]
-        starts={},
-        folder=Storage().locate(folder),
-        workers=Workers(workers=WorkerRange(2, 2) if several else WorkerRange(), cpus_per_worker=1),
+    described = {
+        "number": 0,
+        "name": "trial-00",
+        "halved": halved,
+        "inherited": 0,
+        "draw": {},
+        "training": training,
+    }
+    body = trial.TrialBody(
+        TrainingSplits(NoPatches(), NoPatches()),  # type: ignore[arg-type]
+        {},
+        Storage().locate(folder),
+        Workers(workers=WorkerRange(2, 2) if several else WorkerRange(), cpus_per_worker=1),
         measures_speed=False,
     )
+    body({"trial": described})
     return batches, reports
 
 

@@ -18,6 +18,7 @@ from degrain.fields import (
     check_share,
 )
 from degrain.inference.config import Compiled, Precision
+from degrain.training.rate_changes import NO_CHANGES, RateChanges
 from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
 
@@ -101,6 +102,9 @@ class TrainingConfig:
     `decay_steps`."""
     decay_steps: int | None = None
     """Steps between halvings of the schedule `step`. None: a fifth of `steps`."""
+    rate_changes: RateChanges = NO_CHANGES
+    """Shares of the run and factors, e.g. 0.25:1.25,0.5:0.8: from each share on the learning rate
+    of the schedule is multiplied by its factor. A search with `pbt` finds them."""
     weight_decay: float = 0.0
     """Weight decay per step and unit of learning rate."""
     warmup_steps: int = 20
@@ -134,6 +138,7 @@ class TrainingConfig:
         check_not_negative(self, "weight_decay", "adversarial", "warmup_steps", "seed")
         if self.budget is not None:
             object.__setattr__(self, "budget", Duration(self.budget))
+        object.__setattr__(self, "rate_changes", RateChanges.parse(self.rate_changes))
         check_choices(self)
         check_share(self, "balance", "synthetic_share", "clean_share", "teacher_share")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
@@ -234,7 +239,8 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as values that JSON can represent; the budget in seconds."""
-        return {**asdict(self), "budget": None if self.budget is None else float(self.budget)}
+        plain = {"budget": None if self.budget is None else float(self.budget)}
+        return {**asdict(self), **plain, "rate_changes": str(self.rate_changes)}
 
 
 def _check_buildable(model: str, arguments: Mapping[str, Any]) -> None:

@@ -150,8 +150,7 @@ class TrainingState:
     @property
     def progress(self) -> float:
         """Share of the run that is done; it never falls when the number of steps changes."""
-        first, _, done = self.anchor or (0, 0.0, 0.0)
-        return done + (1 - done) * (self.step - first) / max(self.config.steps - first, 1)
+        return run_done(self.config, self.step, self.anchor)
 
     def check(self) -> None:
         """Raise DivergedError if a loss or gradient was not finite."""
@@ -165,7 +164,14 @@ class TrainingState:
 
 
 def learning_rate(config: TrainingConfig, step: int, anchor: Anchor | None = None) -> float:
-    """Learning rate of step `step` (from 0): linear warm-up, then half a cosine, or halvings."""
+    """Learning rate of step `step` (from 0): linear warm-up, then half a cosine, or halvings; all
+    times the factors of `rate_changes`.
+    """
+    factor = config.rate_changes.factor(run_done(config, step, anchor))
+    return factor * _scheduled_rate(config, step, anchor)
+
+
+def _scheduled_rate(config: TrainingConfig, step: int, anchor: Anchor | None) -> float:
     warmup = _warmup(config)
     if step < warmup and anchor is None:
         return config.learning_rate * (step + 1) / warmup
@@ -176,6 +182,12 @@ def learning_rate(config: TrainingConfig, step: int, anchor: Anchor | None = Non
         return float(config.learning_rate * 0.5 ** int(5 * done))
     halving = config.decay_steps or max(config.steps // 5, 1)
     return float(config.learning_rate * 0.5 ** (step // halving))
+
+
+def run_done(config: TrainingConfig, step: int, anchor: Anchor | None = None) -> float:
+    """Share of the run that is done before step `step`."""
+    first, _, done = anchor or (0, 0.0, 0.0)
+    return done + (1 - done) * (step - first) / max(config.steps - first, 1)
 
 
 def schedule_done(config: TrainingConfig, step: int, anchor: Anchor | None = None) -> float:

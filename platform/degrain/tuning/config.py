@@ -17,7 +17,7 @@ from denoisenets.names import MODEL_NAMES
 from denoisenets.suggestions import unknown_name
 
 Scale: TypeAlias = Literal["small", "paper"]
-Algorithm: TypeAlias = Literal["tpe", "random", "nsga2"]
+Algorithm: TypeAlias = Literal["tpe", "random", "nsga2", "pbt"]
 Objective: TypeAlias = Literal["psnr", "ssim", "psnr+speed"]
 _BUDGET = Duration(300)
 NO_CHANGES = SpaceChanges()
@@ -45,7 +45,8 @@ class StudyConfig:
     """Optimizer steps of a refit. None: by the budget."""
     search: Algorithm = "tpe"
     """How configurations are suggested: `tpe` learns from finished trials, `random` draws them from
-    the seed, `nsga2` combines the best."""
+    the seed, `nsga2` combines the best; `pbt` draws them, and replaces bad ones while they train
+    (population-based training)."""
     warm_start: bool = False
     """Whether to learn from earlier studies on the same patch set, from MLflow: the first trial of
     a network is then the best one so far, and `tpe` and `nsga2` know all trials of this length."""
@@ -101,6 +102,10 @@ class StudyConfig:
         check_minimum(self, 1, "workers_per_trial")
         check_positive(self, "budget")
         check_not_negative(self, "gpus")
+        if self.search == "pbt" and self.objective == "psnr+speed":
+            raise InvalidFieldError("search", "`pbt` needs an objective of one score")
+        if self.search == "pbt" and self.workers_per_trial > 1:
+            raise InvalidFieldError("search", "`pbt` needs trials of one worker")
         if self.workers_per_trial > 1 and self.gpus and self.gpus != int(self.gpus):
             raise InvalidFieldError(
                 "gpus", f"must be whole where a trial has several workers, got {self.gpus:g}"

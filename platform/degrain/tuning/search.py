@@ -1,7 +1,8 @@
 """The search: trials on Ray Tune, suggested as they start, stopped early within an architecture."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from degrain.storage.location import Location
 from degrain.training.distributed.splits import TrainingSplits
-from degrain.training.distributed.trial import FAILURE, HALVED, run_trial
+from degrain.training.distributed.trial import FAILURE, HALVED, INHERITED, TrialBody, run_trial
 from degrain.training.distributed.workers import Workers
-from degrain.tuning.config import Objective
+from degrain.tuning.config import Algorithm, Objective
 from degrain.tuning.early_stopping import EarlyStopping
 from degrain.tuning.suggest import METRICS, Outcome, Suggester
 from degrain.tuning.trial import Observer, Trial
@@ -42,6 +43,8 @@ class _Queue(Searcher):  # type: ignore[misc]
             "number": trial.number,
             "name": trial.name,
             "halved": trial.halved,
+            "inherited": len(trial.inherited),
+            "draw": asdict(trial.draw),
             "training": trial.config.to_dict(),
         }
         return {"trial": described}
@@ -101,6 +104,8 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         elif HALVED in result:
             record.config = replace(record.config, batch_size=int(result[HALVED]))
             record.halved, record.best, record.curve = True, {}, []
+        elif INHERITED in result:
+            record.inherit(json.loads(result[INHERITED]))
         else:
             self._validated(record, result)
 
@@ -164,6 +169,7 @@ def search(
     before: Sequence[Trial],
     *,
     suggester: Suggester,
+    algorithm: Algorithm,
     objective: Objective,
     splits: TrainingSplits,
     starts: Mapping[str, Mapping[str, Tensor]],
@@ -179,20 +185,21 @@ def search(
     `before` are trials of an earlier process; `starts` has the weights that trials start from.
     """
     trials: dict[int, Trial] = {}
-    body = ray.tune.with_parameters(
-        run_trial,
-        splits=splits,
-        starts=dict(starts),
-        folder=folder / "checkpoints",
-        workers=workers,
-        measures_speed=_speed_counts(objective),
+    body = TrialBody(
+        splits,
+        dict(starts),
+        folder / "checkpoints",
+        workers,
+        _speed_counts(objective),
+        METRICS[objective][0] if algorithm == "pbt" else None,
     )
+    # As a parameter its weights and patches are in Ray's object store once.
+    trainable = ray.tune.with_parameters(run_trial, body=body)
     folder.make_parent()
     ray.tune.Tuner(
-        ray.tune.with_resources(body, _resources(workers)),
+        ray.tune.with_resources(trainable, _resources(workers)),
         tune_config=ray.tune.TuneConfig(
-            # A slow but good network and a fast one are not comparable by PSNR.
-            scheduler=FIFOScheduler() if _speed_counts(objective) else EarlyStopping(before),
+            scheduler=_scheduler(algorithm, objective, before),
             search_alg=_Queue(queue, trials),
             num_samples=-1,
             max_concurrent_trials=parallel,
@@ -200,6 +207,17 @@ def search(
         run_config=_run_config(folder, name, _Reporting(trials, suggester, objective, observer)),
     ).fit()
     return sorted(trials.values(), key=lambda trial: trial.number)
+
+
+def _scheduler(
+    algorithm: Algorithm, objective: Objective, before: Sequence[Trial]
+) -> FIFOScheduler:
+    """Early stopping, but not where trials replace each other, and not for two objectives: a slow
+    but good network and a fast one are not comparable by PSNR.
+    """
+    if algorithm == "pbt" or _speed_counts(objective):
+        return FIFOScheduler()
+    return EarlyStopping(before)
 
 
 def _resources(workers: Workers) -> dict[str, float]:

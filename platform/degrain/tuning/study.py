@@ -172,6 +172,7 @@ class _Study:
                 plan.queue(),
                 before,
                 suggester=plan.suggester,
+                algorithm=config.search,
                 objective=config.objective,
                 splits=self.splits,
                 starts={STARTER: self.starter.network.state_dict()},

@@ -22,6 +22,8 @@ from degrain.tuning.space import Choice, Domain, Draw, SearchSpace, Value
 
 _WORST = (0.0, 1e6)
 """Scores of a failed trial where there are two objectives."""
+_AT_RANDOM = ("random", "pbt")
+"""Algorithms whose configurations do not depend on other trials."""
 _RANDOM_TRIALS = 4
 """Trials of an architecture before TPE or NSGA-II suggest one."""
 
@@ -83,7 +85,7 @@ class Suggester:
             return self._first[space.model]
         if turn == 0:
             return space.draw(lambda _, domain: _rounded(domain.middle))
-        if self._algorithm == "random":
+        if self._algorithm in _AT_RANDOM:
             random = np.random.default_rng([self._seed, turn, *space.model.encode()])
             return space.draw(lambda _, domain: _random(random, domain))
         with warnings.catch_warnings():
@@ -97,7 +99,7 @@ class Suggester:
 
         A failed trial ranks last, a stopped one behind complete ones.
         """
-        if self._algorithm == "random":
+        if self._algorithm in _AT_RANDOM:
             return
         study = self._studies[outcome.draw.model]
         state, values, intermediate = _result(outcome, several=len(study.directions) > 1)

@@ -29,8 +29,19 @@ class Trial:
     """Progress in percent and val PSNR of each validation."""
     halved: bool = False
     """Whether the batch was halved because memory ran out."""
+    inherited: list[Mapping[str, float]] = field(default_factory=list)
+    """Where the trial went on from another one's checkpoint (population-based training): `number`
+    of that one, `progress` in percent, `factor` of the learning rate from there on."""
     run_id: str | None = None
     """Id of its run in MLflow."""
+
+    def inherit(self, content: Mapping[str, Any]) -> None:
+        """Take over the hyperparameters of another trial, from an `Inheritance.to_dict`."""
+        self.inherited.append({k: content[k] for k in ("number", "progress", "factor")})
+        self.draw = Draw(**content["draw"])
+        self.config = TrainingConfig(**content["training"])
+        # The next validation is that of the checkpoint it went on from, or better.
+        self.best = {}
 
     @property
     def usable(self) -> bool:

@@ -121,7 +121,12 @@ def _ending(trial: Trial, progress: float) -> str:
     """One sentence on how the trial ended, after `progress` percent of it."""
     if trial.status == "failed":
         return f"It failed: {trial.error}"
+    changed = "".join(
+        f" At {each['progress']:.0f}% it went on from trial {each['number']:.0f}, with the "
+        f"learning rate times {each['factor']:g}."
+        for each in trial.inherited
+    )
     score = f"{trial.best['val_psnr']:.2f} dB on the val split"
     if trial.status == "stopped":
         return f"It was stopped early, after {progress:.0f}% of its length, at {score}."
-    return f"It finished at {score}."
+    return f"It finished at {score}.{changed}"

@@ -1,8 +1,10 @@
 """Training in a Ray Tune trial: in its own process, or by several workers of Ray Train."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray.tune
@@ -17,6 +19,7 @@ from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.events import ValidationEvent, WorkerEvent
 from degrain.training.distributed.job import TrainingJob
+from degrain.training.distributed.population import Inheritance, Population
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.workers import WorkerRange, Workers
 from degrain.training.loop import train
@@ -27,8 +30,19 @@ FAILURE = "failure"
 """Key of the error text in the report of a failed trial."""
 HALVED = "halved_batch_size"
 """Key of the new batch size in the report of a trial that ran out of memory."""
+INHERITED = "inherited"
+"""Key of a JSON text in the report of a trial that goes on from another one's checkpoint."""
 _SPEED_SIDE = 256
 _SPEED_TURNS = 3
+
+
+class _InheritedError(Exception):
+    """The trial goes on from another one's checkpoint; `seconds` of its budget are used."""
+
+    def __init__(self, inheritance: Inheritance, seconds: float) -> None:
+        super().__init__()
+        self.inheritance = inheritance
+        self.seconds = seconds
 
 
 class TrialSession(SingleProcess):
@@ -41,6 +55,7 @@ class TrialSession(SingleProcess):
         start: Mapping[str, Tensor] | None,
         store: CheckpointStore,
         constants: Metrics,
+        population: "_Member | None" = None,
     ) -> None:
         self.start = start
         self.train = train_split.patches()
@@ -50,6 +65,9 @@ class TrialSession(SingleProcess):
         self._store = store
         self._constants = constants
         """Metrics that are the same at each validation."""
+        self._population = population
+        self._done = 0.0
+        """Share of the run at the last validation."""
 
     def restored(self) -> Snapshot | None:
         """Return the trial's checkpoint, if its study was interrupted.
@@ -60,6 +78,7 @@ class TrialSession(SingleProcess):
         snapshot = self._store.newest()
         if snapshot is not None:
             self.started -= snapshot["seconds"]
+            self._done = snapshot["metrics"]["progress"] / 100
             ray.tune.report({**snapshot["metrics"], **self._constants})
         return snapshot
 
@@ -70,78 +89,156 @@ class TrialSession(SingleProcess):
         samples: Callable[[], bytes],  # noqa: ARG002 - a trial shows no pictures
     ) -> None:
         """Report to Ray Tune, which may end the process here to stop the trial."""
-        self._store.save({**snapshot(), "seconds": time.time() - self.started})
+        content = {**snapshot(), "seconds": time.time() - self.started}
+        self._store.save(content)
         # A report that the driver knows of is in a checkpoint.
         self._store.flush()
         ray.tune.report({**metrics, **self._constants})
+        if self._population is not None:
+            before, self._done = self._done, metrics["progress"] / 100
+            found = self._population.at(before, self._done, metrics, content)
+            if found is not None:
+                raise _InheritedError(found, content["seconds"])
 
 
-def run_trial(
-    arguments: dict[str, Any],
-    *,
-    splits: TrainingSplits,
-    starts: Mapping[str, Mapping[str, Tensor]],
-    folder: Location,
-    workers: Workers,
-    measures_speed: bool,
-) -> None:
-    """The body of a Tune trial; `arguments["trial"]["training"]` is the configuration.
+@dataclass(frozen=True)
+class _Member:
+    """A trial as one of a population."""
 
-    `starts` has the weights of each model that trials start from; checkpoints are written below
-    `folder`. Several workers run under Ray Train, not more than the batch has patches. If memory
-    runs out, the batch is halved once, and the trial starts anew.
-    """
-    described = arguments["trial"]
-    config = TrainingConfig(**described["training"])
-    start = None if config.start is None else starts[config.start]
-    constants = {"seconds_per_megapixel": measure_speed(config)} if measures_speed else {}
+    population: Population
+    objective: str
+    """Metric by which trials are ranked."""
+    draw: Mapping[str, Any]
+    """Its hyperparameters, which go with its checkpoints."""
 
-    def attempt(config: TrainingConfig) -> None:
-        place = folder / f"{described['name']}-batch-{config.batch_size}"
-        count = min(workers.workers.maximum, config.batch_size)
+    def at(
+        self, before: float, now: float, metrics: Metrics, content: Snapshot
+    ) -> Inheritance | None:
+        """What to go on with after a validation."""
+        left = {**content, "draw": dict(self.draw)}
+        return self.population.at(before, now, metrics[self.objective], left)
+
+
+@dataclass(frozen=True)
+class TrialBody:
+    """The body of a Tune trial, called with its arguments: `arguments["trial"]` describes it."""
+
+    splits: TrainingSplits
+    starts: Mapping[str, Mapping[str, Tensor]]
+    """Weights of each model that trials start from."""
+    folder: Location
+    """Checkpoints are written below it."""
+    workers: Workers
+    """Several run under Ray Train, not more than the batch has patches."""
+    measures_speed: bool
+    population: str | None = None
+    """Metric of population-based training, if the study uses it."""
+
+    def __call__(self, arguments: dict[str, Any]) -> None:
+        """Train. If memory runs out, the batch is halved once, and the trial starts anew."""
+        described = arguments["trial"]
+        config = TrainingConfig(**described["training"])
+        constants = {"seconds_per_megapixel": measure_speed(config)} if self.measures_speed else {}
+        train_it = partial(self._train, described, constants)
+        try:
+            if described["halved"]:
+                train_it(config)
+            elif _runs_out_of_memory(train_it, config):
+                config = replace(config, batch_size=config.batch_size // 2)
+                ray.tune.report({HALVED: config.batch_size})
+                train_it(config)
+        except (UserError, JobFailedError, OSError, MemoryError) as error:
+            # Tune's callbacks receive no error, so it is reported as a metric.
+            ray.tune.report({FAILURE: str(error) or type(error).__name__})
+            raise
+
+    def _train(
+        self, described: Mapping[str, Any], constants: Metrics, config: TrainingConfig
+    ) -> None:
+        count = min(self.workers.workers.maximum, config.batch_size)
         if count > 1:
-            several = replace(workers, workers=WorkerRange(count, count))
-            _train_by_workers(config, splits, start, several, place, constants)
-            return
-        store = CheckpointStore(place, warn=lambda _: None)
-        train(config, TrialSession(splits.train, splits.val, start, store, constants))
+            self._train_by_workers(described, constants, config, WorkerRange(count, count))
+        else:
+            self._train_here(described, constants, config)
 
-    try:
-        if described["halved"]:
-            attempt(config)
-        elif _runs_out_of_memory(attempt, config):
-            config = replace(config, batch_size=config.batch_size // 2)
-            ray.tune.report({HALVED: config.batch_size})
-            attempt(config)
-    except (UserError, JobFailedError, OSError, MemoryError) as error:
-        # Tune's callbacks receive no error, so it is reported as a metric.
-        ray.tune.report({FAILURE: str(error) or type(error).__name__})
-        raise
+    def _place(self, described: Mapping[str, Any], config: TrainingConfig, inherited: int) -> str:
+        """Name of the folder of checkpoints."""
+        place = f"{described['name']}-batch-{config.batch_size}"
+        return f"{place}-inherited-{inherited}" if inherited else place
+
+    def _start(self, config: TrainingConfig) -> Mapping[str, Tensor] | None:
+        return None if config.start is None else self.starts[config.start]
+
+    def _train_by_workers(
+        self,
+        described: Mapping[str, Any],
+        constants: Metrics,
+        config: TrainingConfig,
+        count: WorkerRange,
+    ) -> None:
+        """Train by DDP, or continue from the checkpoints; reports each validation to Ray Tune."""
+
+        def report(event: WorkerEvent) -> None:
+            if isinstance(event, ValidationEvent):
+                ray.tune.report({**event.metrics, **constants})
+
+        place, workers = (
+            self.folder / self._place(described, config, 0),
+            replace(self.workers, workers=count),
+        )
+        start = self._start(config)
+        job = TrainingJob(
+            config, self.splits, place, "workers", workers, start=start, on_event=report
+        )
+        before = CheckpointStore(place / "checkpoints", warn=lambda _: None).newest()
+        if before is not None:
+            job.started -= before["seconds"]
+            if before["metrics"]:
+                ray.tune.report({**before["metrics"], **constants})
+        job.run()
+
+    def _train_here(
+        self, described: Mapping[str, Any], constants: Metrics, config: TrainingConfig
+    ) -> None:
+        """Train in this process; in a population, go on from other trials' checkpoints."""
+        draw, inherited = described["draw"], described["inherited"]
+        while True:
+            store = self._store(self._place(described, config, inherited))
+            session = TrialSession(
+                self.splits.train,
+                self.splits.val,
+                self._start(config),
+                store,
+                constants,
+                self._member(described["number"], draw, config),
+            )
+            try:
+                train(config, session)
+            except _InheritedError as error:
+                found, seconds = error.inheritance, error.seconds
+            else:
+                return
+            config, draw, inherited = found.config, found.snapshot["draw"], inherited + 1
+            store = self._store(self._place(described, config, inherited))
+            store.save({**found.snapshot, "seconds": seconds})
+            store.flush()
+            ray.tune.report({INHERITED: json.dumps(found.to_dict())})
+
+    def _store(self, name: str) -> CheckpointStore:
+        return CheckpointStore(self.folder / name, warn=lambda _: None)
+
+    def _member(
+        self, number: int, draw: Mapping[str, Any], config: TrainingConfig
+    ) -> _Member | None:
+        if self.population is None:
+            return None
+        shared = self.folder / "population" / config.model
+        return _Member(Population(shared, number, config.seed), self.population, draw)
 
 
-def _train_by_workers(
-    config: TrainingConfig,
-    splits: TrainingSplits,
-    start: Mapping[str, Tensor] | None,
-    workers: Workers,
-    place: Location,
-    constants: Metrics,
-) -> None:
-    """Train by DDP, or continue from the checkpoints in `place`; reports each validation to Ray
-    Tune.
-    """
-
-    def report(event: WorkerEvent) -> None:
-        if isinstance(event, ValidationEvent):
-            ray.tune.report({**event.metrics, **constants})
-
-    job = TrainingJob(config, splits, place, "workers", workers, start=start, on_event=report)
-    before = CheckpointStore(place / "checkpoints", warn=lambda _: None).newest()
-    if before is not None:
-        job.started -= before["seconds"]
-        if before["metrics"]:
-            ray.tune.report({**before["metrics"], **constants})
-    job.run()
+def run_trial(arguments: dict[str, Any], *, body: TrialBody) -> None:
+    """Run a trial; Ray Tune wants a function."""
+    body(arguments)
 
 
 def _runs_out_of_memory(attempt: Callable[[TrainingConfig], None], config: TrainingConfig) -> bool:
