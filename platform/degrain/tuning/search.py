@@ -16,7 +16,7 @@ from degrain.storage.location import Location
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.trial import FAILURE, HALVED, INHERITED, TrialBody, run_trial
 from degrain.training.distributed.workers import Workers
-from degrain.tuning.config import Algorithm, Objective
+from degrain.tuning.config import Algorithm, Objective, StudyConfig
 from degrain.tuning.early_stopping import EarlyStopping
 from degrain.tuning.suggest import METRICS, Outcome, Suggester
 from degrain.tuning.trial import Observer, Trial
@@ -171,33 +171,22 @@ def search(
     suggester: Suggester,
     algorithm: Algorithm,
     objective: Objective,
-    splits: TrainingSplits,
-    starts: Mapping[str, Mapping[str, Tensor]],
+    body: TrialBody,
     folder: Location,
     name: str,
     parallel: int,
-    workers: Workers,
     observer: Observer,
 ) -> list[Trial]:
-    """Run the trials of the queue on Ray Tune, each by `workers`, as slots become free; returns
-    them.
+    """Run the trials of the queue on Ray Tune as slots become free; returns them.
 
-    `before` are trials of an earlier process; `starts` has the weights that trials start from.
+    `before` are trials of an earlier process.
     """
     trials: dict[int, Trial] = {}
-    body = TrialBody(
-        splits,
-        dict(starts),
-        folder / "checkpoints",
-        workers,
-        _speed_counts(objective),
-        METRICS[objective][0] if algorithm == "pbt" else None,
-    )
     # As a parameter its weights and patches are in Ray's object store once.
     trainable = ray.tune.with_parameters(run_trial, body=body)
     folder.make_parent()
     ray.tune.Tuner(
-        ray.tune.with_resources(trainable, _resources(workers)),
+        ray.tune.with_resources(trainable, _resources(body.workers)),
         tune_config=ray.tune.TuneConfig(
             scheduler=_scheduler(algorithm, objective, before),
             search_alg=_Queue(queue, trials),
@@ -207,6 +196,25 @@ def search(
         run_config=_run_config(folder, name, _Reporting(trials, suggester, objective, observer)),
     ).fit()
     return sorted(trials.values(), key=lambda trial: trial.number)
+
+
+def trial_body(
+    config: StudyConfig,
+    splits: TrainingSplits,
+    starts: Mapping[str, Mapping[str, Tensor]],
+    folder: Location,
+) -> TrialBody:
+    """The body of a study's trials, whose checkpoints are below `folder`; `starts` has the weights
+    that trials start from.
+    """
+    return TrialBody(
+        splits,
+        starts,
+        folder / "checkpoints",
+        config.trial_workers,
+        measures_speed=_speed_counts(config.objective),
+        population=METRICS[config.objective][0] if config.search == "pbt" else None,
+    )
 
 
 def _scheduler(

@@ -36,7 +36,7 @@ from degrain.tuning.earlier import COLD, WarmStart, earlier_trials
 from degrain.tuning.outcome import Outcome
 from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of
 from degrain.tuning.result import Refit, StudyResult, local_folder
-from degrain.tuning.search import search
+from degrain.tuning.search import search, trial_body
 from degrain.tuning.space import SearchSpace
 from degrain.tuning.state import StudyState, new_name
 from degrain.tuning.trial import Trial
@@ -162,7 +162,7 @@ class _Study:
         plan = TrialPlan(config, spaces, parallel, before, self._warm_start(spaces, training))
         length = training.length
         known = f", {len(plan.ended)} of them done" if before else ""
-        models = ", ".join(config.models)
+        models, starts = ", ".join(config.models), {STARTER: self.starter.network.state_dict()}
         self.log(f"search: {config.trials} trials of {models}, {length} each at most{known}")
         runs = TrialRuns(
             config.trials, self.tracker, self.run, self.patch_set, self.tags, self.log, self.state
@@ -174,12 +174,10 @@ class _Study:
                 suggester=plan.suggester,
                 algorithm=config.search,
                 objective=config.objective,
-                splits=self.splits,
-                starts={STARTER: self.starter.network.state_dict()},
+                body=trial_body(config, self.splits, starts, self.folder),
                 folder=self.folder,
                 name=f"trials-{self.state.starts}",
                 parallel=parallel,
-                workers=config.trial_workers,
                 observer=runs,
             )
         except BaseException:
