@@ -17,6 +17,7 @@ from integration.support import (
     write_pairs,
     write_tracking,
 )
+from mlflow import MlflowClient
 
 from degrain import cluster
 from degrain.errors import UserError
@@ -235,6 +236,47 @@ BEFORE_RAY = [
     ),
     ("denoise", ["{tmp}/photo.png", "--out", "{tmp}/typo.yaml"], "is a file; name a folder"),
     (
+        "evaluate",
+        ["--out", "{tmp}/o"],
+        "name either a patch set with --data, or corpora with --pairs",
+    ),
+    (
+        "evaluate",
+        ["--data", "{tmp}/nowhere", "--pairs", "sidd={tmp}", "--out", "{tmp}/o"],
+        "name either a patch set with --data, or corpora with --pairs NAME=URI",
+    ),
+    ("evaluate", ["--pairs", "sid={tmp}", "--out", "{tmp}/o"], "did you mean 'sidd'?"),
+    (
+        "evaluate",
+        ["--pairs", "sidd={tmp}", "--split", "test", "--out", "{tmp}/o"],
+        "--split is a part of a patch set; leave it out with --pairs",
+    ),
+    (
+        "evaluate",
+        ["--data", "{tmp}/nowhere", "--noisy-name", "{{name}}.png", "--out", "{tmp}/o"],
+        "are options of --pairs; a patch set has its own",
+    ),
+    (
+        "evaluate",
+        ["--pairs", "sidd={tmp}/nowhere", "--models", "noisy", "--out", "{tmp}/o"],
+        "there is no folder '{tmp}/nowhere'; check the path of corpus 'sidd'",
+    ),
+    (
+        "evaluate",
+        ["--pairs", "pairs={tmp}/fine", "--models", "noisy", "--out", "{tmp}/o"],
+        "no pairs in '{tmp}/fine' (1 files)",
+    ),
+    (
+        "evaluate",
+        ["--pairs", "noisy={tmp}/corpus/noisy", "--models", "noisy", "--out", "{tmp}/o"],
+        "corpus 'noisy' has no clean photos to score by",
+    ),
+    (
+        "evaluate",
+        ["--pairs", "pairs={tmp}/corpus", "--models", "noisy", "--out", "{tmp}/corpus/o"],
+        "--out '{tmp}/corpus/o' is inside the corpus '{tmp}/corpus'",
+    ),
+    (
         "retrain",
         ["--corpus", "sidd={tmp}", "--out", "{tmp}/o", "--schedule", "daily"],
         "'daily' is not a cron schedule",
@@ -391,6 +433,33 @@ def test_a_corpus_that_cannot_be_used(
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (unequal, "attic_0.png and its clean photo have unequal sizes, 64x64 and 48x48"),
+        (truncated, "bench_0.png: it is damaged"),
+    ],
+)
+def test_pairs_that_cannot_be_scored_end_an_evaluation(
+    ray_cluster: None,
+    spoil,  # noqa: ANN001
+    said: str,
+    tmp_path: Path,
+) -> None:
+    corpus = write_pairs(tmp_path / "photos", SCENES)
+    spoil(corpus)
+    argv = ["--pairs", f"pairs={corpus}", "--out", tmp_path / "out", "--models", "noisy"]
+    done = run_here("evaluate", [*argv, "--mlflow", write_tracking(tmp_path), *TEMPLATES], tmp_path)
+    assert done.status == 2, done.err
+    assert len(done.err.splitlines()) == 1
+    assert "1 of 5 pairs cannot be scored, the first: " in done.err
+    assert said in done.err
+    assert done.err.endswith("name the others with --pairs pairs=TABLE.csv\n")
+    assert not (tmp_path / "out").exists()
+    assert kinds_of_runs(MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")) == set()
+
+
+@pytest.mark.ray
 def test_a_test_photo_that_changed_is_told_before_the_search(
     ray_cluster: None,
     tmp_path: Path,
@@ -412,7 +481,7 @@ def test_a_test_photo_that_changed_is_told_before_the_search(
     done = run_here("tune", options, tmp_path)
     assert done.status == 2, done.err
     assert (
-        done.err == f"error: '{corpus}/noisy/cliff_0.png' has changed since it was ingested; "
+        done.err == f"error: '{corpus}/noisy/cliff_0.png' has changed since its pair was checked; "
         "ingest the corpus again\n"
     )
     assert "search" not in done.out
@@ -459,7 +528,6 @@ def test_as_a_command_and_interrupted(
     stays.
     """
     import psutil
-    from mlflow import MlflowClient
 
     tracking = write_tracking(tmp_path)
     env = {"RAY_ADDRESS": ""}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -188,7 +189,7 @@ def test_evaluate_scores_models_of_any_origin(study: Study, tmp_path: Path) -> N
     assert rows[f"refit-{refit['model']}"]["psnr"] == pytest.approx(before[refit["model"]])
     page = (tmp_path / "page" / "report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page) == []
-    for text in ("Slices", "Side effects", "Worst and best photos", "corpus pairs"):
+    for text in ("Slices", "Side effects", "Quality and speed", "<td>corpus</td><td>pairs</td>"):
         assert text in page
     metrics = client_of(study.tracking).get_run(done.summary["run_id"]).data.metrics
     assert metrics["test_psnr.starter"] == pytest.approx(rows["starter"]["psnr"])
@@ -200,6 +201,45 @@ def test_evaluate_scores_models_of_any_origin(study: Study, tmp_path: Path) -> N
     )
     assert train.status == 2
     assert "'nothing' is no filter" in train.err
+
+
+def test_evaluate_scores_pairs_without_a_patch_set_and_finds_leaks(
+    study: Study, tmp_path: Path
+) -> None:
+    corpus = shutil.copytree(study.folder / "photos", tmp_path / "moved")
+    for kind in ("noisy", "clean"):
+        shutil.copy(corpus / kind / "attic_0.png", corpus / kind / "zebra_0.png")
+    (corpus / "noisy" / "lonely_0.png").write_bytes((corpus / "noisy/attic_0.png").read_bytes())
+    refit = study.summary["refits"][0]
+    argv = ["--pairs", f"pairs={corpus}", *TEMPLATES, "--out", tmp_path / "page"]
+    argv += ["--models", f"noisy,runs:/{refit['run_id']}", "--mlflow", study.tracking]
+    done = run_here("evaluate", argv, tmp_path)
+    assert done.status == 0, done.err
+    assert "zebra_0.png: it has the content of" in done.out
+    assert "not scored: 1 photos that belong to no pair" in done.out
+    scores = Evaluation.from_json((tmp_path / "page" / "evaluation.json").read_bytes())
+    patch_set = PatchSet.open(str(study.folder / "patches"), Storage())
+    ids = {split: {row.id for row in patch_set.photos(split)} for split in ("train", "test")}
+    assert [photo.scene for photo in scores.photos] == [f"pairs/{scene}" for scene in SCENES]
+    assert ids["train"] <= set(scores.denoisers[1].leaked)
+    assert not ids["test"] & set(scores.denoisers[1].leaked)
+    assert "was trained on" in done.out
+    before = {row["model"]: row["psnr"] for row in study.summary["comparison"]}
+    for name, denoiser in zip(("noisy", refit["model"]), scores.denoisers, strict=True):
+        psnr = [
+            score.psnr
+            for photo, score in zip(scores.photos, denoiser.scores, strict=True)
+            if photo.id in ids["test"]
+        ]
+        assert np.mean(psnr) == pytest.approx(before[name])
+    run = client_of(study.tracking).get_run(done.summary["run_id"])
+    assert run.data.tags["pairs"] == f"pairs={corpus}"
+    assert "patch_set" not in run.data.tags
+    assert run.data.tags["mlflow.note.content"].endswith("on pairs of pairs.")
+    (used,) = run.inputs.dataset_inputs
+    assert json.loads(used.dataset.profile) == {"pairs": 5, "scenes": 5}
+    mean = np.mean([score.psnr for score in scores.denoisers[0].scores])
+    assert run.data.metrics["pairs_psnr.noisy"] == pytest.approx(mean)
 
 
 def test_champion_denoises_files_and_folders(study: Study, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page of a comparison, its slices, and what is measured beside PSNR."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from unit.patchset_support import ROW
 
 from degrain.evaluation.comparison import Comparison, Example
 from degrain.evaluation.measurement import gradient_energy, largest_seam, measure
-from degrain.evaluation.page import write_page
+from degrain.evaluation.page import crops_figure, write_page
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation
 from degrain.evaluation.slices import iso_range, slices
 from degrain.imaging.filters import create_filter
@@ -105,3 +106,51 @@ def test_the_page_has_every_section_and_names_leaks() -> None:
         assert text in page
     assert page.count("<img") == 2
     assert "+0.00 (+0.00 to +0.00)" in page, "the noisy photo gains nothing over itself"
+
+
+def test_headers_of_numbers_are_aligned_like_the_numbers() -> None:
+    page = write_page(Comparison(evaluation()), "test photos").html().decode()
+    for header in ("PSNR, dB", "SSIM", "PSNR gain, dB", "red", "median gain, dB"):
+        assert f'<th class="number">{header}</th>' in page
+    assert "<th>denoiser</th>" in page
+
+
+def test_no_photo_is_both_worst_and_best() -> None:
+    report = write_page(Comparison(evaluation()), "test photos")
+    section = report.html().decode().partition("gains least and most")[2]
+    assert sorted(re.findall(r"<td>(c/\d)</td>", section)) == ["c/0", "c/1", "c/2", "c/3"]
+
+
+def test_the_page_of_the_noisy_photo_alone_has_neither_speed_nor_extremes() -> None:
+    whole = evaluation()
+    one = replace(
+        whole,
+        photos=whole.photos[:1],
+        denoisers=(replace(whole.denoisers[0], scores=whole.denoisers[0].scores[:1]),),
+    )
+    page = write_page(Comparison(one, [Example(ROW, NOISY, CLEAN, {"noisy": NOISY})]), "x")
+    text = page.html().decode()
+    assert "Quality and speed" not in text
+    assert "Worst and best" not in text
+    assert "there are no confidence intervals" in text
+
+
+@pytest.mark.parametrize("denoisers", [1, 4, 9])
+@pytest.mark.parametrize("size", [(12, 40), (300, 170)])
+def test_crops_of_any_size_and_number_have_their_captions(
+    denoisers: int, size: tuple[int, int]
+) -> None:
+    clean = np.resize(CLEAN, (*size, 3))
+    names = ["noisy", *(f"d{n}" for n in range(denoisers - 1))]
+    figure = crops_figure(Example(ROW, clean, clean, dict.fromkeys(names, clean)))
+    captions = [axis.get_title().partition("\n")[0] for axis in figure.axes]
+    assert [c for c in captions if c] == [*names[:7], "clean"]
+    assert f"{size[1]}x{size[0]}" in figure.get_suptitle()
+
+
+def test_the_letters_of_sidd_for_brightness_are_words() -> None:
+    photos = tuple(
+        replace(p, brightness=b) for p, b in zip(evaluation().photos, "LNHx", strict=True)
+    )
+    found = {part.value for part in slices(replace(evaluation(), photos=photos))}
+    assert {"low", "normal", "high", "x"} <= found

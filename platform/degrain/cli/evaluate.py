@@ -1,16 +1,21 @@
-"""`degrain evaluate`: denoisers on the whole photos of a split."""
+"""`degrain evaluate`: denoisers on the whole photos of a split, or of corpora."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from degrain.cli.console import Console
 from degrain.cli.options import TrackingOptions
+from degrain.corpora.config import CorpusOptions, split_name
 from degrain.errors import UserError
 from degrain.fields import check_choices, check_minimum
+from degrain.patchsets.check_rules import CheckRules
 
 if TYPE_CHECKING:
     from degrain.evaluation.comparison import Comparison
-    from degrain.patchsets.patch_set import PatchSet
+    from degrain.evaluation.denoisers import Named
+    from degrain.evaluation.photo_set import PhotoSet
+    from degrain.storage.location import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,86 +24,113 @@ class Evaluate(TrackingOptions):
     intervals, slices by camera and ISO, and a page with crops side by side.
     """
 
-    data: str
-    """Patch set: a folder or s3:// URI."""
+    data: str | None = None
+    """Patch set: a folder or s3:// URI. None: corpora are scored."""
+    pairs: Sequence[str] = ()
+    """Corpora without a patch set, each NAME=URI or NAME:LABEL=URI as for ingest; all their pairs
+    are scored. May be repeated."""
     out: str
     """Folder or s3:// URI for the page, the table and the scores."""
     models: tuple[str, ...] = ("noisy", "nlm", "starter")
     """Denoisers, separated by commas: noisy, a filter such as nlm or bm3d, starter,
     models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID, or a folder with a model."""
-    split: Literal["val", "test"] = "test"
-    """Split whose photos are scored."""
+    split: Literal["val", "test"] | None = None
+    """Split of the patch set whose photos are scored. None: test."""
     photos: int = 1000
-    """Most photos, evenly spaced over the split."""
+    """Most photos, evenly spaced over the split or the corpora."""
     examples: int = 4
     """Photos that the page shows."""
+    options: CorpusOptions = field(default_factory=CorpusOptions)
+    rules: CheckRules = field(default_factory=CheckRules)
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_minimum(self, 1, "photos", "examples")
         if not self.models:
             raise UserError("name at least one denoiser with `models`")
+        if (self.data is None) == (not self.pairs):
+            raise UserError("name either a patch set with `data`, or corpora with `pairs` NAME=URI")
+        for text in self.pairs:
+            split_name(text)
+        if self.pairs and self.split is not None:
+            raise UserError(
+                "`split` is a part of a patch set; leave it out with `pairs`, whose pairs are all "
+                "scored"
+            )
+        if self.data is not None and (self.options, self.rules) != (CorpusOptions(), CheckRules()):
+            raise UserError(
+                "names, noise and checks of pairs are options of `pairs`; a patch set has its own, "
+                "leave them out with `data`"
+            )
 
     def run(self, console: Console) -> dict[str, object]:
         """Score, write the page, and log it to MLflow."""
+        from degrain.evaluation.denoisers import find_denoisers
         from degrain.evaluation.page import write_page
-        from degrain.patchsets.patch_set import PatchSet
         from degrain.storage.json_file import json_bytes
-        from degrain.storage.location import Storage
-        from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
 
-        storage = Storage.from_environment()
-        tracking = load_tracking_config(self.mlflow)
-        patch_set = PatchSet.open(self.data, storage)
-        out = storage.locate(self.out)
-        out.check_writable()
-        comparison = self._compare(patch_set, console)
-        title = f"{self.split} photos of patch set {patch_set.manifest.version}"
-        files = write_page(comparison, title).files()
+        out, tracking = self.open_output(self.out)
+        found = find_denoisers(self.models, self.mlflow, out.storage)
+        photos = self._photos(out.storage, console)
+        tracker = Tracker.open(tracking, out.storage)
+        comparison = self._compare(found, photos, console)
+        files = write_page(comparison, photos.title).files()
         files["evaluation.json"] = json_bytes(comparison.evaluation.to_dict())
         files["comparison.md"] = f"{comparison.to_markdown()}\n".encode()
         for name, content in files.items():
             (out / name).write_bytes(content)
-        version = patch_set.manifest.version
-        tracker, tags = Tracker.open(tracking, storage), {"patch_set": version}
-        with tracker.run(f"evaluate-{version}", "evaluation", tags=tags) as run:
-            run.describe(f"Evaluation of {', '.join(self.models)}.", patch_set, (self.split,))
+        with tracker.run(f"evaluate-{photos.name}", "evaluation", tags=photos.tags) as run:
+            run.inputs(photos.datasets)
+            run.add_note(f"Evaluation of {', '.join(self.models)} on {photos.title}.")
             run.files(files, "evaluation")
             for row in comparison.rows:
                 scores = {"psnr": row.score.psnr, "ssim": row.score.ssim}
                 key = _key(row.model)
-                run.metrics({f"{self.split}_{name}.{key}": v for name, v in scores.items()})
+                run.metrics({f"{photos.metrics}_{name}.{key}": v for name, v in scores.items()})
         self._show(comparison, console)
         console.print(f"page:  {out / 'report.html'}")
         rows = [row.to_dict() for row in comparison.rows]
         return {"comparison": rows, "page": str(out / "report.html"), "run_id": run.id}
 
-    def _compare(self, patch_set: "PatchSet", console: Console) -> "Comparison":
+    def _compare(
+        self, found: "Sequence[Named]", photos: "PhotoSet", console: Console
+    ) -> "Comparison":
         from degrain.cluster import start_ray
         from degrain.evaluation.comparison import compare
-        from degrain.evaluation.denoisers import find_denoisers
-        from degrain.spacing import evenly_spaced
 
-        found = find_denoisers(self.models, self.mlflow, patch_set.root.storage)
-        rows = patch_set.photos(self.split)
-        if not rows:
-            raise UserError(
-                f"patch set {patch_set.uri} has no photos in its {self.split} split; ingest more "
-                "scenes, or name another `split`"
-            )
-        photos = [rows[i] for i in evenly_spaced(len(rows), self.photos)]
-        patch_set.source.check(photos)
         start_ray()
-        console.print(f"evaluate: {len(found)} denoisers on {len(photos)} whole photos")
+        console.print(f"evaluate: {len(found)} denoisers on {len(photos.pairs)} whole photos")
         return compare(
             [one.denoiser for one in found],
-            photos,
-            patch_set.source,
+            photos.pairs,
+            photos.source,
             examples=self.examples,
             trained_on={one.denoiser.name: one.photos for one in found},
             progress=console.progress("evaluate", "photos"),
         )
+
+    def _photos(self, storage: "Storage", console: Console) -> "PhotoSet":
+        """The photos that the options name."""
+        from degrain.evaluation.photo_set import corpus_photos, split_photos
+        from degrain.patchsets.listing import check_outside
+        from degrain.patchsets.patch_set import PatchSet
+
+        if self.data is not None:
+            patch_set = PatchSet.open(self.data, storage)
+            return split_photos(patch_set, self.split or "test", self.photos)
+        check_outside(self.pairs, storage.locate(self.out))
+        photos = corpus_photos(
+            self.pairs,
+            self.options,
+            self.rules,
+            storage,
+            most=self.photos,
+            progress=console.progress("read", "pairs"),
+        )
+        for reason in photos.left_out:
+            console.print(f"not scored: {reason}")
+        return photos
 
     def _show(self, comparison: "Comparison", console: Console) -> None:
         console.print(comparison.to_markdown())

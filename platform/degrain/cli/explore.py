@@ -38,19 +38,14 @@ class Explore(TrackingOptions):
         from degrain.patchsets.patch_set import PatchSet
         from degrain.report.facts import gather, gather_refused
         from degrain.report.page import write_report
-        from degrain.storage.location import Storage
-        from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
 
-        storage = Storage.from_environment()
-        tracking = load_tracking_config(self.mlflow)
-        patch_set = PatchSet.open(self.data, storage)
-        out = storage.locate(self.out)
-        out.check_writable()
+        out, tracking = self.open_output(self.out)
+        patch_set = PatchSet.open(self.data, out.storage)
         refused = [row for row in patch_set.catalog if row.refused is not None]
         chosen = _choose(patch_set.catalog, self.photos)
         patch_set.source.check(chosen)
-        tracker = Tracker.open(tracking, storage)
+        tracker = Tracker.open(tracking, out.storage)
         start_ray()
         facts = gather(chosen, patch_set.source, console.progress("explore", "pairs"))
         shown = gather_refused(refused[:SHOWN_REFUSED], patch_set.source)

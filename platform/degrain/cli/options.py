@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import tyro
 from tyro import _errors as tyro_errors
@@ -20,6 +20,10 @@ from degrain.cli.config_file import with_config_file
 from degrain.cli.option_types import flag, option_types, with_flags
 from degrain.errors import UserError
 from denoisenets.suggestions import unknown_name
+
+if TYPE_CHECKING:
+    from degrain.storage.location import Location
+    from degrain.tracking.config import TrackingConfig
 
 T = TypeVar("T")
 
@@ -44,6 +48,18 @@ class TrackingOptions(CommonOptions):
     mlflow: Path | None = None
     """File that names the tracking server and the registered model. None: mlflow.yaml in the
     working folder, or the defaults if there is none."""
+
+    def open_output(self, out: str) -> "tuple[Location, TrackingConfig]":
+        """The folder of the results, whose storage reads the input too, and the configuration of
+        MLflow. Raises UserError if one of them cannot be used.
+        """
+        from degrain.storage.location import Storage
+        from degrain.tracking.config import load_tracking_config
+
+        tracking = load_tracking_config(self.mlflow)
+        folder = Storage.from_environment().locate(out)
+        folder.check_writable()
+        return folder, tracking
 
 
 _registry = ConstructorRegistry()

@@ -88,20 +88,16 @@ class Train(TrackingOptions):
         """Train, and show the progress."""
         from degrain.cluster import start_ray
         from degrain.patchsets.patch_set import PatchSet
-        from degrain.storage.location import Storage
-        from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
 
-        storage, began = Storage.from_environment(), time.time()
-        tracking = load_tracking_config(self.mlflow)
-        out = storage.locate(self.out)
-        out.check_writable()
+        began = time.time()
+        out, tracking = self.open_output(self.out)
         plan = self._plan(out)
-        patch_set = PatchSet.open(plan.data, storage)
+        patch_set = PatchSet.open(plan.data, out.storage)
         plan.config.crop_of(patch_set.manifest.geometry.patch_size)
         with ThreadPoolExecutor(1) as pool:
             # Both wait for seconds, a new store for more than Ray.
-            opening = pool.submit(Tracker.open, tracking, storage)
+            opening = pool.submit(Tracker.open, tracking, out.storage)
             start_ray()
             tracker = opening.result()
         workers = self.workers.fit_to_cluster()

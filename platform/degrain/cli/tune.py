@@ -13,7 +13,7 @@ from degrain.tuning.config import StudyConfig
 
 if TYPE_CHECKING:
     from degrain.patchsets.patch_set import PatchSet
-    from degrain.storage.location import Location, Storage
+    from degrain.storage.location import Location
     from degrain.tracking.config import TrackingConfig
     from degrain.tracking.runs import Tracker
     from degrain.tuning.result import StudyResult
@@ -67,19 +67,14 @@ class Tune(TrackingOptions):
         """Run the study and print its results."""
         from degrain.cluster import start_ray
         from degrain.patchsets.patch_set import PatchSet
-        from degrain.storage.location import Storage
-        from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
 
-        storage = Storage.from_environment()
-        tracking = load_tracking_config(self.mlflow)
-        out = storage.locate(self.out)
-        out.check_writable()
-        patch_set = PatchSet.open(self.data, storage) if self.data else None
-        tracker = Tracker.open(tracking, storage)
+        out, tracking = self.open_output(self.out)
+        patch_set = PatchSet.open(self.data, out.storage) if self.data else None
+        tracker = Tracker.open(tracking, out.storage)
         start_ray()
         if patch_set is None:
-            patch_set = embedded_patch_set(out, storage, console)
+            patch_set = embedded_patch_set(out, console)
         manifest = patch_set.manifest
         counts = ", ".join(f"{manifest.patches(s)} {s}" for s in ("train", "val", "test"))
         console.print(
@@ -116,7 +111,7 @@ class Tune(TrackingOptions):
             raise
 
 
-def embedded_patch_set(out: "Location", storage: "Storage", console: Console) -> "PatchSet":
+def embedded_patch_set(out: "Location", console: Console) -> "PatchSet":
     """Ingest the embedded corpus below `out`, or find it there."""
     from degrain.patchsets.ingest.config import IngestConfig
     from degrain.patchsets.ingest.run import ingest
@@ -125,7 +120,7 @@ def embedded_patch_set(out: "Location", storage: "Storage", console: Console) ->
     config = IngestConfig(
         corpus=(f"embedded={out}/embedded/photos",), out=f"{out}/embedded/patches"
     )
-    return ingest(config, storage, progress=console.progress("ingest", "pairs")).patch_set
+    return ingest(config, out.storage, progress=console.progress("ingest", "pairs")).patch_set
 
 
 def print_result(

@@ -3,43 +3,59 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from degrain.evaluation.comparison import Comparison, Example
+from degrain.evaluation.intervals import FEWEST_SCENES
 from degrain.evaluation.scores import DenoiserScores, Evaluation
 from degrain.evaluation.slices import slices
 from degrain.imaging.crops import most_detailed_crops
 from degrain.imaging.metrics import score_photo
 from degrain.imaging.pixels import Photo, eight_bits
-from degrain.report.html_report import Report
-from degrain.report.plots import COLOURS, new_figure, shorten
+from degrain.report.html_report import Number, Report
+from degrain.report.plots import COLOURS, WIDTH_INCHES, new_figure, shorten
 
 _CROP_SIDE = 160
 _DIFFERENCE_RANGE = 32
-"""Difference from the clean photo that a map shows as full colour, of 255."""
+"""Difference from the clean photo that a map shows as black or white, of 255."""
 _SHOWN_PHOTOS = 5
-_MOST_COLUMNS = 6
-"""Pictures side by side; further denoisers are in the tables only."""
+_COLUMNS = 4
+"""Pictures side by side."""
+_MOST_SHOWN = 7
+"""Denoisers in a figure of crops; further ones are in the tables only."""
 
 
 def write_page(comparison: Comparison, title: str) -> Report:
     """Make the page."""
     evaluation = comparison.evaluation
     report = Report(f"Denoisers on {title}")
-    scenes = len(set(evaluation.scenes))
+    photos, scenes = len(evaluation.photos), len(set(evaluation.scenes))
+    intervals = "Brackets are 95% confidence intervals from a paired bootstrap over scenes."
+    if scenes < FEWEST_SCENES:
+        intervals = f"With fewer than {FEWEST_SCENES} scenes there are no confidence intervals."
     report.note(
-        f"{len(evaluation.photos)} whole photos of {scenes} scenes, protocol "
-        f"{evaluation.protocol}: PSNR and SSIM per photo, then their means. Gains are over the "
-        "noisy photo; brackets are 95% confidence intervals from a paired bootstrap over scenes."
+        f"Whole photos: {photos}; scenes: {scenes}. Protocol {evaluation.protocol}: PSNR and SSIM "
+        f"per photo, then their means. Gains are over the noisy photo. {intervals}"
     )
     _write_table(report, comparison)
-    report.figure("speed", speed_figure(comparison), "PSNR against seconds per megapixel")
+    if len(comparison.rows) > 1:
+        report.heading("Quality and speed")
+        report.note(
+            "PSNR gain over the noisy photo, bars: 95% interval, and time on one core. The best "
+            "denoisers are at the top left."
+        )
+        report.figure("speed", speed_figure(comparison), "PSNR gain and seconds per megapixel")
+    _write_side_effects(report, evaluation)
     _write_slices(report, evaluation)
     _write_extremes(report, evaluation)
     report.heading("Crops")
     report.note(
-        "Where the clean photo has most detail. Below each output its difference from the clean "
-        f"photo: grey is none, full colour {_DIFFERENCE_RANGE} of 255 and more."
+        "The crop is where the clean photo has most detail; PSNR and SSIM are those of the whole "
+        "photo. Below each output is its difference from the clean photo, per channel: grey where "
+        f"they are equal, white where the output is {_DIFFERENCE_RANGE} of 255 or more too bright, "
+        "black where it is as much too dark, coloured where channels differ."
     )
     for number, example in enumerate(comparison.examples):
         figure = crops_figure(example)
@@ -50,30 +66,55 @@ def write_page(comparison: Comparison, title: str) -> Report:
 def _write_table(report: Report, comparison: Comparison) -> None:
     report.heading("Table")
     report.table(
-        ["denoiser", "PSNR, dB", "SSIM", "gain, dB", "SSIM gain", "s per MP", "parameters"],
+        [
+            "denoiser",
+            "PSNR, dB",
+            "SSIM",
+            "PSNR gain, dB",
+            "SSIM gain",
+            "seconds per megapixel",
+            "parameters",
+        ],
         [
             (
                 r.model,
                 r.score.psnr,
-                f"{r.score.ssim:.4f}",
-                str(r.psnr_interval),
-                f"{r.gain.ssim:+.4f}",
+                Number(f"{r.score.ssim:.4f}"),
+                Number(r.psnr_interval),
+                Number(f"{r.gain.ssim:+.4f}"),
                 r.seconds_per_megapixel,
                 r.parameters,
             )
             for r in comparison.rows
         ],
     )
+
+
+def _write_side_effects(report: Report, evaluation: Evaluation) -> None:
     report.heading("Side effects")
-    report.note(
-        "Colours: mean difference of red, green and blue from the clean photo, of 255. Detail: "
-        "energy of the gradients over that of the clean photo, median; below 1 detail is lost, "
-        "above 1 noise is left. Clean input: least PSNR of the output for a clean photo. Seams: "
-        "largest difference between small tiles and one, of 255."
+    report.definitions(
+        {
+            "red, green, blue": "mean difference of the output from the clean photo, of 255; a "
+            "shift of colours if they differ.",
+            "detail": "energy of the output's gradients over that of the clean photo's, median; "
+            "below 1 detail is lost, above 1 noise is left.",
+            "clean input": "least PSNR of the output for a clean photo as input.",
+            "seams": "largest difference between the output in small tiles and in one, of 255.",
+            "seen in training": "photos of this page that the model was trained on, by content.",
+        }
     )
     report.table(
-        ["denoiser", "colours", "detail", "clean input, dB", "seams", "test photos seen"],
-        [_side_effects(d) for d in comparison.evaluation.denoisers],
+        [
+            "denoiser",
+            "red",
+            "green",
+            "blue",
+            "detail",
+            "clean input, dB",
+            "seams",
+            "seen in training",
+        ],
+        [_side_effects(d) for d in evaluation.denoisers],
     )
 
 
@@ -81,55 +122,66 @@ def _side_effects(d: DenoiserScores) -> tuple[object, ...]:
     seen = f"{len(d.leaked)}: leaked" if d.leaked else "none" if d.origin_known else "not known"
     return (
         d.name,
-        ", ".join(f"{value:+.2f}" for value in d.colour_shift),
+        *(Number(f"{value:+.2f}") for value in d.colour_shift),
         d.detail,
         "" if d.worst_clean_psnr is None else d.worst_clean_psnr,
-        "" if d.seams is None else d.seams,
+        "" if d.seams is None else Number(f"{d.seams:.0f}"),
         seen,
     )
 
 
 def _write_slices(report: Report, evaluation: Evaluation) -> None:
+    noisy, *others = evaluation.denoisers
     report.heading("Slices")
-    report.note("Mean PSNR, dB, on the photos of one corpus, camera, range of ISO or brightness.")
+    report.note(
+        "The photos of one corpus, camera, range of ISO or brightness: mean PSNR of the noisy "
+        "photos, and what each denoiser gains on them."
+    )
+    rows: list[tuple[object, ...]] = []
+    before = ""
+    for part in slices(evaluation):
+        psnr = part.psnr(noisy)
+        gains = (Number(f"{part.psnr(d) - psnr:+.2f}") for d in others)
+        dimension = "" if part.dimension == before else part.dimension
+        rows.append((dimension, part.value, len(part.photos), psnr, *gains))
+        before = part.dimension
     report.table(
-        ["slice", "photos", *(d.name for d in evaluation.denoisers)],
-        [
-            (part.name, len(part.photos), *(part.psnr(d) for d in evaluation.denoisers))
-            for part in slices(evaluation)
-        ],
+        ["slice", "value", "photos", "noisy, dB", *(f"{d.name} gain, dB" for d in others)], rows
     )
 
 
 def _write_extremes(report: Report, evaluation: Evaluation) -> None:
     """The photos on which the best denoiser gains least and most."""
     noisy, *others = evaluation.denoisers
-    if not others:
+    if not others or len(evaluation.photos) < 2:
         return
     best = max(others, key=lambda d: d.mean.psnr)
     gains = [a.psnr - b.psnr for a, b in zip(best.scores, noisy.scores, strict=True)]
     order = sorted(range(len(gains)), key=gains.__getitem__)
-    count = min(_SHOWN_PHOTOS, len(order))
+    count = min(_SHOWN_PHOTOS, len(order) // 2)
     report.heading("Worst and best photos")
-    report.note(f"Where {best.name}, the best by PSNR, gains least and most.")
-    for name, chosen in (("worst", order[:count]), ("best", order[::-1][:count])):
-        report.table(
-            [name, "gain, dB", *(f"{d.name}, dB" for d in evaluation.denoisers)],
-            [
-                (
-                    evaluation.photos[i].id,
-                    gains[i],
-                    *(d.scores[i].psnr for d in evaluation.denoisers),
-                )
-                for i in chosen
-            ],
-        )
+    report.note(f"Where {best.name}, the best by mean PSNR, gains least and most.")
+    chosen = [("worst", order[:count]), ("best", order[::-1][:count])]
+    report.table(
+        ["", "photo", f"{best.name} gain, dB", *(f"{d.name}, dB" for d in evaluation.denoisers)],
+        [
+            (
+                "" if place else name,
+                evaluation.photos[i].id,
+                Number(f"{gains[i]:+.2f}"),
+                *(d.scores[i].psnr for d in evaluation.denoisers),
+            )
+            for name, photos in chosen
+            for place, i in enumerate(photos)
+        ],
+    )
 
 
 def speed_figure(comparison: Comparison) -> Figure:
-    """PSNR against seconds per megapixel, with the interval of each gain."""
+    """PSNR gain against seconds per megapixel, with the interval of each gain."""
     figure, axes = new_figure(height=4.2)
     axis = axes[0, 0]
+    axis.axhline(0, color="#444444", linewidth=1, label="noisy")
     for number, row in enumerate(comparison.rows[1:]):
         low, high = row.psnr_interval.low, row.psnr_interval.high
         known = np.isfinite(low)
@@ -141,36 +193,65 @@ def speed_figure(comparison: Comparison) -> Figure:
             fmt="o",
             capsize=3,
             color=COLOURS[number % len(COLOURS)],
-            label=row.model,
+            label=shorten(row.model, 30),
         )
+    seconds = [row.seconds_per_megapixel for row in comparison.rows[1:]]
     axis.set(xscale="log", xlabel="seconds per megapixel, one core", ylabel="PSNR gain, dB")
-    if len(comparison.rows) > 1:
-        axis.legend(fontsize=8, frameon=False)
+    # A decade at least, so that the axis has several ticks.
+    axis.set_xlim(min(seconds) / 3.2, max(seconds) * 3.2)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 
 def crops_figure(example: Example) -> Figure:
     """One crop of each output, and below it the difference from the clean photo."""
-    names = list(example.outputs)[:_MOST_COLUMNS]
+    names = list(example.outputs)[:_MOST_SHOWN]
     photos: Sequence[Photo] = [*(example.outputs[n] for n in names), example.clean]
     side = min(_CROP_SIDE, *example.clean.shape[:2])
     top, left = most_detailed_crops(example.clean, side, 1)[0]
-    figure = Figure(figsize=(2.3 * len(photos), 5.2), layout="constrained")
-    axes = figure.subplots(2, len(photos), squeeze=False)
-    clean = eight_bits(example.clean)[top : top + side, left : left + side].astype(np.float32)
-    for column, (name, photo) in enumerate(zip([*names, "clean"], photos, strict=True)):
-        crop = eight_bits(photo)[top : top + side, left : left + side]
-        axes[0, column].imshow(crop, interpolation="nearest")
-        axes[0, column].set_title(shorten(name, 24), fontsize=9)
-        if name != "clean":
-            score = score_photo(photo, example.clean)
-            axes[0, column].set_xlabel(f"{score.psnr:.2f} dB  {score.ssim:.3f}", fontsize=8)
-            difference = (crop - clean) / (2 * _DIFFERENCE_RANGE) + 0.5
-            axes[1, column].imshow(difference.clip(0, 1), interpolation="nearest")
-        else:
-            axes[1, column].set_visible(False)
+    lines = -(-len(photos) // _COLUMNS)
+    figure = Figure(figsize=(WIDTH_INCHES, 0.4 + 5.25 * lines), layout="constrained")
+    axes = figure.subplots(2 * lines, _COLUMNS, squeeze=False)
     for axis in axes.ravel():
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.suptitle(shorten(example.photo.id, 70), fontsize=9)
+        axis.set_axis_off()
+    clean = eight_bits(example.clean)[top : top + side, left : left + side].astype(np.float32)
+    for place, (name, photo) in enumerate(zip([*names, "clean"], photos, strict=True)):
+        line, column = divmod(place, _COLUMNS)
+        above, below = axes[2 * line, column], axes[2 * line + 1, column]
+        crop = eight_bits(photo)[top : top + side, left : left + side]
+        above.imshow(crop, interpolation="nearest")
+        if name == "clean":
+            above.set_title("clean", fontsize=10)
+            _show_scale(below)
+        else:
+            score = score_photo(photo, example.clean)
+            above.set_title(
+                f"{shorten(name, 28)}\n{score.psnr:.2f} dB, SSIM {score.ssim:.3f}", fontsize=10
+            )
+            difference = (crop - clean) / (2 * _DIFFERENCE_RANGE) + 0.5
+            below.imshow(difference.clip(0, 1), interpolation="nearest")
+    figure.suptitle(_describe(example), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
+
+
+def _show_scale(axis: Axes) -> None:
+    """The grey levels of a difference map, from too dark to too bright."""
+    most = _DIFFERENCE_RANGE
+    scale = axis.inset_axes((0.1, 0.45, 0.8, 0.1))
+    scale.imshow(
+        np.linspace(0, 1, 256)[None], cmap="gray", aspect="auto", extent=(-most, most, 0, 1)
+    )
+    scale.set_yticks([])
+    scale.set_xticks([-most, 0, most], [f"-{most}", "0", f"+{most}"])
+    scale.set_title("scale of the differences", fontsize=10)
+    scale.set_xlabel("output - clean, of 255", fontsize=10)
+
+
+def _describe(example: Example) -> str:
+    """The photo's id, size and ISO."""
+    height, width = example.clean.shape[:2]
+    iso = "" if example.photo.iso is None else f", ISO {example.photo.iso}"
+    return f"{shorten(example.photo.id, 70)}  ({width}x{height}{iso})"

@@ -8,6 +8,9 @@ from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation
 
 _ISO_STEPS = (100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200)
 
+_BRIGHTNESS = {"L": "low", "N": "normal", "H": "high"}
+"""Words for the letters of SIDD."""
+
 
 def iso_range(iso: int) -> str:
     """The range of an ISO, an exposure value wide: `801 to 1600`."""
@@ -23,7 +26,7 @@ DIMENSIONS: Mapping[str, Callable[[EvaluatedPhoto], str | None]] = {
     "corpus": lambda p: p.corpus,
     "camera": lambda p: f"{p.corpus} {p.camera}" if p.camera else None,
     "ISO": lambda p: iso_range(p.iso) if p.iso is not None else None,
-    "brightness": lambda p: p.brightness,
+    "brightness": lambda p: _BRIGHTNESS.get(p.brightness, p.brightness) if p.brightness else None,
 }
 """What a photo is sorted by; None where it is not known."""
 

@@ -1,4 +1,4 @@
-"""Whole photos of the pairs of a patch set, checked against the hashes of the catalog."""
+"""Whole photos of pairs that were read before, checked against the hashes of their records."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,6 +32,8 @@ class PhotoSource:
 
     storage: Storage
     rules: CheckRules
+    remedy: str = "ingest the corpus again"
+    """What to do if a file is missing or changed."""
 
     def load(self, row: PairRecord) -> tuple[Photo, Photo]:
         """Noisy and clean photo, aligned. Raises UserError if a file is missing or changed."""
@@ -41,9 +43,7 @@ class PhotoSource:
                 *decode_pair(row, noisy, clean, self.rules), row.move_y or 0, row.move_x or 0
             )
         except UnreadablePhotoError as error:
-            raise UserError(
-                f"cannot read a photo of the patch set's catalog: {error}; ingest the corpus again"
-            ) from None
+            raise UserError(f"cannot read a photo: {error}; {self.remedy}") from None
 
     def check(self, rows: Sequence[PairRecord]) -> None:
         """Raise UserError if a photo of the rows is missing or changed."""
@@ -60,9 +60,7 @@ class PhotoSource:
             content = self.storage.locate(uri).read_bytes()
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UserError(
-                f"cannot read '{uri}' of the patch set's catalog: {reason}; ingest the corpus again"
-            ) from None
+            raise UserError(f"cannot read '{uri}': {reason}; {self.remedy}") from None
         if content_hash(content) != expected:
-            raise UserError(f"'{uri}' has changed since it was ingested; ingest the corpus again")
+            raise UserError(f"'{uri}' has changed since its pair was checked; {self.remedy}")
         return content

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -12,21 +12,34 @@ from matplotlib.figure import Figure
 from degrain.imaging.codecs import encode_png
 
 _DPI = 130
+_NUMBER = ' class="number"'
+_META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1040px; margin: 2em auto;
   padding: 0 1em; }
 h1 { font-size: 1.6em; }
 h2 { font-size: 1.2em; margin-top: 2.2em; border-bottom: 1px solid #ddd; padding-bottom: .2em; }
-img.figure { width: 100%; }
+div.wide { overflow-x: auto; margin-bottom: 1.4em; }
+img.figure { width: 100%; min-width: 680px; }
 table { border-collapse: collapse; font-size: 14px; }
-p.note { color: #555; max-width: 46em; }
-th, td { padding: .25em .9em .25em 0; text-align: left; border-bottom: 1px solid #eee;
+p.note, dl.note { color: #444; max-width: 46em; }
+dl.note dt { font-weight: 600; float: left; clear: left; margin-right: .6em; }
+dl.note dd { margin: 0 0 .3em; }
+th, td { padding: .25em 1.4em .25em 0; text-align: left; border-bottom: 1px solid #e5e5e5;
   vertical-align: top; }
+th { vertical-align: bottom; max-width: 14em; overflow-wrap: break-word; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-nav a { margin-right: 1em; }
+td.number { white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; column-gap: 1em; }
 td img { height: 96px; image-rendering: auto; }
 code { overflow-wrap: anywhere; }
 """
+
+
+class Number(str):
+    """A number that is formatted already; tables align it like other numbers."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -48,21 +61,32 @@ class Report:
         """Add a paragraph."""
         self._parts.append(f'<p class="note">{escape(text)}</p>')
 
+    def definitions(self, terms: Mapping[str, str]) -> None:
+        """Add a list of terms and what they mean."""
+        items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in terms.items())
+        self._parts.append(f'<dl class="note">{items}</dl>')
+
     def figure(self, name: str, figure: Figure, description: str) -> None:
         """Add a figure; `description` is its alternative text."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_DPI)
         self.figures[name] = buffer.getvalue()
         self._parts.append(
-            f'<img class="figure" alt="{escape(description)}" '
-            f'src="{_data_uri(self.figures[name])}">'
+            f'<div class="wide"><img class="figure" alt="{escape(description)}" '
+            f'src="{_data_uri(self.figures[name])}"></div>'
         )
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Add a table; numbers are right-aligned, photos become images."""
-        head = "".join(f"<th>{escape(h)}</th>" for h in header)
-        body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
-        self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        """Add a table; numbers and their headers are right-aligned, photos become images."""
+        listed = [list(row) for row in rows]
+        numeric = [any(_is_number(row[i]) for row in listed) for i in range(len(header))]
+        head = "".join(
+            f"<th{_NUMBER if right else ''}>{escape(text)}</th>"
+            for text, right in zip(header, numeric, strict=True)
+        )
+        body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in listed)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        self._parts.append(f'<div class="wide">{table}</div>')
 
     def files(self) -> dict[str, bytes]:
         """The page, report.html, and its figures as PNG, by file name."""
@@ -72,7 +96,7 @@ class Report:
     def html(self) -> bytes:
         """Return the page."""
         links = "".join(f'<a href="#{_anchor(h)}">{escape(h)}</a>' for h in self._headings)
-        head = f'<meta charset="utf-8"><title>{escape(self.title)}</title><style>{_STYLE}</style>'
+        head = f"{_META}<title>{escape(self.title)}</title><style>{_STYLE}</style>"
         body = f"<h1>{escape(self.title)}</h1><nav>{links}</nav>{''.join(self._parts)}"
         page = f'<html lang="en"><head>{head}</head><body>{body}</body></html>'
         return f"<!DOCTYPE html>{page}\n".encode()
@@ -90,6 +114,9 @@ def _cell(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f'<td><img alt="" src="{_data_uri(encode_png(value))}"></td>'
     if isinstance(value, int | float):
-        text = f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-        return f'<td class="number">{text}</td>'
-    return f"<td>{escape(str(value))}</td>"
+        value = Number(f"{value:,}" if isinstance(value, int) else f"{value:,.2f}")
+    return f"<td{_NUMBER if _is_number(value) else ''}>{escape(str(value))}</td>"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | Number)

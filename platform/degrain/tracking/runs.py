@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from degrain import __version__
@@ -77,10 +77,14 @@ class Run:
         self, note: str, patch_set: PatchSet, splits: Iterable[str] = ("train", "val")
     ) -> None:
         """Set the description that the UI shows, and log the splits that the run reads."""
-        with store_errors():
-            self._client.log_inputs(self.id, datasets=patch_set_inputs(patch_set, splits))
+        self.inputs(patch_set_inputs(patch_set, splits))
         self._note = ""
         self.add_note(note)
+
+    def inputs(self, datasets: Sequence[DatasetInput]) -> None:
+        """Log the datasets that the run reads."""
+        with store_errors():
+            self._client.log_inputs(self.id, datasets=datasets)
 
     def add_note(self, sentence: str) -> None:
         """Add a sentence to the run's description."""

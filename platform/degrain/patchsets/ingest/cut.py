@@ -18,12 +18,11 @@ from degrain.imaging.codecs import is_deep
 from degrain.imaging.pixels import Photo
 from degrain.imaging.stored_photo import UnreadablePhotoError
 from degrain.patchsets.check_rules import CheckRules
-from degrain.patchsets.checks import apply_shift, decode_pair, measure
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.manifest import CUTTER_VERSION, Shard, digest
-from degrain.patchsets.photos import content_hash, synthetic_hash
+from degrain.patchsets.pair_files import PairFiles, check_pair, read_files
 from degrain.patchsets.shards import pair_tables, shard_schema
-from degrain.storage.location import Location, Storage
+from degrain.storage.location import Location
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,11 @@ class CutShard:
     """None if every pair was refused."""
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The files of a pair and their hashes; None where a file disappeared after the listing."""
-
-    noisy: bytes | None
-    clean: bytes | None
-    noisy_hash: str
-    clean_hash: str
-
-
 def cut_chunk(
     chunk: Sequence[PairRecord], root: Location, geometry: PatchGeometry, rules: CheckRules
 ) -> CutShard:
     """Read, check and cut pairs of one scene into a shard below `root`, or find the shard there."""
-    files = [_read_pair(pair, root.storage) for pair in chunk]
+    files = [read_files(pair, root.storage) for pair in chunk]
     key = _shard_key(chunk, files, geometry, rules)
     measured, target = (root / "shards" / f"{key}.{kind}" for kind in ("json", "parquet"))
     if (found := _read_measured(chunk, measured, target, key)) is not None:
@@ -61,7 +50,7 @@ def cut_chunk(
         with _writer(stream, geometry, bits) as writer:
             for number, pair in enumerate(chunk):
                 # The files of a large pair need not stay in memory while its patches are cut.
-                content, files[number] = files[number], _Files(None, None, "", "")
+                content, files[number] = files[number], PairFiles(None, None, "", "")
                 records.append(_cut_pair(pair, content, writer, geometry, rules, bits))
         size = stream.tell()
     patches = sum(record.patches for record in records)
@@ -86,7 +75,7 @@ def _writer(stream: pa.NativeFile, geometry: PatchGeometry, bits: int) -> pq.Par
 
 def _cut_pair(
     pair: PairRecord,
-    files: _Files,
+    files: PairFiles,
     writer: pq.ParquetWriter,
     geometry: PatchGeometry,
     rules: CheckRules,
@@ -107,28 +96,22 @@ def _cut_pair(
 
 
 def _check_pair(
-    pair: PairRecord, files: _Files, geometry: PatchGeometry, rules: CheckRules
+    pair: PairRecord, files: PairFiles, geometry: PatchGeometry, rules: CheckRules
 ) -> tuple[tuple[Photo, Photo], PairRecord]:
-    """Both photos, aligned, and the record with its measurements.
-
-    Raises UnreadablePhotoError, with the reason, if the pair is refused.
-    """
-    noisy, clean = decode_pair(pair, files.noisy, files.clean, rules)
-    pair = measure(pair, noisy, clean, rules)
-    bit_depth = 8 * max(noisy.dtype.itemsize, clean.dtype.itemsize)
-    noisy, clean = apply_shift(noisy, clean, pair.move_y or 0, pair.move_x or 0)
-    height, width = noisy.shape[:2]
+    """See `check_pair`; a pair that is smaller than a patch is refused too."""
+    photos, pair = check_pair(pair, files, rules)
+    height, width = photos[0].shape[:2]
     if min(height, width) < geometry.patch_size:
         raise UnreadablePhotoError(
             f"{pair.noisy} is {width}x{height}, smaller than a patch of {geometry.patch_size}; "
             "lower `patch_size`"
         )
-    return (noisy, clean), replace(pair, height=height, width=width, bit_depth=bit_depth)
+    return photos, pair
 
 
 def _shard_key(
     chunk: Sequence[PairRecord],
-    files: Sequence[_Files],
+    files: Sequence[PairFiles],
     geometry: PatchGeometry,
     rules: CheckRules,
 ) -> str:
@@ -160,20 +143,3 @@ def _read_measured(
         if shard.key == key:
             return CutShard(records, shard)
     return None
-
-
-def _read_pair(pair: PairRecord, storage: Storage) -> _Files:
-    clean = _read(pair.clean, storage)
-    clean_hash = content_hash(clean)
-    if pair.noise is not None:
-        return _Files(None, clean, synthetic_hash(clean_hash, pair.noise, pair.id), clean_hash)
-    noisy = _read(pair.noisy, storage)
-    return _Files(noisy, clean, content_hash(noisy), clean_hash)
-
-
-def _read(uri: str, storage: Storage) -> bytes | None:
-    """The file's bytes, or None if it disappeared after the listing."""
-    try:
-        return storage.locate(uri).read_bytes()
-    except FileNotFoundError:
-        return None

@@ -1,12 +1,9 @@
 """Ingest: list the corpora, assign splits, reuse what is unchanged, cut the rest, publish."""
 
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from degrain.corpora.base import Corpus
-from degrain.corpora.config import LIKE, CorpusOptions
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.patchsets.ingest.config import IngestConfig
@@ -20,10 +17,10 @@ from degrain.patchsets.ingest.publish import (
     make_manifest,
     publish,
 )
-from degrain.patchsets.noise import fit_noises, noise_values
+from degrain.patchsets.listing import check_apart, list_corpora
 from degrain.patchsets.patch_set import PatchSet
 from degrain.patchsets.splits import assign_splits
-from degrain.storage.location import Location, Storage
+from degrain.storage.location import Storage
 from degrain.storage.retry import retry
 
 
@@ -58,8 +55,8 @@ def ingest(
     began = time.monotonic()
     root = storage.locate(config.out)
     root.check_writable()
-    _check_folders(config, root, storage)
-    pairs, unplaced = retry(lambda: list_corpora(config, storage))
+    check_apart(config.corpus, root)
+    pairs, unplaced = retry(lambda: list_corpora(config.corpus, config.options, storage))
     previous = retry(lambda: Previous.read(root))
     pairs = _with_splits(pairs, config, previous.splits)
     shards, pending = list[CutShard](), pairs
@@ -82,42 +79,6 @@ def ingest(
     return IngestResult(patch_set, unplaced, reused, len(pending), time.monotonic() - began)
 
 
-def list_corpora(config: IngestConfig, storage: Storage) -> tuple[list[PairRecord], list[str]]:
-    """All pairs of the corpora by id, and the photos that belong to none.
-
-    Raises UserError if two pairs have one id.
-    """
-    pairs: list[PairRecord] = []
-    unplaced: list[str] = []
-    options = _with_fitted_noise(config.options, storage)
-    for text in config.corpus:
-        found, left = Corpus.parse(text, storage).list_pairs(options)
-        pairs.extend(found)
-        unplaced.extend(left)
-    pairs.sort(key=lambda p: p.id)
-    for one, other in itertools.pairwise(pairs):
-        if one.id == other.id:
-            raise UserError(
-                f"pair '{one.id}' exists twice; name a corpus once, and two of one kind apart with "
-                "`corpus` NAME:LABEL=URI"
-            )
-    return pairs, unplaced
-
-
-def _with_fitted_noise(options: CorpusOptions, storage: Storage) -> CorpusOptions:
-    """Replace the noise `like:PATCHSET` by noise fitted to that set: a fit per camera and ISO."""
-    if not options.noise.startswith(LIKE):
-        return options
-    measured = PatchSet.open(options.noise.removeprefix(LIKE), storage)
-    fits = fit_noises(measured)
-    if not fits:
-        raise UserError(
-            f"patch set {measured.uri} has no real pairs whose noise could be measured; name "
-            "another"
-        )
-    return replace(options, noise=f"fitted:{';'.join(map(noise_values, fits))}")
-
-
 def _with_splits(
     pairs: Sequence[PairRecord], config: IngestConfig, previous: Mapping[str, str]
 ) -> list[PairRecord]:
@@ -135,25 +96,3 @@ def _with_splits(
                 "to score by; name another with `val_scenes` and `test_scenes`"
             )
     return found
-
-
-def _check_folders(config: IngestConfig, root: Location, storage: Storage) -> None:
-    """Raise UserError if the output folder is inside a corpus, or a corpus inside of it."""
-    for text in config.corpus:
-        corpus = Corpus.parse(text, storage)
-        if corpus.is_table:
-            continue
-        if _inside(root, corpus.folder):
-            raise UserError(
-                f"`out` '{root}' is inside the corpus '{corpus.folder}'; name a folder outside it"
-            )
-        if _inside(corpus.folder, root):
-            raise UserError(
-                f"the corpus '{corpus.folder}' is inside `out` '{root}'; name another folder for "
-                "patch sets"
-            )
-
-
-def _inside(place: Location, folder: Location) -> bool:
-    inner, outer = place.identity.rstrip("/") + "/", folder.identity.rstrip("/") + "/"
-    return inner.startswith(outer)

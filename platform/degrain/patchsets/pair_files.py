@@ -1,0 +1,53 @@
+"""The two files of a pair: read, hashed, decoded and checked."""
+
+from dataclasses import dataclass, replace
+
+from degrain.corpora.record import PairRecord
+from degrain.imaging.pixels import Photo
+from degrain.patchsets.check_rules import CheckRules
+from degrain.patchsets.checks import apply_shift, decode_pair, measure
+from degrain.patchsets.photos import content_hash, synthetic_hash
+from degrain.storage.location import Storage
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of a pair and their hashes; None where a file disappeared after the listing."""
+
+    noisy: bytes | None
+    clean: bytes | None
+    noisy_hash: str
+    clean_hash: str
+
+
+def read_files(pair: PairRecord, storage: Storage) -> PairFiles:
+    """Read and hash both files; a noisy photo that is synthesised has a hash but no file."""
+    clean = _read(pair.clean, storage)
+    clean_hash = content_hash(clean)
+    if pair.noise is not None:
+        return PairFiles(None, clean, synthetic_hash(clean_hash, pair.noise, pair.id), clean_hash)
+    noisy = _read(pair.noisy, storage)
+    return PairFiles(noisy, clean, content_hash(noisy), clean_hash)
+
+
+def check_pair(
+    pair: PairRecord, files: PairFiles, rules: CheckRules
+) -> tuple[tuple[Photo, Photo], PairRecord]:
+    """Both photos, aligned, and the record with its measurements.
+
+    Raises UnreadablePhotoError, with the reason, if the rules refuse the pair.
+    """
+    noisy, clean = decode_pair(pair, files.noisy, files.clean, rules)
+    pair = measure(pair, noisy, clean, rules)
+    bit_depth = 8 * max(noisy.dtype.itemsize, clean.dtype.itemsize)
+    noisy, clean = apply_shift(noisy, clean, pair.move_y or 0, pair.move_x or 0)
+    height, width = noisy.shape[:2]
+    return (noisy, clean), replace(pair, height=height, width=width, bit_depth=bit_depth)
+
+
+def _read(uri: str, storage: Storage) -> bytes | None:
+    """The file's bytes, or None if it disappeared after the listing."""
+    try:
+        return storage.locate(uri).read_bytes()
+    except FileNotFoundError:
+        return None
