@@ -7,15 +7,19 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -24,6 +28,7 @@ from skimage import data as skimage_data
 from degrain.cli.main import main
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
+from degrain.storage.location import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ["attic", "bench", "cliff", "delta", "eagle"]
@@ -161,6 +166,55 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
+class AuditLog:
+    """The requests that a SeaweedFS server has answered, as it logs them itself."""
+
+    def __init__(self) -> None:
+        self._records: list[Mapping[str, str]] = []
+
+    @contextlib.contextmanager
+    def receive(self) -> Iterator[str]:
+        """Receive records for the length of a block; returns the server's configuration for it.
+
+        SeaweedFS sends a record of each request to a Fluentd server, whose place this takes.
+        """
+        records = self._records
+
+        class Receiver(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                unpacker = msgpack.Unpacker()
+                while content := self.request.recv(2**16):
+                    unpacker.feed(content)
+                    records.extend(record for _tag, _time, record, _option in unpacker)
+
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Receiver) as receiver:
+            receiver.daemon_threads = True
+            threading.Thread(target=receiver.serve_forever, daemon=True).start()
+            host, port = receiver.server_address
+            yield json.dumps({"fluent_host": host, "fluent_port": port, "fluent_network": "tcp"})
+            receiver.shutdown()
+
+    def reads(self, bucket: str) -> Counter[str]:
+        """How often each object of a bucket was read: its answered GET requests, by key."""
+        self._wait_for_records(bucket)
+        return Counter(
+            record["key"]
+            for record in list(self._records)
+            if record["bucket"] == bucket
+            and record["operation"] == "REST.GET.OBJECT"
+            and record["status"] in (200, 206)
+        )
+
+    def _wait_for_records(self, bucket: str) -> None:
+        """Wait until the records of all requests so far have come, which they do in order."""
+        marker = f"marker-{time.monotonic_ns()}"
+        Storage.from_environment().s3_client().put_object(Bucket=bucket, Key=marker)
+        deadline = time.monotonic() + 60
+        while all(record["key"] != marker for record in list(self._records)):
+            assert time.monotonic() < deadline, "the S3 server sends no audit log"
+            time.sleep(0.1)
+
+
 @dataclass
 class S3Server:
     """A SeaweedFS server and what is needed to use it."""
@@ -168,6 +222,7 @@ class S3Server:
     url: str
     command: list[str]
     folder: Path
+    audit_log: AuditLog = field(default_factory=AuditLog)
     process: subprocess.Popen[bytes] | None = None
     kills: int = 0
 
@@ -232,6 +287,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         f"-s3.config={config}",
         "-volume.max=400",
     ]
+    audit = folder / "audit.json"
+    command += [f"-s3.auditLogConfig={audit}"]
     # Servers that nobody asked for, on ports that two of ours would both want.
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [
@@ -242,8 +299,10 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     command += [f"-volume.port={volume}", f"-volume.port.grpc={grpc[2]}"]
     command += [f"-filer.port={filer}", f"-filer.port.grpc={grpc[3]}"]
     server = S3Server(f"http://127.0.0.1:{s3}", command, folder)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
+    with server.audit_log.receive() as audit_config:
+        audit.write_text(audit_config)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()

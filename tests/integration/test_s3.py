@@ -121,6 +121,40 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     assert applied.summary["files"] == len(SCENES), applied.err
 
 
+@pytest.mark.ray
+def test_a_study_reads_each_object_of_its_patch_set_once_for_one_and_for_eight_trials(
+    ray_cluster: None, server: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    corpus = write_pairs(tmp_path / "photos", [f"scene{number:02}" for number in range(12)])
+    config = IngestConfig(
+        corpus=[f"pairs={corpus}"],
+        out=f"s3://{bucket}/patches",
+        geometry=PatchGeometry(patch_size=32),
+        options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
+    )
+    patch_set = ingest(config, Storage.from_environment()).patch_set
+    shards = {
+        f"patches/shards/{shard.key}.parquet"
+        for split in ("train", "val")
+        for shard in patch_set.shards(split)
+    }
+    others = {"patches/current.json"} | {
+        f"patches/{patch_set.manifest.version}/{name}"
+        for name in ("manifest.json", "catalog.parquet")
+    }
+    options = ["--data", f"s3://{bucket}/patches", "--out", tmp_path / "runs"]
+    options += ["--mlflow", write_tracking(tmp_path), "--models", "red10", "--crop", 24]
+    options += ["--batch-size", 2, "--steps", 2, "--refit-steps", 2, "--workers", 2]
+    before = server.audit_log.reads(bucket)
+    for trials in (1, 8):
+        done = run_here("tune", [*options, "--trials", trials], tmp_path)
+        assert done.status == 0, done.err
+        assert len(done.summary["trials"]) == trials
+        after = server.audit_log.reads(bucket)
+        assert after - before == dict.fromkeys(shards | others, 1)
+        before = after
+
+
 def test_wrong_credentials_and_missing_buckets_are_said(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

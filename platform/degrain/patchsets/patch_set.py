@@ -101,13 +101,7 @@ class PatchSet:
         """
         place = self.root / "shards" / f"{shard.key}.parquet"
         try:
-            # Mapped, a local file is copied once, from the system's cache into Arrow's buffers.
-            how = (
-                {"filesystem": place.filesystem}
-                if place.remote
-                else {"memory_map": True, "pre_buffer": False}
-            )
-            table = retry(lambda: pq.read_table(place.path, columns=["noisy", "clean"], **how))
+            table = retry(lambda: _read_patches(place))
         except (OSError, pa.ArrowException) as error:
             if (
                 place.remote
@@ -124,6 +118,16 @@ class PatchSet:
         return column_patches(table["noisy"], side, shard.bits), column_patches(
             table["clean"], side, shard.bits
         )
+
+
+def _read_patches(shard: Location) -> pa.Table:
+    """The pixels of a shard: the columns noisy and clean."""
+    columns = ["noisy", "clean"]
+    if shard.remote:
+        # From a bucket, `read_table` would request the footer first, and then the columns.
+        return pq.read_table(pa.BufferReader(shard.read_bytes()), columns=columns)
+    # Mapped, a local file is copied once, from the system's cache into Arrow's buffers.
+    return pq.read_table(shard.path, columns=columns, memory_map=True, pre_buffer=False)
 
 
 def read_pointer(pointer: Location) -> str:
