@@ -508,7 +508,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *TEMPLATES,
     ]
     made = start_pipeline("ingest", ingest, {"RAY_ADDRESS": ""})
-    out, err = made.communicate(timeout=120)
+    out, err = made.communicate(timeout=300)
     assert made.returncode == 0, err
     assert err == ""
     assert "patch set" in out
@@ -549,7 +549,7 @@ def test_as_a_command_and_interrupted(
     assert running.poll() is None, running.communicate()
     family = psutil.Process(running.pid).children(recursive=True)
     os.kill(running.pid, how)
-    _, err = running.communicate(timeout=90)
+    _, err = running.communicate(timeout=300)
     assert running.returncode == 130, err[-2000:]
     # Beside it there may be a line of Ray's own threads, which lose what they were waiting for.
     assert "error: interrupted; what was finished is kept" in err.splitlines()

@@ -206,7 +206,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, nodes: Nodes) -> Path:
         *TEMPLATES,
     ]
     command = [sys.executable, str(ROOT / "pipelines" / "ingest.py"), *map(str, argv)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=900)
     return folder / "patches"
 
 

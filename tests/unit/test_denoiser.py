@@ -51,7 +51,6 @@ TOLERANCE = dict.fromkeys(LOCAL, 1) | dict.fromkeys(GLOBAL, 2)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @every_model
 def test_tiles_of_a_large_photo_equal_the_whole_frame(name: str) -> None:
     photo = large_photo()[0].permute(1, 2, 0).numpy()

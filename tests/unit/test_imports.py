@@ -53,7 +53,7 @@ def run(code: str, packages: Path) -> subprocess.CompletedProcess[str]:
     # -S leaves the installed packages out.
     command = [sys.executable, "-S", "-c", code]
     return subprocess.run(
-        command, env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False
+        command, env={"PYTHONPATH": path}, capture_output=True, text=True, timeout=600, check=False
     )
 
 
