@@ -231,10 +231,14 @@ class TrainingConfig:
         return max(0.99, 1 - 50 / self.steps) if self.ema_decay is None else self.ema_decay
 
     def tracked_parameters(self) -> dict[str, Any]:
-        """The fields that MLflow shows; without `steps` where a budget decides their number."""
+        """The fields that MLflow shows; without `steps` where a budget decides their number, and
+        without `rate_changes` where there are none.
+        """
         fields = self.to_dict()
         if self.budget is not None:
             del fields["steps"]
+        if not self.rate_changes:
+            del fields["rate_changes"]
         return fields
 
     def to_dict(self) -> dict[str, Any]:
