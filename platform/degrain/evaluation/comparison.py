@@ -18,6 +18,7 @@ from degrain.imaging.metrics import Score
 from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import Denoiser
 from degrain.patchsets.photos import PhotoSource
+from degrain.spacing import evenly_spaced
 from degrain.tracking.training_photos import TrainingPhotos
 
 
@@ -148,10 +149,7 @@ def compare(
     The outputs of `examples` photos, evenly spaced, are kept. `trained_on` has the training photos
     of models by name; None stands for unknown ones. Needs a running Ray; uses all its CPUs.
     """
-    kept = {
-        photos[round(i * (len(photos) - 1) / max(examples - 1, 1))].id
-        for i in range(min(examples, len(photos)))
-    }
+    kept = {photos[i].id for i in evenly_spaced(len(photos), examples)}
     task = ray.remote(num_cpus=1)(_run_one)
     handles = [ray.put(d) for d in denoisers]
     pending = {
