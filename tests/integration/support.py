@@ -306,3 +306,57 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
             yield server
         finally:
             server.kill()
+
+
+class MlflowServer:
+    """A tracking server in a process group of its own, with its log in `folder`.
+
+    `store` is the URI of its database and `artifacts` the folder or URI of its artifacts.
+    """
+
+    def __init__(self, folder: Path, store: str, artifacts: str) -> None:
+        self.folder = folder
+        self.store = store
+        self.artifacts = artifacts
+        self.port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self.store, "--artifacts-destination", self.artifacts]
+        environment = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            **Storage.from_environment().mlflow_environment(),
+        }
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
+                return
+            time.sleep(0.2)
+        raise AssertionError("the MLflow server did not answer within 120 s")
+
+    def kill(self) -> None:
+        """Kill -9, with its worker."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(timeout=30)
+            self.process = None

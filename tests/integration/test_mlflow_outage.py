@@ -1,18 +1,12 @@
 """A real MLflow server, killed and started again while metrics are handed over."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration.support import empty_store, free_ports
+from integration.support import MlflowServer, empty_store
 from mlflow.entities import Metric
 
 from degrain.storage.location import Storage
@@ -23,71 +17,11 @@ from degrain.tracking.runs import Tracker
 OUTAGE_SECONDS = 20
 
 
-class MlflowServer:
-    """A tracking server over a database of its own, in a process group of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "mlflow.db").write_bytes(empty_store())
-        self.port = free_ports(1)[0]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-        ]
-        command += [
-            "--workers",
-            "1",
-            "--backend-store-uri",
-            f"sqlite:///{self.folder / 'mlflow.db'}",
-        ]
-        command += ["--artifacts-destination", str(self.folder / "mlartifacts")]
-        environment = {
-            **os.environ,
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def wait(self) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            assert self.process is not None
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.url}/health", timeout=2).close()
-                return
-            time.sleep(0.2)
-        raise AssertionError("the MLflow server did not answer within 120 s")
-
-    def kill(self) -> None:
-        """Kill -9, with its worker."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=30)
-            self.process = None
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    made = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    folder = tmp_path_factory.mktemp("mlflow")
+    (folder / "mlflow.db").write_bytes(empty_store())
+    made = MlflowServer(folder, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "mlartifacts"))
     try:
         made.start()
         made.wait()
