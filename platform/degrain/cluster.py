@@ -27,6 +27,8 @@ K = TypeVar("K")
 RAY_THREAD = "inside-ray"
 """Name of a thread that blocks in a call to Ray until a job ends."""
 _CONNECT_SECONDS = 5
+_TOO_SLOW = "timed out during startup"
+"""In Ray's message after 30 seconds, which cannot be changed."""
 
 
 def start_ray() -> None:
@@ -53,7 +55,7 @@ def start_ray() -> None:
     if not verbose:
         options |= {"log_to_driver": False, "configure_logging": False}
     try:
-        ray.init(address=address, **options)
+        _init(address, options)
     except Exception as error:
         short = str(error).strip().splitlines()[0]
         if address == "local":
@@ -65,6 +67,18 @@ def start_ray() -> None:
         ) from None
     # `ray.init` replaced the handler of SIGTERM.
     interrupt_on_sigterm()
+
+
+def _init(address: str, options: Mapping[str, object]) -> None:
+    """Start or join Ray; a start that took too long, on a busy machine, is repeated once."""
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:
+        if _TOO_SLOW not in str(error):
+            raise
+        ray.init(address=address, **options)
 
 
 def silence_libraries() -> None:
