@@ -16,7 +16,17 @@ from pathlib import Path
 
 from table import Settings, print_tables
 
-BENCHMARKS = ("cli", "networks", "reading", "inference", "loader", "training", "ingest", "search")
+BENCHMARKS = (
+    "cli",
+    "networks",
+    "reading",
+    "inference",
+    "loader",
+    "training",
+    "trials",
+    "ingest",
+    "search",
+)
 
 
 def main() -> int:
