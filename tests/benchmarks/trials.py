@@ -41,7 +41,7 @@ from degrain.training.loop import train
 from degrain.training.session import LocalSession, Metrics
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.plan import TrialPlan, spaces_of
-from degrain.tuning.search import search
+from degrain.tuning.search import search, trial_body
 from degrain.tuning.space import SpaceChanges
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial import Trial
@@ -100,13 +100,12 @@ def by_degrain(patch_set: PatchSet, trials: int, folder: Path) -> float:
             queue,
             [],
             suggester=plan.suggester,
+            algorithm=study.search,
             objective=study.objective,
-            splits=splits,
-            starts={},
+            body=trial_body(study, splits, {}, state.folder),
             folder=state.folder,
             name="trials",
             parallel=PARALLEL,
-            gpus_per_trial=0,
             observer=runs,
         )
         seconds = time.perf_counter() - began
