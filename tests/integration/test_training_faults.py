@@ -48,7 +48,7 @@ from degrain.training.session import LocalSession
 
 pytestmark = pytest.mark.ray
 STEPS = 800
-WAIT_SECONDS = 240
+WAIT_SECONDS = 600
 TRAINING = [
     "--model",
     "red10",
