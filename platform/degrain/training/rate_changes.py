@@ -54,9 +54,6 @@ class RateChanges(str):
         """Pickle as the text."""
         return type(self).parse, (str(self),)
 
-    def __str__(self) -> str:
-        return str.__str__(self)
-
     def and_from(self, share: float, factor: float) -> Self:
         """These changes, and one more."""
         return self.of([*self.pairs, (share, factor)])

@@ -46,7 +46,7 @@ class EarlierTrial:
         return cls(
             trial.draw,
             {k: v for k, v in trial.best.items() if k in named} if trial.usable else {},
-            trial.curve[-1][0] if trial.status == "stopped" else None,
+            trial.stopped_at,
             None if config.budget is None else float(config.budget),
             config.steps,
             config.validation_patches,

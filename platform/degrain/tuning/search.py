@@ -160,8 +160,7 @@ def outcome(trial: Trial, objective: Objective) -> Outcome:
     if not trial.usable:
         return Outcome(trial.draw, None)
     scores = [trial.best[name] for name in METRICS[objective]]
-    stopped_at = trial.curve[-1][0] if trial.status == "stopped" else None
-    return Outcome(trial.draw, scores, stopped_at)
+    return Outcome(trial.draw, scores, trial.stopped_at)
 
 
 def search(

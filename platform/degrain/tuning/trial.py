@@ -49,6 +49,11 @@ class Trial:
         return bool(self.best) and self.status != "failed"
 
     @property
+    def stopped_at(self) -> float | None:
+        """Progress in percent where early stopping ended the trial; None if it did not."""
+        return self.curve[-1][0] if self.status == "stopped" else None
+
+    @property
     def name(self) -> str:
         """Name of the trial's run."""
         return f"trial-{self.number:02d}-{self.draw.model}"

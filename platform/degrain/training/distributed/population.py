@@ -70,10 +70,12 @@ class Population:
         the trial's own state.
         """
         passed = [rung for rung in RUNGS if before < rung <= now]
+        if not passed:
+            return None
+        name, content = f"trial-{self._number:02d}.score-{score:.4f}.pt", encode(snapshot)
         for rung in passed:
-            name = f"trial-{self._number:02d}.score-{score:.4f}.pt"
-            (self._place(rung) / name).write_bytes(encode(snapshot))
-        return self._inheritance(passed[-1]) if passed else None
+            (self._place(rung) / name).write_bytes(content)
+        return self._inheritance(passed[-1])
 
     def _inheritance(self, rung: float) -> Inheritance | None:
         found = self._at_rung(rung)

@@ -182,11 +182,8 @@ class TrialBody:
             if isinstance(event, ValidationEvent):
                 ray.tune.report({**event.metrics, **constants})
 
-        place, workers = (
-            self.folder / self._place(described, config, 0),
-            replace(self.workers, workers=count),
-        )
-        start = self._start(config)
+        place = self.folder / self._place(described, config, 0)
+        workers, start = replace(self.workers, workers=count), self._start(config)
         job = TrainingJob(
             config, self.splits, place, "workers", workers, start=start, on_event=report
         )
