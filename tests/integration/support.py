@@ -322,6 +322,16 @@ class MlflowServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Start the server, and end it with the block."""
+        try:
+            self.start()
+            self.wait()
+            yield
+        finally:
+            self.kill()
+
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--workers", "1"]

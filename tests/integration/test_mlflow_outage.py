@@ -22,12 +22,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     folder = tmp_path_factory.mktemp("mlflow")
     (folder / "mlflow.db").write_bytes(empty_store())
     made = MlflowServer(folder, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "mlartifacts"))
-    try:
-        made.start()
-        made.wait()
+    with made.running():
         yield made
-    finally:
-        made.kill()
 
 
 @pytest.fixture

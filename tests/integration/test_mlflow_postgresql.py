@@ -71,12 +71,8 @@ def server(database: str, bucket: str, tmp_path: Path) -> Iterator[MlflowServer]
     """An MLflow server on the database that stores artifacts in the bucket."""
     pytest.importorskip("psycopg2", reason="PostgreSQL needs psycopg2-binary")
     made = MlflowServer(tmp_path, database, f"s3://{bucket}/artifacts")
-    try:
-        made.start()
-        made.wait()
+    with made.running():
         yield made
-    finally:
-        made.kill()
 
 
 @dataclass(frozen=True)
