@@ -41,7 +41,8 @@ GRID: dict[str, tuple[Any, ...]] = {
 }
 SECONDS = 2.5
 """CPU seconds of a training."""
-VALIDATIONS = 4
+VALIDATIONS = 10
+"""As many as a training with a budget has."""
 TOP = 0.05
 MOST_TRIALS = 400
 SEARCHES: tuple[tuple[str, Algorithm, bool], ...] = (

@@ -191,6 +191,8 @@ def search(
             search_alg=_Queue(queue, trials),
             num_samples=-1,
             max_concurrent_trials=parallel,
+            # A new process would import PyTorch and Ray for each trial, which takes seconds.
+            reuse_actors=True,
         ),
         run_config=_run_config(folder, name, _Reporting(trials, suggester, objective, observer)),
     ).fit()

@@ -21,9 +21,7 @@ from degrain.patchsets.patch_set import PatchSet
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
 from degrain.tracking.metric_journal import MetricJournal
-from degrain.tracking.registry import (
-    load_model,
-)
+from degrain.tracking.registry import load_model
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob

@@ -1,6 +1,7 @@
 """Training in a Ray Tune trial: in its own process, or by several workers of Ray Train."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ INHERITED = "inherited"
 """Key of a JSON text in the report of a trial that goes on from another one's checkpoint."""
 _SPEED_SIDE = 256
 _SPEED_TURNS = 3
+_STOP_TIMEOUT_S = 600
+"""Ray Tune's own is 2 s. A process that a stopped trial has not left by then fails the next one."""
 
 
 class _InheritedError(Exception):
@@ -234,7 +237,11 @@ class TrialBody:
 
 
 def run_trial(arguments: dict[str, Any], *, body: TrialBody) -> None:
-    """Run a trial; Ray Tune wants a function."""
+    """Run a trial; Ray Tune wants a function.
+
+    Trials run one after another in the same process.
+    """
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", str(_STOP_TIMEOUT_S))
     body(arguments)
 
 
