@@ -56,6 +56,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layer
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=platform:models:infra/ray $(BIN)/mypy infra/ray/up.py infra/ray/ui.py
+	MYPYPATH=platform:models:tests/benchmarks $(BIN)/mypy tests/benchmarks/*.py
 	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev  ## format the code

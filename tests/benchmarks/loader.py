@@ -24,13 +24,13 @@ import psutil
 import ray
 import ray.data
 import torch
+from local_ray import start_local_ray
 from numpy.typing import NDArray
 from skimage import data as skimage_data
 from table import Settings, Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from degrain.cluster import silence_libraries
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.pixels import Photo
 from degrain.loading.batches import BatchLoader, BatchPlan, dihedral
@@ -178,16 +178,9 @@ def data_loader(pairs: PngPairs) -> Epochs:
 
 def start_ray() -> None:
     """Start a small, silent Ray for this process."""
-    silence_libraries()
     # Ray's workers cannot import this file.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(
-        address="local",
-        num_cpus=WORKERS,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    start_local_ray(cpus=WORKERS)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.print_on_execution_start = False, False
 

@@ -182,7 +182,8 @@ def seconds_to(
         name: (Choice(values),) for name, values in GRID.items() if name != "learning_rate"
     } | {"learning_rate": (LogUniform(rates[0] / half_step, rates[-1] * half_step),)}
     suggester = Suggester([SearchSpace("fast16", fields)], algorithm=algorithm, seed=seed)
-    rungs, spent = Rungs(), 0.0
+    rungs = Rungs()
+    spent: float = 0
     for number in range(MOST_TRIALS):
         # The default of the space is the same for all seeds: it begins at a drawn trial.
         draw = suggester.suggest(number + 1)
@@ -192,7 +193,8 @@ def seconds_to(
             suggester.learn(number + 1, Outcome(draw, None))
             spent += row["seconds"] if row else 0
             continue
-        share, stopped_at, curve = 1.0, None, row["curve"]
+        share, stopped_at = 1.0, None
+        curve: list[float] = row["curve"]
         for place, score in enumerate(curve if stops else ()):
             progress_done = 100 * (place + 1) / len(curve)
             if not rungs.keeps(number, progress_done, score):

@@ -24,11 +24,11 @@ import ray.train
 import ray.train.torch
 import ray.tune
 import torch
+from local_ray import start_local_ray
 from ray.tune.integration.ray_train import TuneReportCallback
 from table import Settings, Table, progress
 from training import make_patch_set
 
-from degrain.cluster import silence_libraries
 from degrain.loading.patches import Block, ResidentPatches
 from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.location import Storage
@@ -200,17 +200,10 @@ def alone(patch_set: PatchSet, trials: int, folder: Path) -> float:
 
 
 def start_ray(*, cpus: int) -> None:
-    """Start a silent Ray for this process."""
+    """Start Ray without Tune's own tables."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    silence_libraries()
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    start_local_ray(cpus=cpus)
 
 
 WAYS: dict[str, Callable[[PatchSet, int, Path], float]] = {

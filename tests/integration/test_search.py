@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 
 def test_trials_share_a_process_even_if_a_stopped_one_is_slow_to_leave(
-    ray_cluster: None, tmp_path: Any
+    ray_cluster: None, tmp_path: Path
 ) -> None:
     config = StudyConfig(models=("red10",), trials=4, steps=10)
     plan = TrialPlan(config, [search_space("red10", "small")], parallel=1)
@@ -31,9 +32,7 @@ def test_trials_share_a_process_even_if_a_stopped_one_is_slow_to_leave(
             try:
                 for progress in range(10, 101, 10):
                     score = 30.0 - arguments["trial"]["number"]
-                    ray.tune.report(
-                        {"progress": progress, "val_psnr": score, "step": os.getpid()}
-                    )
+                    ray.tune.report({"progress": progress, "val_psnr": score, "step": os.getpid()})
             finally:
                 # Ray Tune waits 2 s by default.
                 time.sleep(3)

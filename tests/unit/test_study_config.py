@@ -1,12 +1,13 @@
 """A study's configuration is checked where it is built, and completed by the cluster."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
-from degrain.tuning.config import StudyConfig
+from degrain.tuning.config import EMBEDDED_MODELS, MODELS_FROM_BUDGET, StudyConfig
 from degrain.tuning.plan import make_trial
 from degrain.tuning.space_changes import SpaceChanges
 from degrain.tuning.spaces import search_space
@@ -19,7 +20,10 @@ from degrain.tuning.suggest import Suggester
         ({"models": ()}, "name at least one model with `models`"),
         ({"models": ("red10", "red10")}, "`models` has duplicates: red10, red10"),
         ({"models": ("red1O",)}, "unknown model 'red1O'; did you mean 'red10'"),
-        ({"trials": 1}, "4 models need at least as many trials, got 1"),
+        (
+            {"models": EMBEDDED_MODELS, "trials": 1},
+            "4 models need at least as many trials, got 1",
+        ),
     ],
 )
 def test_wrong_models_are_refused(changes: dict, message: str) -> None:
@@ -36,6 +40,7 @@ def test_wrong_models_are_refused(changes: dict, message: str) -> None:
         ({"crop": 3}, "crop must be at least 16 pixels, got 3"),
         ({"validation_patches": 0}, "validation_patches must be at least 1, got 0"),
         ({"test_photos": 0}, "test_photos must be at least 1, got 0"),
+        ({"trials": 0}, "trials must be at least 1, got 0"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"gpus": -1}, "gpus must be a number that is not negative, got -1"),
         ({"seed": -1}, "seed must be a number that is not negative, got -1"),
@@ -68,6 +73,16 @@ def test_default_workers_fit_the_cluster_and_the_batch(
     changes: dict, cpus: float, gpus: float, workers: int
 ) -> None:
     assert StudyConfig(**changes).fit_to(cpus, gpus).refit_workers.workers.maximum == workers
+
+
+@pytest.mark.parametrize(("budget", "models"), MODELS_FROM_BUDGET.items())
+def test_the_budget_chooses_the_models_that_are_not_named(
+    budget: float, models: tuple[str, ...]
+) -> None:
+    study = StudyConfig(budget=Duration(budget + 1))
+    assert study.fit_to(2, 0).models == models
+    assert replace(study, trials=1).fit_to(2, 0).models == models[:1]
+    assert replace(study, models=("red10",)).fit_to(2, 0).models == ("red10",)
 
 
 def test_gpus_choose_the_scale() -> None:
@@ -104,8 +119,8 @@ def test_numbers_of_steps_replace_the_budget() -> None:
 
 
 def test_all_trials_of_the_default_study_accept_its_crops() -> None:
-    config = StudyConfig().fit_to(2, 0)
-    suggester = Suggester([search_space(model, "small") for model in config.models])
+    config = StudyConfig(models=EMBEDDED_MODELS).fit_to(2, 0)
+    suggester = Suggester([search_space(model, "small") for model in config.tuned])
     for number in range(config.trials):
         trial = make_trial(config, number, suggester.suggest(number), parallel=2)
         assert trial.config.crop_of(128) in (64, 96)

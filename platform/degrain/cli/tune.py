@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from degrain.cli.console import Console
 from degrain.cli.options import TrackingOptions
 from degrain.errors import InvalidFieldError
-from degrain.tuning.config import StudyConfig
+from degrain.tuning.config import EMBEDDED_MODELS, StudyConfig
 
 if TYPE_CHECKING:
     from degrain.patchsets.patch_set import PatchSet
@@ -70,7 +70,11 @@ class Tune(TrackingOptions):
         from degrain.tracking.runs import Tracker
 
         out, tracking = self.open_output(self.out)
-        patch_set = PatchSet.open(self.data, out.storage) if self.data else None
+        study, patch_set = self.study, None
+        if self.data is None:
+            study = replace(study, models=study.models or EMBEDDED_MODELS)
+        else:
+            patch_set = PatchSet.open(self.data, out.storage)
         tracker = Tracker.open(tracking, out.storage)
         start_ray()
         if patch_set is None:
@@ -81,12 +85,17 @@ class Tune(TrackingOptions):
             f"patch set: {patch_set.uri} ({counts} patches of "
             f"{manifest.geometry.patch_size} pixels)"
         )
-        result = self._study(patch_set, tracker, out, console)
+        result = self._study(study, patch_set, tracker, out, console)
         print_result(result, patch_set, tracking, console)
         return result.to_summary()
 
     def _study(
-        self, patch_set: "PatchSet", tracker: "Tracker", out: "Location", console: Console
+        self,
+        study: StudyConfig,
+        patch_set: "PatchSet",
+        tracker: "Tracker",
+        out: "Location",
+        console: Console,
     ) -> "StudyResult":
         """Run or resume the study; after Ctrl-C, print the command that resumes it."""
         from degrain.tuning.state import new_name
@@ -95,7 +104,7 @@ class Tune(TrackingOptions):
         name = self.resume or new_name()
         try:
             return run_study(
-                fit_to_cluster(self.study),
+                fit_to_cluster(study),
                 patch_set,
                 tracker,
                 folder=out / "studies",

@@ -23,7 +23,7 @@ def chosen_trials(
         return _ends(front_of(trials), log)
     (metric,) = METRICS[config.objective]
     chosen: dict[str, Trial] = {}
-    for model in config.models:
+    for model in config.tuned:
         own = [trial for trial in usable if trial.draw.model == model]
         if own:
             chosen[model] = max(own, key=lambda trial: trial.best[metric])

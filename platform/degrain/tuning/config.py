@@ -3,7 +3,7 @@
 Only the standard library is imported here: the command line builds its options from these fields.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,6 +20,14 @@ Scale: TypeAlias = Literal["small", "paper"]
 Algorithm: TypeAlias = Literal["tpe", "random", "nsga2", "pbt"]
 Objective: TypeAlias = Literal["psnr", "ssim", "psnr+speed"]
 _BUDGET = Duration(300)
+EMBEDDED_MODELS = ("red10", "mwcnn", "pridnet", "fast24")
+"""Networks that are tuned on the embedded corpus: those of the article, and `fast24`."""
+MODELS_FROM_BUDGET = {
+    0.0: ("fast24",),
+    3600.0: ("fast24", "unet"),
+}
+"""Networks that are tuned on other photos, by the least budget in seconds; docs/results.md has the
+measurements."""
 NO_CHANGES = SpaceChanges()
 _SEARCH_SHARE = 0.25
 TRIAL_VALIDATIONS = 4
@@ -30,10 +38,11 @@ _DEFAULT_WORKERS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """A study: its networks, its budget in steps, and its resources."""
+    """A study: its networks, its budget, and its resources."""
 
-    models: tuple[str, ...] = ("red10", "mwcnn", "pridnet", "fast24")
-    """Networks to tune, separated by commas."""
+    models: tuple[str, ...] | None = None
+    """Networks to tune, separated by commas. None: by the budget; on the embedded corpus
+    red10,mwcnn,pridnet,fast24."""
     trials: int = 6
     """Trials over all networks; at least one each."""
     budget: Duration = _BUDGET
@@ -83,23 +92,11 @@ class StudyConfig:
     """Seed of the search and of all training."""
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise UserError("name at least one model with `models`")
-        if len(set(self.models)) != len(self.models):
-            raise UserError(
-                f"`models` has duplicates: {', '.join(self.models)}; name each model once"
-            )
-        for model in self.models:
-            if model not in MODEL_NAMES:
-                raise UserError(unknown_name("model", model, MODEL_NAMES))
-        if self.trials < len(self.models):
-            raise UserError(
-                f"{len(self.models)} models need at least as many trials, got {self.trials}; raise "
-                "`trials` or name fewer `models`"
-            )
+        if self.models is not None:
+            self._check_models(self.models)
         check_choices(self)
         check_minimum(self, 1, "steps", "refit_steps", "test_photos", "workers")
-        check_minimum(self, 1, "workers_per_trial")
+        check_minimum(self, 1, "trials", "workers_per_trial")
         check_positive(self, "budget")
         check_not_negative(self, "gpus")
         if self.search == "pbt" and self.objective == "psnr+speed":
@@ -116,12 +113,34 @@ class StudyConfig:
         if self.spaces.networks:
             self._check_spaces()
 
+    def _check_models(self, models: Sequence[str]) -> None:
+        if not models:
+            raise UserError("name at least one model with `models`")
+        if len(set(models)) != len(models):
+            raise UserError(f"`models` has duplicates: {', '.join(models)}; name each model once")
+        for model in models:
+            if model not in MODEL_NAMES:
+                raise UserError(unknown_name("model", model, MODEL_NAMES))
+        if self.trials < len(models):
+            raise UserError(
+                f"{len(models)} models need at least as many trials, got {self.trials}; raise "
+                "`trials` or name fewer `models`"
+            )
+
     def _check_spaces(self) -> None:
         from degrain.tuning.spaces import search_space
 
         for model in self.spaces.networks:
             for scale in get_args(Scale):
                 search_space(model, scale, self.spaces)
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """The networks to tune, by the budget unless `models` names them; one per trial at most."""
+        if self.models is not None:
+            return self.models
+        longest = max(budget for budget in MODELS_FROM_BUDGET if budget <= self.budget)
+        return MODELS_FROM_BUDGET[longest][: self.trials]
 
     @property
     def refit_workers(self) -> Workers:
@@ -162,6 +181,7 @@ class StudyConfig:
             possible_workers = 1
         return replace(
             self,
+            models=self.tuned,
             gpus=gpus_each,
             scale=self.scale or ("paper" if gpus_each else "small"),
             workers=self.workers
@@ -180,7 +200,7 @@ class StudyConfig:
     def from_dict(cls, content: Mapping[str, Any]) -> "StudyConfig":
         """Return the study of which `to_dict` returned `content`."""
         read = {
-            "models": tuple(content["models"]),
+            "models": content["models"] and tuple(content["models"]),
             "budget": Duration(content["budget"]),
             "spaces": SpaceChanges(content["spaces"]),
         }

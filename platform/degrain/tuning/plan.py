@@ -25,7 +25,7 @@ def spaces_of(config: StudyConfig, manifest: Manifest) -> list[SearchSpace]:
     side = manifest.geometry.patch_size
     pinned = {"batch_size": config.batch_size, "crop": config.crop, "balance": config.balance}
     spaces: list[SearchSpace] = []
-    for model in config.models:
+    for model in config.tuned:
         space = search_space(model, config.scale, config.spaces)
         fitted = space.fitting(side, manifest.patches("train"))
         for name in config.spaces.networks.get(model, {}):

@@ -81,7 +81,7 @@ def run_study(
     log(f"study: {name}")
     protocol, run_id = {"test_protocol": PROTOCOL}, resume.run_id if resume else None
     with tracker.run(name, "study", parent=parent, tags=tags | protocol, resume=run_id) as run:
-        run.describe(f"Study of {', '.join(config.models)}.", patch_set, ("train", "val", "test"))
+        run.describe(f"Study of {', '.join(config.tuned)}.", patch_set, ("train", "val", "test"))
         state = _open_state(resume, config, patch_set, run, folder / name)
         resolved, splits = open_splits(config.training(), patch_set)
         config = replace(config, batches=resolved.batches)
@@ -160,7 +160,7 @@ class _Study:
         plan = TrialPlan(config, spaces, parallel, before, self._warm_start(spaces, training))
         length = training.length
         known = f", {len(plan.ended)} of them done" if before else ""
-        models, starts = ", ".join(config.models), {STARTER: self.starter.network.state_dict()}
+        models, starts = ", ".join(config.tuned), {STARTER: self.starter.network.state_dict()}
         self.log(f"search: {config.trials} trials of {models}, {length} each at most{known}")
         runs = TrialRuns(
             config.trials, self.tracker, self.run, self.patch_set, self.tags, self.log, self.state
