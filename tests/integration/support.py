@@ -23,15 +23,21 @@ import msgpack
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from skimage import data as skimage_data
 
 from degrain.cli.main import main
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
 from degrain.storage.location import Storage
+from degrain.tracking.client import connect
+from degrain.tracking.config import load_tracking_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ["attic", "bench", "cliff", "delta", "eagle"]
+SMOKE = ["--models", "red10,mwcnn", "--trials", 2, "--steps", 8, "--refit-steps", 8]
+SMOKE += ["--batch-size", 2, "--crop", 24]
+"""A study of two networks that takes seconds."""
 
 
 def write_pairs(folder: Path, scenes: Sequence[str], side: int = 64, shots: int = 1) -> Path:
@@ -370,3 +376,30 @@ class MlflowServer:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(timeout=30)
             self.process = None
+
+
+def client_of(tracking: Path) -> MlflowClient:
+    """The client of the store that a `mlflow.yaml` names."""
+    return connect(load_tracking_config(tracking), Storage())
+
+
+def trial_runs(client: MlflowClient, study_run: str) -> list[Run]:
+    """The runs of a study's trials."""
+    return client.search_runs(
+        [client.get_experiment_by_name("degrain").experiment_id],
+        filter_string=f"tags.`mlflow.parentRunId` = '{study_run}' "
+        "and tags.`degrain.kind` = 'trial'",
+    )
+
+
+def killed_after_a_validation(process: subprocess.Popen[str], studies: Path) -> Path:
+    """Kill -9 the driver when a trial was validated; returns the study's file."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        for file in studies.glob("*/study.json"):
+            if any(trial["curve"] for trial in json.loads(file.read_text())["trials"]):
+                process.kill()
+                return file
+        time.sleep(0.2)
+    raise AssertionError("no trial was validated in ten minutes")

@@ -1,12 +1,10 @@
-"""Studies on the shared cluster: registry, promotion, denoising, retraining."""
+"""Studies on the shared cluster: registry, promotion, denoising."""
 
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,56 +12,37 @@ import numpy as np
 import pytest
 from integration.support import (
     SCENES,
+    SMOKE,
     TEMPLATES,
     Outcome,
+    client_of,
+    killed_after_a_validation,
     run_here,
     start_pipeline,
+    trial_runs,
     write_pairs,
     write_tracking,
 )
-from mlflow import MlflowClient
 
 from degrain.api import load_denoiser
-from degrain.corpora.config import CorpusOptions
 from degrain.evaluation.scores import Evaluation
 from degrain.imaging.codecs import decode
-from degrain.patchsets.geometry import PatchGeometry
-from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.patch_set import PatchSet
-from degrain.retraining import retrain
 from degrain.storage.lease import LeaseLostError
 from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.registry import load_registered
-from degrain.tracking.runs import Tracker, connect
+from degrain.tracking.runs import Tracker
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.space_changes import SpaceChanges
 from degrain.tuning.study import run_study
 
 pytestmark = pytest.mark.ray
-SMOKE = [
-    "--models",
-    "red10,mwcnn",
-    "--trials",
-    2,
-    "--steps",
-    8,
-    "--refit-steps",
-    8,
-    "--batch-size",
-    2,
-    "--crop",
-    24,
-]
 
 
 @pytest.fixture(autouse=True)
 def on_shared_cluster(ray_cluster: None) -> None:
     """Commands join the cluster that the tests share."""
-
-
-def client_of(tracking: Path) -> MlflowClient:
-    return connect(load_tracking_config(tracking), Storage())
 
 
 @dataclass(frozen=True)
@@ -264,34 +243,6 @@ def test_api_loads_the_champion(study: Study) -> None:
     assert np.array_equal(denoiser(photo), expected(photo))
 
 
-def test_job_that_lost_its_lease_publishes_nothing(study: Study, tmp_path: Path) -> None:
-    class Lost:
-        def check(self) -> None:
-            raise LeaseLostError("this retraining lost its lock")
-
-    storage = Storage()
-    config = IngestConfig(
-        corpus=[f"pairs={study.folder / 'photos'}"],
-        out=str(tmp_path / "patches"),
-        geometry=PatchGeometry(patch_size=32),
-        options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
-    )
-    tracking = load_tracking_config(write_tracking(tmp_path))
-    with pytest.raises(LeaseLostError):
-        retrain(
-            config,
-            StudyConfig(models=("red10",), trials=1).fit_to(2, 0),
-            storage,
-            Tracker.open(tracking, storage),
-            lease=Lost(),
-            folder=storage.locate(tmp_path / "studies"),
-            log=lambda _: None,
-            progress=lambda _label, _unit: lambda _done, _total: None,
-        )
-    assert not list((tmp_path / "patches").glob("*.json"))
-    assert not list((tmp_path / "patches").glob("*/manifest.json"))
-
-
 def test_a_warm_study_begins_with_the_best_trial_and_without_its_lease_registers_nothing(
     study: Study, tmp_path: Path
 ) -> None:
@@ -329,63 +280,6 @@ def test_a_warm_study_begins_with_the_best_trial_and_without_its_lease_registers
     earlier = [t for t in study.summary["trials"] if t["model"] == "red10"]
     best = max(earlier, key=lambda t: t["val_psnr"])["params"]["learning_rate"]
     assert state["trials"][0]["config"]["learning_rate"] == best
-
-
-def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
-    tmp_path: Path,
-) -> None:
-    corpus = write_pairs(tmp_path / "photos", SCENES)
-    tracking = write_tracking(tmp_path)
-    argv = [
-        "--corpus",
-        f"pairs={corpus}",
-        "--out",
-        tmp_path / "patches",
-        "--patch-size",
-        32,
-        *TEMPLATES,
-    ]
-    argv += [
-        "--studies",
-        tmp_path / "studies",
-        "--mlflow",
-        tracking,
-        *SMOKE,
-        "--models",
-        "red10",
-        "--trials",
-        1,
-    ]
-    first = run_here("retrain", argv, tmp_path)
-    assert first.status == 0, first.err
-    assert first.summary["decision"] == "promoted"
-    assert first.summary["champion"] == first.summary["challenger"] == "1"
-
-    idle = run_here("retrain", argv, tmp_path)
-    assert idle.status == 0
-    assert idle.summary["decision"] == "unchanged"
-    assert idle.summary["champion"] == "1"
-    client = client_of(tracking)
-    assert len(client.search_model_versions("name='degrain-denoiser'")) == 1
-
-    # New photos, and a training too short to learn anything: the challenger is no better than the
-    # champion.
-    write_pairs(tmp_path / "photos", [*SCENES, "fjord"])
-    worse = run_here("retrain", [*argv, "--refit-steps", 1], tmp_path)
-    assert worse.status == 0, worse.err
-    models = [row["model"] for row in worse.summary["comparison"]]
-    assert models == ["noisy", "nlm", "starter", "red10", "degrain-denoiser v1"]
-    scores = {row["model"]: row["psnr"] for row in worse.summary["comparison"]}
-    assert (scores["red10"] > scores["degrain-denoiser v1"]) == (
-        worse.summary["decision"] == "promoted"
-    )
-    held = str(client.get_model_version_by_alias("degrain-denoiser", "champion").version)
-    assert (
-        held
-        == worse.summary["champion"]
-        == ("2" if worse.summary["decision"] == "promoted" else "1")
-    )
-    assert worse.summary["challenger"] == "2"
 
 
 def test_study_of_trials_with_two_workers_continues_after_one_diverged(tmp_path: Path) -> None:
@@ -443,14 +337,6 @@ def test_bad_trials_of_a_population_go_on_from_good_ones(study: Study, tmp_path:
     assert sum("it went on from trial" in note for note in notes) == len(replaced)
 
 
-def trial_runs(client: MlflowClient, study_run: str) -> list:
-    return client.search_runs(
-        [client.get_experiment_by_name("degrain").experiment_id],
-        filter_string=f"tags.`mlflow.parentRunId` = '{study_run}' "
-        "and tags.`degrain.kind` = 'trial'",
-    )
-
-
 def test_a_killed_study_is_resumed_with_each_trial_once(study: Study, tmp_path: Path) -> None:
     tracking = write_tracking(tmp_path)
     where = ["--out", tmp_path / "runs", "--mlflow", tracking]
@@ -477,16 +363,3 @@ def test_a_killed_study_is_resumed_with_each_trial_once(study: Study, tmp_path: 
     after = json.loads(file.read_text())
     for old, new in zip(before["trials"], after["trials"], strict=False):
         assert new["curve"][: len(old["curve"])] == old["curve"]
-
-
-def killed_after_a_validation(process: subprocess.Popen, studies: Path) -> Path:
-    """Kill -9 the driver when a trial was validated; returns the study's file."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        for file in studies.glob("*/study.json"):
-            if any(trial["curve"] for trial in json.loads(file.read_text())["trials"]):
-                process.kill()
-                return file
-        time.sleep(0.2)
-    raise AssertionError("no trial was validated in ten minutes")

@@ -8,7 +8,7 @@ from degrain.cli.console import Console
 from degrain.cli.retrain import Retrain, describe
 from degrain.errors import UserError
 from degrain.patchsets.ingest.config import IngestConfig
-from degrain.retraining import RetrainingResult
+from degrain.retraining.run import RetrainingResult
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,6 @@ def test_schedule_with_summary_is_refused(tmp_path: Path) -> None:
         schedule="0 3 * * 1",
         summary=tmp_path / "summary.json",
     )
-    with pytest.raises(UserError, match="`summary` is the result of one retraining"):
+    with pytest.raises(UserError, match="`summary` is for one retraining"):
         command.run(Console())
     assert list(tmp_path.iterdir()) == []

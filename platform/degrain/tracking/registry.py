@@ -129,8 +129,15 @@ def log_model(run: Run, weights: Mapping[str, Tensor], card: ModelCard) -> str:
 def register(
     tracker: Tracker, run: Run, weights: Mapping[str, Tensor], card: ModelCard
 ) -> ModelVersion:
-    """Log a network's files to `run` and register them as a new version."""
+    """Log a network's files to `run` and register them as a new version.
+
+    A run has one version: if it was registered before, by a job that was interrupted afterwards,
+    that version is returned.
+    """
     name = tracker.config.model
+    before = tracker.client.search_model_versions(f"name='{name}' and run_id='{run.id}'")
+    if before:
+        return ModelVersion(name, str(before[0].version))
     digest = log_model(run, weights, card)
     try:
         tracker.client.get_registered_model(name)

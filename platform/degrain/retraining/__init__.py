@@ -1,0 +1,1 @@
+"""Retraining: from new photos to a new champion, unattended."""

@@ -1,0 +1,243 @@
+"""One retraining: news, ingest, study, decision.
+
+    news      pairs that the last studied patch set does not have, by their names, sizes and times
+    ingest    a patch set of all pairs; only new ones are read
+    study     search, refits, comparison with the champion, gates
+    decide    promoted or kept
+
+From the end of the ingest on, a record in the folder of the studies names the patch set and the
+study. A retraining that finds one goes on with that study, and ends it before it looks for news.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from degrain.errors import JobFailedError, UserError
+from degrain.patchsets.ingest.config import IngestConfig
+from degrain.patchsets.ingest.run import ingest
+from degrain.patchsets.patch_set import PatchSet
+from degrain.retraining.news import find_news
+from degrain.retraining.record import RECORD_FILE, RetrainingRecord, read_record, remove_record
+from degrain.storage.json_file import json_bytes
+from degrain.storage.lease import Lease
+from degrain.storage.location import Location, Storage
+from degrain.tracking.registry import alias_holders
+from degrain.tracking.runs import Run, Tracker
+from degrain.tuning.config import StudyConfig
+from degrain.tuning.result import StudyResult
+from degrain.tuning.state import STATE_FILE, StudyState, new_name, read_state
+from degrain.tuning.study import Log, Progress, fit_to_cluster, run_study
+
+STUDIED_TAG = "studied_patch_set"
+"""Tag of a finished retraining's run."""
+
+
+@dataclass(frozen=True)
+class RetrainingResult:
+    """The decision of one retraining."""
+
+    decision: str
+    """`unchanged` (too few new pairs), `planned` (a dry run found enough), `promoted`, or `kept`
+    (no challenger was better)."""
+    reason: str
+    champion: str | None
+    """Version that holds the alias `champion`."""
+    challenger: str | None = None
+    """Version that this retraining registered."""
+    new_pairs: int = 0
+    patch_set: str | None = None
+    """Version of the patch set that was studied."""
+    study: StudyResult | None = None
+
+    def to_summary(self) -> dict[str, object]:
+        """Return the content of the summary file."""
+        fields = asdict(replace(self, study=None))
+        del fields["study"]
+        rows = self.study.comparison.rows if self.study else []
+        return {**fields, "comparison": [row.to_dict() for row in rows]}
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """The arguments that the steps of a retraining share."""
+
+    ingest: IngestConfig
+    study: StudyConfig
+    min_new_pairs: int
+    """Fewer new pairs are left for a later retraining."""
+    tracker: Tracker
+    studies: Location
+    """Folder of studies, and of the record."""
+    log: Log
+    progress: Progress
+    start_ray: Callable[[], None]
+    """Called before a study; what ends earlier needs no cluster."""
+
+    @property
+    def _storage(self) -> Storage:
+        return self.studies.storage
+
+    def plan(self) -> RetrainingResult:
+        """What `run` would do now; nothing is read but names, and nothing is written."""
+        record = read_record(self.studies)
+        if record is not None and self._continues(record) and not self._has_ended(record):
+            reason = f"the retraining of study {record.study} was interrupted and would go on"
+            return RetrainingResult("planned", reason, self._champion())
+        news = find_news(self.ingest, self._storage, self._known_patch_set())
+        decision = "planned" if len(news.pairs) >= self.min_new_pairs else "unchanged"
+        return RetrainingResult(
+            decision,
+            self._reason(news.describe(), len(news.pairs)),
+            self._champion(),
+            new_pairs=len(news.pairs),
+        )
+
+    def run(self, lease: Lease) -> RetrainingResult:
+        """Retrain if there is enough that is new, or go on with an interrupted retraining.
+
+        The lease is checked before a patch set is published and before models are registered.
+        Raises LeaseLostError if another job holds it then.
+        """
+        record, new_pairs = self._interrupted(), 0
+        if record is None:
+            news = find_news(self.ingest, self._storage, self._known_patch_set())
+            new_pairs = len(news.pairs)
+            self.log(f"news: {news.describe()}")
+            if new_pairs < self.min_new_pairs:
+                return self._unchanged(self._reason(news.describe(), new_pairs), new_pairs)
+            patch_set = self._ingest(lease)
+            version = patch_set.manifest.version
+            if self._finished_runs(version):
+                return self._unchanged(f"patch set {version} has been studied before", new_pairs)
+        else:
+            patch_set = self._patch_set_of(record)
+            version = patch_set.manifest.version
+        with self.tracker.run(
+            f"retraining-{version}",
+            "retraining",
+            tags={"patch_set": version},
+            resume=record.run_id if record else None,
+        ) as run:
+            study = self._study(patch_set, run, record, lease)
+            decision = next(d for d in study.decisions if d.alias == "champion")
+            outcome = "promoted" if decision.moved else "kept"
+            run.tags({"decision": outcome, "reason": decision.reason, STUDIED_TAG: version})
+        remove_record(self.studies)
+        challenger = study.registered[0].version if study.registered else None
+        return RetrainingResult(
+            outcome, decision.reason, decision.version, challenger, new_pairs, version, study
+        )
+
+    def _reason(self, news: str, count: int) -> str:
+        if 0 < count < self.min_new_pairs:
+            return f"{news}; at least {self.min_new_pairs} are needed"
+        return news
+
+    def _unchanged(self, reason: str, new_pairs: int) -> RetrainingResult:
+        return RetrainingResult("unchanged", reason, self._champion(), new_pairs=new_pairs)
+
+    def _champion(self) -> str | None:
+        champion = alias_holders(self.tracker.client, self.tracker.config.model).get("champion")
+        return champion.version if champion else None
+
+    def _known_patch_set(self) -> str | None:
+        """Version of the patch set that was studied last, else of that of the champion."""
+        finished = self._finished_runs()
+        if finished:
+            return str(finished[0].data.tags[STUDIED_TAG])
+        champion = alias_holders(self.tracker.client, self.tracker.config.model).get("champion")
+        if champion is None:
+            return None
+        version = self.tracker.client.get_model_version(champion.name, champion.version)
+        patch_set: str | None = version.tags.get("patch_set")
+        return patch_set
+
+    def _finished_runs(self, version: str | None = None) -> list[Any]:
+        """The newest finished retraining, of a version or of any."""
+        which = "LIKE '%'" if version is None else f"= '{version}'"
+        return list(
+            self.tracker.client.search_runs(
+                [self.tracker.experiment_id],
+                filter_string=f"tags.{STUDIED_TAG} {which}",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+        )
+
+    def _ingest(self, lease: Lease) -> PatchSet:
+        done, check = self.progress("ingest", "pairs"), lease.check
+        result = ingest(self.ingest, self._storage, progress=done, before_publishing=check)
+        manifest = result.patch_set.manifest
+        self.log(f"patch set: {result.patch_set.uri} ({manifest.pairs} pairs)")
+        return result.patch_set
+
+    def _interrupted(self) -> RetrainingRecord | None:
+        """The record of an interrupted retraining with the same options."""
+        record = read_record(self.studies)
+        if record is None:
+            return None
+        if self._has_ended(record):
+            remove_record(self.studies)
+            return None
+        if not self._continues(record):
+            self.log(
+                f"the retraining of study {record.study} was interrupted and had other options; a "
+                "new one begins"
+            )
+            return None
+        self.log(f"the retraining of study {record.study} was interrupted and goes on")
+        return record
+
+    def _continues(self, record: RetrainingRecord) -> bool:
+        return record.options == self._options
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """The study's options as they are read from a record."""
+        options: dict[str, Any] = json.loads(json_bytes(self.study.to_dict()))
+        return options
+
+    def _has_ended(self, record: RetrainingRecord) -> bool:
+        """Whether a retraining was interrupted after its decision."""
+        return STUDIED_TAG in self.tracker.client.get_run(record.run_id).data.tags
+
+    def _patch_set_of(self, record: RetrainingRecord) -> PatchSet:
+        try:
+            return PatchSet.open(record.patch_set, self._storage)
+        except UserError as error:
+            raise UserError(
+                f"cannot go on with the interrupted retraining: {error}; delete "
+                f"'{self.studies / RECORD_FILE}' to begin a new one"
+            ) from None
+
+    def _study(
+        self, patch_set: PatchSet, run: Run, record: RetrainingRecord | None, lease: Lease
+    ) -> StudyResult:
+        """Run or resume the study. One that failed is not resumed by the next retraining."""
+        name = record.study if record else new_name()
+        RetrainingRecord(patch_set.uri, name, run.id, self._options).write(self.studies)
+        self.start_ray()
+        try:
+            return run_study(
+                fit_to_cluster(self.study),
+                patch_set,
+                self.tracker,
+                folder=self.studies,
+                log=self.log,
+                progress=self.progress,
+                parent=run,
+                before_publishing=lease.check,
+                name=name,
+                resume=self._state_of(name),
+            )
+        except JobFailedError:
+            remove_record(self.studies)
+            raise
+
+    def _state_of(self, name: str) -> StudyState | None:
+        """The state of a study that has begun."""
+        if not (self.studies / name / STATE_FILE).exists():
+            return None
+        return read_state(self.studies, name)
