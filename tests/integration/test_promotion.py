@@ -60,13 +60,15 @@ def held(tracker: Tracker) -> dict[str, str]:
 
 
 def test_a_life_of_promotions(tracker: Tracker, tmp_path: Path) -> None:
-    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION)
+    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION, before=None)
     assert held(tracker) == {"champion": "1"}
-    aliases.publish(tracker, decided("1", moved=False, v2=False), EVALUATION)
+    aliases.publish(tracker, decided("1", moved=False, v2=False), EVALUATION, before="1")
     assert held(tracker) == {"champion": "1", "challenger": "2"}
     with pytest.raises(UserError, match=r"version 2 has not passed the gates \(failed: gain\)"):
         aliases.promote(tracker, None)
-    aliases.publish(tracker, decided("3", moved=True, v3=True), EVALUATION, approval=True)
+    aliases.publish(
+        tracker, decided("3", moved=True, v3=True), EVALUATION, before="1", approval=True
+    )
     assert held(tracker) == {"champion": "1", "challenger": "3"}
 
     mlflow = ["--mlflow", tmp_path / "mlflow.yaml"]
@@ -98,8 +100,10 @@ def test_a_life_of_promotions(tracker: Tracker, tmp_path: Path) -> None:
 
 
 def test_gates_against_another_champion_do_not_count(tracker: Tracker) -> None:
-    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION)
-    aliases.publish(tracker, decided("2", moved=True, v2=True), EVALUATION, approval=True)
+    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION, before=None)
+    aliases.publish(
+        tracker, decided("2", moved=True, v2=True), EVALUATION, before="1", approval=True
+    )
     aliases.promote(tracker, "3", override="trial")
     with pytest.raises(UserError, match="compared with version 1, but the champion is version 3"):
         aliases.promote(tracker, "2")
@@ -107,11 +111,11 @@ def test_gates_against_another_champion_do_not_count(tracker: Tracker) -> None:
 
 
 def test_of_two_promotions_at_once_the_later_one_changes_nothing(tracker: Tracker) -> None:
-    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION)
+    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION, before=None)
     aliases.set_champion(tracker, "2", "1")
     before = held(tracker)
     with pytest.raises(JobFailedError, match="become version 2 meanwhile"):
-        aliases.set_champion(tracker, "3", "1")
+        aliases.publish(tracker, decided("3", moved=True, v3=True), EVALUATION, before="1")
     assert held(tracker) == before
 
 

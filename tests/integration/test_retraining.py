@@ -212,6 +212,36 @@ def test_a_killed_retraining_goes_on_with_its_study_and_posts_its_decision(
     assert after.summary["new_pairs"] == 1
 
 
+def test_a_decision_that_is_interrupted_anywhere_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = [*options(tmp_path), *SMOKE, "--models", "red10"]
+
+    def crash(*_: object) -> None:
+        raise RuntimeError("the machine is lost")
+
+    for place in (
+        "degrain.evaluation.aliases.set_champion",
+        "degrain.evaluation.aliases._record",
+        "degrain.retraining.run.remove_record",
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, crash)
+            assert run_here("retrain", argv, tmp_path).status == 1
+    done = run_here("retrain", argv, tmp_path)
+    assert (done.status, done.summary["decision"]) == (0, "unchanged"), done.err
+    client = client_of(tmp_path / "mlflow.yaml")
+    versions = client.search_model_versions("name='degrain-denoiser'")
+    assert [str(v.version) for v in versions] == ["1"]
+    assert client.get_model_version_by_alias("degrain-denoiser", "champion").version == 1
+    listed = run_here("history", ["--mlflow", tmp_path / "mlflow.yaml"], tmp_path)
+    entries = [(e["action"], e["before"], e["version"]) for e in listed.summary["decisions"]]
+    assert entries == [("promoted", "none", "1")]
+    experiment = client.get_experiment_by_name("degrain").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`degrain.kind` = 'retraining'")
+    assert run.data.tags["decision"] == "promoted"
+
+
 def test_a_retraining_that_fails_posts_its_reason(
     tmp_path: Path, received: tuple[str, list[dict[str, Any]]]
 ) -> None:

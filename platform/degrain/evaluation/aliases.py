@@ -44,15 +44,17 @@ def publish(
     decisions: Sequence[Decision],
     evaluation: Evaluation,
     *,
+    before: str | None,
     parent: Run | None = None,
     approval: bool = False,
 ) -> list[Decision]:
     """Move the aliases as decided and record the decision; returns the decisions as carried out.
 
-    With `approval` the champion stays, and the version that would follow becomes `challenger`.
+    `before` is the champion that the candidates were compared with. With `approval` it stays, and
+    the version that would follow becomes `challenger`. What an interrupted call has done is not
+    done again. Raises JobFailedError if another job has moved the champion meanwhile.
     """
     champion = next(d for d in decisions if d.alias == "champion")
-    before = _holder(tracker, "champion")
     _tag_candidates(tracker, champion, before)
     waits = approval and champion.moved
     carried_out = [_waiting(d, before) if waits and d.alias == "champion" else d for d in decisions]
@@ -66,6 +68,8 @@ def publish(
     challenger = champion.version if waits else _challenger(champion, after)
     if challenger is not None:
         _set(tracker, CHALLENGER, challenger)
+    if parent is not None and _has_record(tracker, parent):
+        return carried_out
     action = "waits for approval" if waits else "promoted" if champion.moved else "kept"
     files = {
         "promotion.md": report(champion).encode(),
@@ -103,7 +107,7 @@ def set_champion(tracker: Tracker, version: str, before: str | None) -> None:
 
     Raises JobFailedError if another job has moved it meanwhile; the other's choice stays.
     """
-    if (now := _holder(tracker, "champion")) != before:
+    if (now := _holder(tracker, "champion")) not in (before, version):
         raise JobFailedError(
             f"the champion has become version {now or _NOBODY} meanwhile (it was "
             f"{before or _NOBODY}); nothing was changed, run it again"
@@ -210,6 +214,17 @@ def _record(
         if files:
             run.files(files, "promotion")
     return Entry(time.time(), action, version or _NOBODY, before or _NOBODY, reason, run.id)
+
+
+def _has_record(tracker: Tracker, parent: Run) -> bool:
+    """Whether the decision of a study is recorded."""
+    found = tracker.client.search_runs(
+        [tracker.experiment_id],
+        filter_string=f"tags.`degrain.kind` = '{KIND}' and "
+        f"tags.`mlflow.parentRunId` = '{parent.id}'",
+        max_results=1,
+    )
+    return bool(found)
 
 
 def _entry(run: Any) -> Entry:  # noqa: ANN401 - mlflow's Run

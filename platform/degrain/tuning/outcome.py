@@ -50,10 +50,23 @@ class Outcome:
         tracker: Tracker,
         run: Run,
         refits: Sequence[Refit],
+        before: Mapping[str, str],
     ) -> "Outcome":
-        """The outcome of a study, with the aliases as they are now."""
+        """The outcome of a study, with the aliases as they are without it.
+
+        `before` has the versions that held them before the study moved any.
+        """
         held = alias_holders(tracker.client, tracker.config.model)
-        present = {alias: v for alias, v in held.items() if alias in ALIASES}
+        present = {alias: held[alias] for alias in ALIASES if alias in held}
+        own = {refit.run.id for refit in refits}
+        for alias, version in list(present.items()):
+            found = tracker.client.get_model_version(version.name, version.version)
+            if found.run_id not in own:
+                continue
+            # An earlier process of this study moved the alias before it was interrupted.
+            del present[alias]
+            if alias in before:
+                present[alias] = ModelVersion(version.name, before[alias])
         return cls(config, patch_set, tracker, run, refits, present)
 
     def compare(
@@ -147,6 +160,7 @@ class Outcome:
             self.tracker,
             decisions,
             evaluation,
+            before=entrants.holder("champion"),
             parent=self.run,
             approval=config.promotion.approval,
         )

@@ -5,7 +5,7 @@ It is written atomically after each event, so that a killed driver loses nothing
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ class StudyState:
     trials: dict[int, Trial] = field(default_factory=dict)
     refits: dict[str, str] = field(default_factory=dict)
     """Ids of the refits' runs in MLflow, by name."""
+    holders: dict[str, str] | None = None
+    """Versions that held aliases before the study moved any, by alias; None before its end."""
 
     def record(self, trial: Trial) -> None:
         """Store the state of a trial."""
@@ -42,6 +44,11 @@ class StudyState:
     def record_refit(self, name: str, run_id: str) -> None:
         """Store the run of a refit."""
         self.refits[name] = run_id
+        self.write()
+
+    def record_holders(self, holders: Mapping[str, str]) -> None:
+        """Store which versions hold aliases, before the study moves any."""
+        self.holders = dict(holders)
         self.write()
 
     def in_order(self) -> Sequence[Trial]:
@@ -57,6 +64,7 @@ class StudyState:
             "starts": self.starts,
             "trials": [trial.to_state() for trial in self.in_order()],
             "refits": self.refits,
+            "holders": self.holders,
         }
         (self.folder / STATE_FILE).write_bytes(json_bytes(content))
 
@@ -85,6 +93,7 @@ def read_state(studies: Location, name: str) -> StudyState:
             content["starts"],
             {trial.number: trial for trial in trials},
             content["refits"],
+            content["holders"],
         )
     except UserError:
         raise

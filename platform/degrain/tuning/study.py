@@ -242,7 +242,10 @@ class _Study:
         before_publishing: Guard,
     ) -> StudyResult:
         """Compare and register the refits."""
-        outcome = Outcome.of(self.config, self.patch_set, self.tracker, self.run, refits)
+        outcome = Outcome.of(
+            self.config, self.patch_set, self.tracker, self.run, refits, self.state.holders or {}
+        )
+        self.state.record_holders({a: v.version for a, v in outcome.present.items()})
         log_photos(self.log, photos, len(self.patch_set.photos("test")))
         comparison = outcome.compare(photos, self.progress("compare", "photos"))
         before_publishing()
