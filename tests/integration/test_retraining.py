@@ -71,6 +71,14 @@ def options(folder: Path, scenes: list[str] = SCENES) -> list[object]:
     return ["--corpus", f"pairs={corpus}", *where, "--patch-size", 32, *TEMPLATES]
 
 
+def add_a_scene(photos: Path) -> None:
+    """Add one pair; the other files stay as they are."""
+    times = {file: file.stat().st_mtime_ns for file in photos.rglob("*.png")}
+    write_pairs(photos, [*SCENES, "fjord"])
+    for file, time in times.items():
+        os.utime(file, ns=(time, time))
+
+
 def test_job_that_lost_its_lease_publishes_nothing(tmp_path: Path) -> None:
     class Lost:
         def check(self) -> None:
@@ -138,7 +146,7 @@ def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
 
     # New photos, and a training too short to learn anything: the challenger is no better than the
     # champion.
-    write_pairs(tmp_path / "photos", [*SCENES, "fjord"])
+    add_a_scene(tmp_path / "photos")
     worse = run_here("retrain", [*argv, "--refit-steps", 1], tmp_path)
     assert worse.status == 0, worse.err
     models = [row["model"] for row in worse.summary["comparison"]]
@@ -189,7 +197,7 @@ def test_a_killed_retraining_goes_on_with_its_study_and_posts_its_decision(
     record = json.loads((tmp_path / "studies" / RECORD_FILE).read_text())
     assert record["study"] == file.parent.name
     # New photos do not change what was begun.
-    write_pairs(tmp_path / "photos", [*SCENES, "fjord"])
+    add_a_scene(tmp_path / "photos")
     planned = run_here("retrain", [*argv, "--dry-run"], tmp_path)
     assert "was interrupted and would go on" in planned.summary["reason"]
     done = run_here("retrain", argv, tmp_path)

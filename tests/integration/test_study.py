@@ -157,15 +157,18 @@ def test_the_decision_on_the_champion_is_kept_with_its_gates(study: Study) -> No
 
 
 def test_evaluate_scores_models_of_any_origin(study: Study, tmp_path: Path) -> None:
-    refit = study.summary["refits"][0]
-    models = f"noisy,median,starter,models:/degrain-denoiser@champion,runs:/{refit['run_id']}"
+    # Those that were not registered, too.
+    refits = {r["model"]: f"runs:/{r['run_id']}" for r in study.summary["refits"]}
+    models = ",".join(["noisy,median,starter,models:/degrain-denoiser@champion", *refits.values()])
     argv = ["--data", study.folder / "patches", "--out", tmp_path / "page", "--models", models]
     done = run_here("evaluate", [*argv, "--mlflow", study.tracking], tmp_path)
     assert done.status == 0, done.err
     rows = {row["model"]: row for row in done.summary["comparison"]}
     assert list(rows)[:3] == ["noisy", "median", "starter"]
     before = {row["model"]: row["psnr"] for row in study.summary["comparison"]}
-    assert rows[f"refit-{refit['model']}"]["psnr"] == pytest.approx(before[refit["model"]])
+    assert list(refits) == ["red10", "mwcnn"]
+    for model in refits:
+        assert rows[f"refit-{model}"]["psnr"] == pytest.approx(before[model])
     page = (tmp_path / "page" / "report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page) == []
     for text in ("Slices", "Side effects", "Quality and speed", "<td>corpus</td><td>pairs</td>"):

@@ -20,6 +20,7 @@ from degrain.tracking.registry import (
     alias_holders,
     load_model,
     load_registered,
+    log_model,
     register,
 )
 from degrain.tracking.runs import Run, Tracker
@@ -107,7 +108,7 @@ class Outcome:
 
     def register(self, comparison: Comparison) -> tuple[list[ModelVersion], list[Decision]]:
         """Register the refits that are best on the val split, by PSNR and by SSIM, or both ends of
-        the front; move aliases as the gates allow.
+        the front; move aliases as the gates allow. The others' models are in their runs alone.
         """
         chosen = {
             max(self.refits, key=lambda r: r.result.metrics[metric]).name
@@ -115,11 +116,14 @@ class Outcome:
         }
         if self.config.objective == "psnr+speed":
             chosen = {refit.name for refit in self.refits}
-        versions = {
-            refit.name: self._register(refit, comparison)
-            for refit in self.refits
-            if refit.name in chosen
-        }
+        versions: dict[str, ModelVersion] = {}
+        for refit in self.refits:
+            card = self._card(refit, comparison)
+            if refit.name in chosen:
+                weights = refit.result.weights
+                versions[refit.name] = register(self.tracker, refit.run, weights, card)
+            else:
+                log_model(refit.run, refit.result.weights, card)
         decisions = self._decide(versions, comparison)
         held = {
             v.version: tuple(sorted(d.alias for d in decisions if d.version == v.version))
@@ -128,13 +132,12 @@ class Outcome:
         registered = [replace(v, aliases=held[v.version]) for v in versions.values()]
         return registered, decisions
 
-    def _register(self, refit: Refit, comparison: Comparison) -> ModelVersion:
+    def _card(self, refit: Refit, comparison: Comparison) -> ModelCard:
         test = comparison.row(refit.name).score
         scores = {"psnr": test.psnr, "ssim": test.ssim, "photos": len(comparison.photos)}
-        card = model_card(
+        return model_card(
             refit.result, self.patch_set.manifest, self._photos(refit), {PROTOCOL: scores}
         )
-        return register(self.tracker, refit.run, refit.result.weights, card)
 
     def _decide(
         self, versions: Mapping[str, ModelVersion], comparison: Comparison
