@@ -178,7 +178,7 @@ def test_too_few_new_pairs_wait_and_a_dry_run_does_nothing(tmp_path: Path) -> No
     assert (few.status, few.summary["decision"]) == (0, "unchanged"), few.err
     assert few.summary["reason"].endswith("; at least 6 are needed")
     left = [p for p in tmp_path.rglob("*") if p not in before and p.suffix in (".parquet", ".json")]
-    assert [p.name for p in left] in ([], ["summary.json"])
+    assert [p.name for p in left] == ["retrain-summary.json"]
 
 
 def test_a_killed_retraining_goes_on_with_its_study_and_posts_its_decision(
