@@ -64,9 +64,9 @@ def received() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         thread.join()
 
 
-def options(folder: Path, scenes: list[str] = SCENES) -> list[object]:
+def options(folder: Path) -> list[object]:
     """The options of a retraining on a folder of pairs."""
-    corpus, tracking = write_pairs(folder / "photos", scenes), write_tracking(folder)
+    corpus, tracking = write_pairs(folder / "photos", SCENES), write_tracking(folder)
     where = ["--out", folder / "patches", "--studies", folder / "studies", "--mlflow", tracking]
     return ["--corpus", f"pairs={corpus}", *where, "--patch-size", 32, *TEMPLATES]
 
@@ -110,28 +110,7 @@ def test_job_that_lost_its_lease_publishes_nothing(tmp_path: Path) -> None:
 def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
     tmp_path: Path,
 ) -> None:
-    corpus = write_pairs(tmp_path / "photos", SCENES)
-    tracking = write_tracking(tmp_path)
-    argv = [
-        "--corpus",
-        f"pairs={corpus}",
-        "--out",
-        tmp_path / "patches",
-        "--patch-size",
-        32,
-        *TEMPLATES,
-    ]
-    argv += [
-        "--studies",
-        tmp_path / "studies",
-        "--mlflow",
-        tracking,
-        *SMOKE,
-        "--models",
-        "red10",
-        "--trials",
-        1,
-    ]
+    argv = [*options(tmp_path), *SMOKE, "--models", "red10", "--trials", 1]
     first = run_here("retrain", argv, tmp_path)
     assert first.status == 0, first.err
     assert first.summary["decision"] == "promoted"
@@ -141,7 +120,7 @@ def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
     assert idle.status == 0
     assert idle.summary["decision"] == "unchanged"
     assert idle.summary["champion"] == "1"
-    client = client_of(tracking)
+    client = client_of(tmp_path / "mlflow.yaml")
     assert len(client.search_model_versions("name='degrain-denoiser'")) == 1
 
     # New photos, and a training too short to learn anything: the challenger is no better than the

@@ -78,6 +78,10 @@ class PairRecord:
         """Whether the photo is noisy and has no clean partner: both names are its own."""
         return self.noisy == self.clean and self.noise is None
 
+    def has_files_of(self, before: "PairRecord") -> bool:
+        """Whether the files are those of an earlier record, by their sizes and times."""
+        return bool(self.stamp) and self.stamp == before.stamp
+
     def measurements(self) -> dict[str, Any]:
         """The fields that the cutter fills in."""
         return {name: getattr(self, name) for name in MEASUREMENTS}

@@ -60,4 +60,4 @@ def _catalog(root: Location, version: str) -> Mapping[str, PairRecord] | None:
 
 
 def _is_new(pair: PairRecord, before: PairRecord | None) -> bool:
-    return before is None or not pair.stamp or before.stamp != pair.stamp
+    return before is None or not pair.has_files_of(before)

@@ -18,7 +18,7 @@ from degrain.errors import JobFailedError, UserError
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.run import ingest
 from degrain.patchsets.patch_set import PatchSet
-from degrain.retraining.news import find_news
+from degrain.retraining.news import News, find_news
 from degrain.retraining.record import RECORD_FILE, RetrainingRecord, read_record, remove_record
 from degrain.storage.json_file import json_bytes
 from degrain.storage.lease import Lease
@@ -85,7 +85,7 @@ class Retraining:
         if record is not None and self._continues(record) and not self._has_ended(record):
             reason = f"the retraining of study {record.study} was interrupted and would go on"
             return RetrainingResult("planned", reason, self._champion())
-        news = find_news(self.ingest, self._storage, self._known_patch_set())
+        news = self._news()
         decision = "planned" if len(news.pairs) >= self.min_new_pairs else "unchanged"
         return RetrainingResult(
             decision,
@@ -102,7 +102,7 @@ class Retraining:
         """
         record, new_pairs = self._interrupted(), 0
         if record is None:
-            news = find_news(self.ingest, self._storage, self._known_patch_set())
+            news = self._news()
             new_pairs = len(news.pairs)
             self.log(f"news: {news.describe()}")
             if new_pairs < self.min_new_pairs:
@@ -130,6 +130,9 @@ class Retraining:
             outcome, decision.reason, decision.version, challenger, new_pairs, version, study
         )
 
+    def _news(self) -> News:
+        return find_news(self.ingest, self._storage, self._known_patch_set())
+
     def _reason(self, news: str, count: int) -> str:
         if 0 < count < self.min_new_pairs:
             return f"{news}; at least {self.min_new_pairs} are needed"
@@ -147,10 +150,10 @@ class Retraining:
         finished = self._finished_runs()
         if finished:
             return str(finished[0].data.tags[STUDIED_TAG])
-        champion = alias_holders(self.tracker.client, self.tracker.config.model).get("champion")
+        champion = self._champion()
         if champion is None:
             return None
-        version = self.tracker.client.get_model_version(champion.name, champion.version)
+        version = self.tracker.client.get_model_version(self.tracker.config.model, champion)
         patch_set: str | None = version.tags.get("patch_set")
         return patch_set
 

@@ -75,7 +75,7 @@ class Previous:
 
     def _unchanged(self, pair: PairRecord) -> bool:
         before = self.records.get(pair.id)
-        if before is None or not pair.stamp or before.stamp != pair.stamp:
+        if before is None or not pair.has_files_of(before):
             return False
         return (before.scene, before.noise) == (pair.scene, pair.noise)
 
