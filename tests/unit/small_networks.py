@@ -48,7 +48,7 @@ def network(name: str) -> nn.Module:
     """A small network with random values also in place of zeros: NAFNet's blocks start as the
     identity.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # with 0 both units of a squeeze in PRIDNet are dead
     made = create_model(name, **small(name)).eval()
     with torch.no_grad():
         for parameter_name, parameter in made.named_parameters():
