@@ -33,7 +33,8 @@ class Retrain(TrackingOptions):
     dry_run: bool = False
     """Print what would be done, and do nothing. Photos are not read."""
     schedule: str | None = None
-    """Cron expression, e.g. '0 3 * * 1', in local time. None: retrain once."""
+    """Cron expression, e.g. '0 3 * * 1', in local time; missed times are done once. None: retrain
+    once."""
     notify: str | None = None
     """URL to which the decision is posted as JSON, also that of a retraining that failed. None: it
     is not posted."""
@@ -117,11 +118,12 @@ class Retrain(TrackingOptions):
     ) -> NoReturn:
         from degrain.cli.execution import report_error
         from degrain.cluster import shut_down_ray
-        from degrain.retraining.schedule import wait_for
+        from degrain.retraining.schedule import SCHEDULE_FILE, Schedule
 
+        times = Schedule(schedule, retraining.studies / SCHEDULE_FILE)
         while True:
             console.print(f"waiting for '{schedule}'")
-            due = wait_for(schedule)
+            due = times.wait()
             console.print(f"{due:%Y-%m-%d %H:%M}: looking for new photos")
             try:
                 self._retrain(retraining, out, console)
@@ -131,6 +133,7 @@ class Retrain(TrackingOptions):
             finally:
                 # A cluster of this machine would hold its memory until the next time.
                 shut_down_ray()
+            times.done(due)
 
 
 def describe(result: "RetrainingResult") -> str:

@@ -3,7 +3,7 @@
 Each photo is one Ray task on one core, so that seconds per megapixel are comparable between rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -142,12 +142,14 @@ def compare(
     *,
     examples: int = 3,
     trained_on: Mapping[str, TrainingPhotos | None] | None = None,
+    earlier_scenes: Collection[str] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Comparison:
     """Run every denoiser on every photo; gains are relative to the first denoiser.
 
     The outputs of `examples` photos, evenly spaced, are kept. `trained_on` has the training photos
-    of models by name; None stands for unknown ones. Needs a running Ray; uses all its CPUs.
+    of models by name; None stands for unknown ones. `earlier_scenes` are those of an earlier patch
+    set. Needs a running Ray; uses all its CPUs.
     """
     kept = {photos[i].id for i in evenly_spaced(len(photos), examples)}
     task = ray.remote(num_cpus=1)(_run_one)
@@ -162,7 +164,8 @@ def compare(
         _scores(d, [results[d.name, p.id] for p in photos], photos, trained_on or {})
         for d in denoisers
     )
-    evaluation = Evaluation(photos=tuple(EvaluatedPhoto.of(p) for p in photos), denoisers=scored)
+    evaluated = tuple(EvaluatedPhoto.of(p, earlier_scenes) for p in photos)
+    evaluation = Evaluation(photos=evaluated, denoisers=scored)
     return Comparison(evaluation, _examples(denoisers, photos, kept, results, source))
 
 

@@ -15,7 +15,7 @@ from degrain.evaluation.slices import slice_losses
 from degrain.tracking.config import Metric, PromotionRules
 
 UNITS = {"psnr": " dB", "ssim": ""}
-_SLICED_BY = ("camera", "ISO")
+_SLICED_BY = ("camera", "ISO", "scenes")
 _CHANNELS = ("red", "green", "blue")
 
 

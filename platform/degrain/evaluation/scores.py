@@ -6,7 +6,7 @@ protocol or of other photos are refused.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -30,10 +30,15 @@ class EvaluatedPhoto:
     camera: str | None = None
     iso: int | None = None
     brightness: str | None = None
+    scenes: str | None = None
+    """`earlier` or `new`: whether an earlier patch set had its scene; None if nothing is known of
+    an earlier one."""
 
     @classmethod
-    def of(cls, row: PairRecord) -> "EvaluatedPhoto":
-        """What an evaluation keeps of a pair's record."""
+    def of(cls, row: PairRecord, earlier: Collection[str] | None = None) -> "EvaluatedPhoto":
+        """What an evaluation keeps of a pair's record; `earlier` are the scenes of an earlier patch
+        set.
+        """
         return cls(
             id=row.id,
             scene=row.scene,
@@ -42,6 +47,7 @@ class EvaluatedPhoto:
             camera=row.camera,
             iso=row.iso,
             brightness=row.brightness,
+            scenes=None if earlier is None else "earlier" if row.scene in earlier else "new",
         )
 
 

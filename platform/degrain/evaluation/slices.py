@@ -1,4 +1,6 @@
-"""Slices of an evaluation: the photos of one corpus, camera, ISO or brightness."""
+"""Slices of an evaluation: the photos of one corpus, camera, ISO or brightness, and of
+scenes that an earlier patch set had or did not have.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +29,7 @@ DIMENSIONS: Mapping[str, Callable[[EvaluatedPhoto], str | None]] = {
     "camera": lambda p: f"{p.corpus} {p.camera}" if p.camera else None,
     "ISO": lambda p: iso_range(p.iso) if p.iso is not None else None,
     "brightness": lambda p: _BRIGHTNESS.get(p.brightness, p.brightness) if p.brightness else None,
+    "scenes": lambda p: p.scenes,
 }
 """What a photo is sorted by; None where it is not known."""
 

@@ -1,4 +1,4 @@
-"""Whether two photos show the same scene, one of them noisy."""
+"""Whether two photos are a noisy and a clean one of the same scene."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,16 @@ Of random combinations of different scenes 99% have more than 2.5. Below it, noi
 for a low correlation: in a photo with little contrast.
 """
 
+SWAPPED_RATIO = 1.05
+"""Ratio of fine detail, the clean photo's over the noisy one's, above which the two are swapped.
+
+Of the 251 real pairs above the highest is 0.97; of the same pairs, swapped, the lowest is 1.04 and
+the median 2.2.
+"""
+
+_LEAST_DETAIL = 1e-4
+"""Of a photo without noise, for which rounding to 8 bits decides."""
+
 
 def shows_other_scene(noisy: Photo, clean: Photo) -> bool:
     """Whether two (H, W, 3) photos of one size are photos of different scenes.
@@ -43,6 +53,25 @@ def shows_other_scene(noisy: Photo, clean: Photo) -> bool:
     slope = products[0] / max(products[2], 1e-12)
     residual = float((x - slope * y).std())
     return bool(correlation < MISMATCH_CORRELATION and residual > MISMATCH_RATIO * max(noise, 1e-4))
+
+
+def are_swapped(noisy: Photo, clean: Photo) -> bool:
+    """Whether the clean photo of a pair, two (H, W, 3) photos, is the noisier one.
+
+    Compared is the mean magnitude of the finest diagonal Haar coefficients, of which noise has more
+    than the scene.
+    """
+    return _fine_detail(clean) > SWAPPED_RATIO * max(_fine_detail(noisy), _LEAST_DETAIL)
+
+
+def _fine_detail(photo: Photo) -> float:
+    """Mean magnitude of the diagonal coefficients of an orthonormal Haar transform, in [0, 1]."""
+    rows, columns = photo.shape[0] // 2 * 2, photo.shape[1] // 2 * 2
+    grey = photo[:rows, :columns].sum(axis=2, dtype=np.float32)
+    diagonal = grey[::2, ::2] - grey[1::2, ::2] - grey[::2, 1::2] + grey[1::2, 1::2]
+    if diagonal.size == 0:
+        return 0.0
+    return float(np.abs(diagonal).mean()) / (6 * peak(photo))
 
 
 def _blocks(photo: Photo, side: int) -> NDArray[np.float32]:

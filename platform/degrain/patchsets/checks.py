@@ -1,4 +1,5 @@
-"""The checks of a pair: two readable photos of one size and scene, aligned, exposed alike.
+"""The checks of a pair: two readable photos of one size and scene, aligned, exposed alike, the
+clean one not noisier than the other.
 
 A pair that fails is refused with its reason; a misaligned one is corrected by an integer shift if
 the rules allow it.
@@ -12,7 +13,7 @@ import numpy as np
 from degrain.corpora.record import PairRecord
 from degrain.imaging.alignment import Shift, estimate_shift
 from degrain.imaging.codecs import decode
-from degrain.imaging.content import shows_other_scene
+from degrain.imaging.content import are_swapped, shows_other_scene
 from degrain.imaging.noise_synthesis import add_noise
 from degrain.imaging.pixels import Photo, peak
 from degrain.imaging.stored_photo import UnreadablePhotoError
@@ -77,6 +78,10 @@ def measure(pair: PairRecord, noisy: Photo, clean: Photo, rules: CheckRules) -> 
     # Compared at the best shift, because a misaligned pair shows one scene nevertheless.
     if shows_other_scene(*apply_shift(noisy, clean, *shift.whole)):
         raise UnreadablePhotoError(f"{pair.noisy} and {pair.clean} show different scenes")
+    if are_swapped(noisy, clean):
+        raise UnreadablePhotoError(
+            f"{pair.clean} has more noise than {pair.noisy}; name the noisy photo as noisy"
+        )
     if rules.alignment == "ignore":
         return replace(pair, **_NO_SHIFT)
     return _check_shift(pair, shift, rules)

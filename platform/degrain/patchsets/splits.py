@@ -3,7 +3,9 @@
 In order of precedence, the user, the corpus and the previous patch set determine the split of a
 scene. Of each corpus a tenth of the scenes, at least one, are in `test`, and as many in `val`;
 those that are missing are chosen one by one, each time the scene that makes the share of cameras in
-the split most similar to that in the corpus. A hash of the scene's name breaks ties.
+the split most similar to that in the corpus. A hash of the scene's name breaks ties. A camera that
+no earlier scene was taken with gets its own share of held-out scenes, even if the splits of its
+corpus are large enough, so that later models are also judged by it.
 """
 
 import hashlib
@@ -55,6 +57,8 @@ def assign_splits(
         if split not in closed and split not in splits.values():
             # Corpora that are too small one by one may be large enough together.
             _fill(split, list(cameras), cameras, splits)
+    if before:
+        _hold_out_new_cameras(cameras, splits, frozenset(before), closed)
     for scene in cameras:
         splits.setdefault(scene, "train")
     _fill_train(splits, fixed={*named, *settled, *before})
@@ -140,6 +144,31 @@ def _fill(
         wanted -= 1
         if alike[kind]:
             heapq.heappush(queue, (distance(kind), kind))
+
+
+def _hold_out_new_cameras(
+    cameras: Mapping[str, Counter[str]],
+    splits: dict[str, str],
+    before: frozenset[str],
+    closed: set[str],
+) -> None:
+    """Assign to `test` and `val` the share of each camera, of at least _FEWEST scenes, that no
+    scene of `before` was taken with.
+    """
+    by_camera: dict[str, list[str]] = defaultdict(list)
+    for scene in sorted(cameras, key=scene_rank):
+        for camera in cameras[scene]:
+            if camera:
+                by_camera[camera].append(scene)
+    for camera in sorted(by_camera):
+        scenes = by_camera[camera]
+        if len(scenes) < _FEWEST or not before.isdisjoint(scenes):
+            continue
+        for split in ("test", "val"):
+            if split not in closed and not any(splits.get(s) == split for s in scenes):
+                wanted = max(1, round(HELD_OUT_SHARE * len(scenes)))
+                for scene in [s for s in scenes if s not in splits][:wanted]:
+                    splits[scene] = split
 
 
 def _fill_train(splits: dict[str, str], fixed: set[str]) -> None:

@@ -45,19 +45,23 @@ def find_news(config: IngestConfig, storage: Storage, since: str | None) -> News
     Raises UserError for a missing folder or a corpus without pairs.
     """
     pairs, _ = retry(lambda: list_corpora(config.corpus, config.options, storage))
-    known = {} if since is None else _catalog(storage.locate(config.out), since)
-    if known is None:
-        return News(pairs, None)
-    return News([pair for pair in pairs if _is_new(pair, known.get(pair.id))], since)
+    known = read_catalog(storage.locate(config.out), since)
+    return News(new_pairs(pairs, known), None if known is None else since)
 
 
-def _catalog(root: Location, version: str) -> Mapping[str, PairRecord] | None:
-    """The pairs of a patch set by id; None if it is not there any more."""
+def read_catalog(root: Location, version: str | None) -> Mapping[str, PairRecord] | None:
+    """The pairs of a version by id; None if there is none, or if it is not there any more."""
+    if version is None:
+        return None
     try:
         return {record.id: record for record in open_catalog(root, version)}
     except UserError:
         return None
 
 
-def _is_new(pair: PairRecord, before: PairRecord | None) -> bool:
-    return before is None or not pair.has_files_of(before)
+def new_pairs(
+    pairs: Sequence[PairRecord], known: Mapping[str, PairRecord] | None
+) -> list[PairRecord]:
+    """The pairs that are not among the known ones, or whose files are others."""
+    known = known or {}
+    return [p for p in pairs if p.id not in known or not p.has_files_of(known[p.id])]

@@ -28,6 +28,10 @@ class RetrainingRecord:
     """Id of the retraining's run in MLflow."""
     options: Mapping[str, Any]
     """The study's options."""
+    since: str | None
+    """Version of the patch set relative to which pairs are new; None if there was none."""
+    new_pairs: int
+    """Number of pairs that were new or changed."""
 
     def write(self, studies: Location) -> None:
         """Write the file."""

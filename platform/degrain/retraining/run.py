@@ -2,7 +2,8 @@
 
     news      pairs that the last studied patch set does not have, by their names, sizes and times
     ingest    a patch set of all pairs; only new ones are read
-    study     search, refits, comparison with the champion, gates
+    drift     new pairs and known ones, and the champion on both
+    study     search around the champion, refits, comparison with the champion, gates
     decide    promoted or kept
 
 From the end of the ingest on, a record in the folder of the studies names the patch set and the
@@ -10,20 +11,22 @@ study. A retraining that finds one goes on with that study, and ends it before i
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError, UserError
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.run import ingest
 from degrain.patchsets.patch_set import PatchSet
-from degrain.retraining.news import News, find_news
+from degrain.retraining.delivery import compare_delivery
+from degrain.retraining.news import News, find_news, new_pairs, read_catalog
 from degrain.retraining.record import RECORD_FILE, RetrainingRecord, read_record, remove_record
 from degrain.storage.json_file import json_bytes
 from degrain.storage.lease import Lease
 from degrain.storage.location import Location, Storage
-from degrain.tracking.registry import alias_holders
+from degrain.tracking.registry import ModelVersion, alias_holders, load_registered
 from degrain.tracking.runs import Run, Tracker
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.result import StudyResult
@@ -47,6 +50,8 @@ class RetrainingResult:
     challenger: str | None = None
     """Version that this retraining registered."""
     new_pairs: int = 0
+    drift: Sequence[str] = ()
+    """Traits in which the new pairs differ from the known ones."""
     patch_set: str | None = None
     """Version of the patch set that was studied."""
     study: StudyResult | None = None
@@ -100,34 +105,46 @@ class Retraining:
         The lease is checked before a patch set is published and before models are registered.
         Raises LeaseLostError if another job holds it then.
         """
-        record, new_pairs = self._interrupted(), 0
-        if record is None:
-            news = self._news()
-            new_pairs = len(news.pairs)
-            self.log(f"news: {news.describe()}")
-            if new_pairs < self.min_new_pairs:
-                return self._unchanged(self._reason(news.describe(), new_pairs), new_pairs)
-            patch_set = self._ingest(lease)
-            version = patch_set.manifest.version
-            if self._finished_runs(version):
-                return self._unchanged(f"patch set {version} has been studied before", new_pairs)
-        else:
+        record = self._interrupted()
+        if record is not None:
             patch_set = self._patch_set_of(record)
-            version = patch_set.manifest.version
+        else:
+            news = self._news()
+            count = len(news.pairs)
+            self.log(f"news: {news.describe()}")
+            if count < self.min_new_pairs:
+                return self._unchanged(self._reason(news.describe(), count), count)
+            patch_set = self._ingest(lease)
+            if reason := self._nothing_to_study(patch_set, news.since):
+                return self._unchanged(reason, count)
+            name = new_name()
+            record = RetrainingRecord(patch_set.uri, name, "", self._options, news.since, count)
+        version = patch_set.manifest.version
+        self.start_ray()
         with self.tracker.run(
             f"retraining-{version}",
             "retraining",
             tags={"patch_set": version},
-            resume=record.run_id if record else None,
+            resume=record.run_id or None,
         ) as run:
-            study = self._study(patch_set, run, record, lease)
+            record = replace(record, run_id=run.id)
+            record.write(self.studies)
+            earlier = read_catalog(patch_set.root, record.since)
+            drift = self._drift(patch_set, earlier, run)
+            study = self._study(patch_set, run, record, earlier, lease)
             decision = next(d for d in study.decisions if d.alias == "champion")
             outcome = "promoted" if decision.moved else "kept"
             run.tags({"decision": outcome, "reason": decision.reason, STUDIED_TAG: version})
         remove_record(self.studies)
-        challenger = study.registered[0].version if study.registered else None
         return RetrainingResult(
-            outcome, decision.reason, decision.version, challenger, new_pairs, version, study
+            outcome,
+            decision.reason,
+            decision.version,
+            challenger=study.registered[0].version if study.registered else None,
+            new_pairs=record.new_pairs,
+            drift=drift,
+            patch_set=version,
+            study=study,
         )
 
     def _news(self) -> News:
@@ -176,6 +193,47 @@ class Retraining:
         self.log(f"patch set: {result.patch_set.uri} ({manifest.pairs} pairs)")
         return result.patch_set
 
+    def _nothing_to_study(self, patch_set: PatchSet, since: str | None) -> str | None:
+        """Why a new patch set needs no study; None if it does."""
+        version = patch_set.manifest.version
+        if self._finished_runs(version):
+            return f"patch set {version} has been studied before"
+        new = new_pairs(patch_set.catalog, read_catalog(patch_set.root, since))
+        refused = [pair.refused for pair in new if pair.refused is not None]
+        if refused:
+            self.log(f"refused: {len(refused)} of {len(new)} new pairs, the first: {refused[0]}")
+        if len(new) - len(refused) >= self.min_new_pairs:
+            return None
+        return f"{len(refused)} of {len(new)} new pairs were refused, the first: {refused[0]}"
+
+    def _drift(
+        self, patch_set: PatchSet, earlier: Mapping[str, PairRecord] | None, run: Run
+    ) -> list[str]:
+        """Compare new pairs with those of the earlier patch set; report to the log and the run."""
+        if earlier is None:
+            return []
+        champion = self._champion()
+        denoiser = None
+        if champion is not None:
+            uri = ModelVersion(self.tracker.config.model, champion).uri
+            denoiser, _ = load_registered(self.tracker.client, uri)
+        report = compare_delivery(
+            patch_set.catalog,
+            {pair.id for pair in new_pairs(patch_set.catalog, earlier)},
+            patch_set.source,
+            denoiser,
+            self.progress("drift", "photos"),
+        )
+        if report is None:
+            return []
+        self.log(report.describe())
+        run.files(
+            {"drift.json": json_bytes(report.to_dict()), "drift.md": report.to_markdown().encode()},
+            "drift",
+        )
+        run.tags({"drift": ", ".join(report.drifted) or "none"})
+        return report.drifted
+
     def _interrupted(self) -> RetrainingRecord | None:
         """The record of an interrupted retraining with the same options."""
         record = read_record(self.studies)
@@ -216,15 +274,18 @@ class Retraining:
             ) from None
 
     def _study(
-        self, patch_set: PatchSet, run: Run, record: RetrainingRecord | None, lease: Lease
+        self,
+        patch_set: PatchSet,
+        run: Run,
+        record: RetrainingRecord,
+        earlier: Mapping[str, PairRecord] | None,
+        lease: Lease,
     ) -> StudyResult:
         """Run or resume the study. One that failed is not resumed by the next retraining."""
-        name = record.study if record else new_name()
-        RetrainingRecord(patch_set.uri, name, run.id, self._options).write(self.studies)
-        self.start_ray()
+        state = self._state_of(record.study)
         try:
             return run_study(
-                fit_to_cluster(self.study),
+                state.config if state else fit_to_cluster(self._around_champion()),
                 patch_set,
                 self.tracker,
                 folder=self.studies,
@@ -232,12 +293,20 @@ class Retraining:
                 progress=self.progress,
                 parent=run,
                 before_publishing=lease.check,
-                name=name,
-                resume=self._state_of(name),
+                name=record.study,
+                resume=state,
+                earlier_scenes=None if earlier is None else {p.scene for p in earlier.values()},
             )
         except JobFailedError:
             remove_record(self.studies)
             raise
+
+    def _around_champion(self) -> StudyConfig:
+        """The study, whose search is around the champion unless the user named another model."""
+        champion = self._champion()
+        if champion is None or self.study.start is not None:
+            return self.study
+        return replace(self.study, start=ModelVersion(self.tracker.config.model, champion).uri)
 
     def _state_of(self, name: str) -> StudyState | None:
         """The state of a study that has begun."""

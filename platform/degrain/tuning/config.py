@@ -59,6 +59,10 @@ class StudyConfig:
     warm_start: bool = False
     """Whether to learn from earlier studies on the same patch set, from MLflow: the first trial of
     a network is then the best one so far, and `tpe` and `nsga2` know all trials of this length."""
+    start: str | None = None
+    """Model to search around: its network is tuned too, with its arguments, first with its weights
+    and training. models:/NAME@ALIAS, models:/NAME/VERSION or a folder; `retrain` takes the
+    champion."""
     objective: Objective = "psnr"
     """Score of a trial on the val split; `psnr+speed` also seeks fast networks."""
     spaces: SpaceChanges = NO_CHANGES

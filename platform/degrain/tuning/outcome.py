@@ -1,8 +1,7 @@
 """What becomes of a study's refits: compared, registered, and promoted where the gates let them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from degrain.corpora.record import PairRecord
 from degrain.evaluation.aliases import publish
@@ -18,7 +17,6 @@ from degrain.tracking.card import ModelCard
 from degrain.tracking.registry import (
     ModelVersion,
     alias_holders,
-    load_model,
     load_registered,
     log_model,
     register,
@@ -28,6 +26,7 @@ from degrain.tracking.training_photos import TrainingPhotos, union_of
 from degrain.training.distributed.result import model_card
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.result import Refit
+from degrain.tuning.starts import Starts
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Outcome:
     tracker: Tracker
     run: Run
     """The study's run."""
+    starts: Starts
     refits: Sequence[Refit]
     present: Mapping[str, ModelVersion]
     """Versions that hold aliases, by alias."""
@@ -50,6 +50,7 @@ class Outcome:
         patch_set: PatchSet,
         tracker: Tracker,
         run: Run,
+        starts: Starts,
         refits: Sequence[Refit],
         before: Mapping[str, str],
     ) -> "Outcome":
@@ -68,17 +69,20 @@ class Outcome:
             del present[alias]
             if alias in before:
                 present[alias] = ModelVersion(version.name, before[alias])
-        return cls(config, patch_set, tracker, run, refits, present)
+        return cls(config, patch_set, tracker, run, starts, refits, present)
 
     def compare(
-        self, photos: Sequence[PairRecord], progress: Callable[[int, int], None]
+        self,
+        photos: Sequence[PairRecord],
+        earlier_scenes: Collection[str] | None,
+        progress: Callable[[int, int], None],
     ) -> Comparison:
         """Compare the refits with the baselines, the starter and the current alias holders, whose
         rows are named by their labels.
         """
-        starter, starter_card = self._starter
-        denoisers: list[Denoiser] = [Identity(), create_filter("nlm"), starter]
-        trained_on: dict[str, TrainingPhotos | None] = {STARTER: starter_card.photos}
+        starter = self.starts.starter
+        denoisers: list[Denoiser] = [Identity(), create_filter("nlm"), starter.denoiser]
+        trained_on: dict[str, TrainingPhotos | None] = {STARTER: starter.card.photos}
         for refit in self.refits:
             denoisers.append(self._denoiser(refit))
             trained_on[refit.name] = self._photos(refit)
@@ -87,11 +91,14 @@ class Outcome:
             denoisers.append(denoiser)
             trained_on[version.label] = card.photos
         source = self.patch_set.source
-        return compare(denoisers, photos, source, trained_on=trained_on, progress=progress)
-
-    @cached_property
-    def _starter(self) -> tuple[NetworkDenoiser, ModelCard]:
-        return load_model(STARTER, None, self.patch_set.root.storage)
+        return compare(
+            denoisers,
+            photos,
+            source,
+            trained_on=trained_on,
+            earlier_scenes=earlier_scenes,
+            progress=progress,
+        )
 
     def _denoiser(self, refit: Refit) -> NetworkDenoiser:
         config = refit.result.config
@@ -102,9 +109,10 @@ class Outcome:
     def _photos(self, refit: Refit) -> TrainingPhotos | None:
         """The photos that a refit and the model it started from were trained on."""
         own = TrainingPhotos.of(self.patch_set.photos("train"))
-        if refit.result.config.start is None:
+        start = refit.result.config.start
+        if start is None:
             return own
-        return union_of([own, self._starter[1].photos])
+        return union_of([own, self.starts.of(start).card.photos])
 
     def register(self, comparison: Comparison) -> tuple[list[ModelVersion], list[Decision]]:
         """Register the refits that are best on the val split, by PSNR and by SSIM, or both ends of

@@ -12,11 +12,14 @@ from degrain.tuning.earlier import COLD, WarmStart
 from degrain.tuning.search import outcome
 from degrain.tuning.space import Choice, Draw, SearchSpace
 from degrain.tuning.spaces import search_space
+from degrain.tuning.starts import Starts
 from degrain.tuning.suggest import Suggester
 from degrain.tuning.trial import ENDED, Trial, count_parameters
 
 
-def spaces_of(config: StudyConfig, manifest: Manifest) -> list[SearchSpace]:
+def spaces_of(
+    config: StudyConfig, manifest: Manifest, starts: Starts | None = None
+) -> list[SearchSpace]:
     """The search spaces of a study on a patch set.
 
     Raises InvalidFieldError if a value that the user chose does not suit the patches.
@@ -27,6 +30,8 @@ def spaces_of(config: StudyConfig, manifest: Manifest) -> list[SearchSpace]:
     spaces: list[SearchSpace] = []
     for model in config.tuned:
         space = search_space(model, config.scale, config.spaces)
+        if starts is not None:
+            space = starts.surround(space)
         fitted = space.fitting(side, manifest.patches("train"))
         for name in config.spaces.networks.get(model, {}):
             if name in space.fields and name not in fitted.fields:

@@ -128,6 +128,8 @@ class SearchSpace:
     model: str
     fields: Mapping[str, tuple[Domain, ...]]
     """Of several domains of a field the first one counts whose condition holds."""
+    starts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Arguments of the models that trials may start from, by name; of others the default ones."""
 
     def draw(self, pick: Pick) -> Draw:
         """Choose the values of a trial, field by field.
@@ -145,6 +147,7 @@ class SearchSpace:
                     values[name] = labelled[label] = pick(label, domain)
                     break
         arguments = {n: v for n, v in values.items() if n not in TRAINING_FIELDS}
+        arguments |= self.starts.get(str(values.get("start")), {})
         training = {n: v for n, v in values.items() if n in TRAINING_FIELDS}
         return Draw(self.model, arguments, training, labelled)
 

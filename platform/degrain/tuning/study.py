@@ -8,20 +8,17 @@
 In MLflow the study is a parent run and each trial and refit its child.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
 from degrain.imaging.metrics import PROTOCOL
-from degrain.inference.config import STARTER
-from degrain.inference.denoiser import NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
 from degrain.tracking.metric_journal import MetricJournal
-from degrain.tracking.registry import load_model
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
@@ -36,6 +33,7 @@ from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of
 from degrain.tuning.result import Refit, StudyResult, local_folder
 from degrain.tuning.search import search, trial_body
 from degrain.tuning.space import SearchSpace
+from degrain.tuning.starts import Starts
 from degrain.tuning.state import StudyState, new_name
 from degrain.tuning.trial import Trial
 from degrain.tuning.trial_runs import TrialRuns, describe_trial
@@ -68,15 +66,19 @@ def run_study(
     before_publishing: Guard = lambda: None,
     name: str | None = None,
     resume: StudyState | None = None,
+    earlier_scenes: Collection[str] | None = None,
 ) -> StudyResult:
     """Run a study on a patch set. Needs a running Ray and a config from `fit_to_cluster`.
 
     Checkpoints, table and picture go to `folder`/<name of the study>. `before_publishing` is called
     before models are registered and aliases move. `resume` is the state of the interrupted study
-    `name`, which goes on. Raises JobFailedError if no trial succeeds, and UserError, before the
+    `name`, which goes on. The gates look at the test scenes that are among `earlier_scenes` and at
+    the others apart. Raises JobFailedError if no trial succeeds, and UserError, before the
     search, for patches or photos that the study cannot use.
     """
-    photos = _checked_photos(config, patch_set)
+    starts = Starts.load(config, tracker, patch_set.root.storage)
+    config = starts.include_network(config)
+    photos = _checked_photos(config, patch_set, starts)
     name, tags = name or new_name(), patch_set_tags(patch_set)
     log(f"study: {name}")
     protocol, run_id = {"test_protocol": PROTOCOL}, resume.run_id if resume else None
@@ -85,11 +87,10 @@ def run_study(
         state = _open_state(resume, config, patch_set, run, folder / name)
         resolved, splits = open_splits(config.training(), patch_set)
         config = replace(config, batches=resolved.batches)
-        starter, _ = load_model(STARTER, None, patch_set.root.storage)
-        study = _Study(config, patch_set, starter, tracker, run, tags, state, splits, log, progress)
+        study = _Study(config, patch_set, starts, tracker, run, tags, state, splits, log, progress)
         trials = study.search()
         refits = study.refit(trials)
-        result = study.conclude(trials, refits, photos, before_publishing)
+        result = study.conclude(trials, refits, photos, earlier_scenes, before_publishing)
         result.write_report(study.folder, run)
         run.add_note(result.describe())
     return result
@@ -118,12 +119,12 @@ def _open_state(
     return state
 
 
-def _checked_photos(config: StudyConfig, patch_set: PatchSet) -> list[PairRecord]:
+def _checked_photos(config: StudyConfig, patch_set: PatchSet, starts: Starts) -> list[PairRecord]:
     """The whole test photos of the comparison, evenly spaced over the split.
 
     Raises UserError if they have changed, or if patches or cluster do not suit the study.
     """
-    spaces_of(config, patch_set.manifest)
+    spaces_of(config, patch_set.manifest, starts)
     config.refit_workers.check_cluster()
     rows = patch_set.photos("test")
     photos = [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
@@ -137,7 +138,7 @@ class _Study:
 
     config: StudyConfig
     patch_set: PatchSet
-    starter: NetworkDenoiser
+    starts: Starts
     tracker: Tracker
     run: Run
     tags: Mapping[str, str]
@@ -155,12 +156,13 @@ class _Study:
     def search(self) -> list[Trial]:
         """Run the trials. Raises JobFailedError if none succeeds."""
         config, parallel = self.config, parallel_trials(self.config)
-        before, spaces = self.state.in_order(), spaces_of(config, self.patch_set.manifest)
+        before = self.state.in_order()
+        spaces = spaces_of(config, self.patch_set.manifest, self.starts)
         training = config.training(**config.trial_length(parallel))
         plan = TrialPlan(config, spaces, parallel, before, self._warm_start(spaces, training))
         length = training.length
         known = f", {len(plan.ended)} of them done" if before else ""
-        models, starts = ", ".join(config.tuned), {STARTER: self.starter.network.state_dict()}
+        models = ", ".join(config.tuned)
         self.log(f"search: {config.trials} trials of {models}, {length} each at most{known}")
         runs = TrialRuns(
             config.trials, self.tracker, self.run, self.patch_set, self.tags, self.log, self.state
@@ -172,7 +174,7 @@ class _Study:
                 suggester=plan.suggester,
                 algorithm=config.search,
                 objective=config.objective,
-                body=trial_body(config, self.splits, starts, self.folder),
+                body=trial_body(config, self.splits, self.starts.weights, self.folder),
                 folder=self.folder,
                 name=f"trials-{self.state.starts}",
                 parallel=parallel,
@@ -228,7 +230,7 @@ class _Study:
                     folder,
                     name,
                     workers,
-                    start=self.starter.network.state_dict() if training.start else None,
+                    start=self.starts.of(training.start).weights if training.start else None,
                     on_event=show,
                 ).run()
             run.add_note(describe_result(result))
@@ -239,15 +241,23 @@ class _Study:
         trials: Sequence[Trial],
         refits: Sequence[Refit],
         photos: Sequence[PairRecord],
+        earlier_scenes: Collection[str] | None,
         before_publishing: Guard,
     ) -> StudyResult:
         """Compare and register the refits."""
         outcome = Outcome.of(
-            self.config, self.patch_set, self.tracker, self.run, refits, self.state.holders or {}
+            self.config,
+            self.patch_set,
+            self.tracker,
+            self.run,
+            self.starts,
+            refits,
+            self.state.holders or {},
         )
         self.state.record_holders({a: v.version for a, v in outcome.present.items()})
         log_photos(self.log, photos, len(self.patch_set.photos("test")))
-        comparison = outcome.compare(photos, self.progress("compare", "photos"))
+        progress = self.progress("compare", "photos")
+        comparison = outcome.compare(photos, earlier_scenes, progress)
         before_publishing()
         registered, decisions = outcome.register(comparison)
         folder = local_folder(self.folder)

@@ -1,0 +1,102 @@
+"""The models that trials may start from: the starter, and the one that a study is around."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from degrain.inference.config import STARTER
+from degrain.inference.denoiser import NetworkDenoiser
+from degrain.storage.location import Storage
+from degrain.tracking.card import ModelCard
+from degrain.tracking.registry import load_model, load_registered
+from degrain.tracking.runs import Tracker
+from degrain.training.recipes import recipe
+from degrain.tuning.config import StudyConfig
+from degrain.tuning.space import Choice, Domain, LogUniform, SearchSpace, Value
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """A model whose weights trials may start from."""
+
+    name: str
+    """As `TrainingConfig.start` names it."""
+    denoiser: NetworkDenoiser
+    card: ModelCard
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The network's state dict."""
+        weights: Mapping[str, Tensor] = self.denoiser.network.state_dict()
+        return weights
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The starting models of a study."""
+
+    starter: StartingModel
+    around: StartingModel | None = None
+    """The model that `StudyConfig.start` names."""
+
+    @classmethod
+    def load(cls, config: StudyConfig, tracker: Tracker, storage: Storage) -> "Starts":
+        """Load the models. Raises UserError if `config.start` does not exist."""
+        starter = StartingModel(STARTER, *load_model(STARTER, None, storage))
+        if config.start is None:
+            return cls(starter)
+        if config.start.startswith("models:"):
+            loaded = load_registered(tracker.client, config.start)
+        else:
+            loaded = load_model(config.start, None, storage)
+        return cls(starter, StartingModel(config.start, *loaded))
+
+    def of(self, name: str) -> StartingModel:
+        """The model that a training configuration names."""
+        if self.around is not None and self.around.name == name:
+            return self.around
+        assert name == STARTER, name
+        return self.starter
+
+    @property
+    def weights(self) -> dict[str, Mapping[str, Tensor]]:
+        """The weights of each model, by name."""
+        return {model.name: model.weights for model in (self.starter, self.around) if model}
+
+    def include_network(self, config: StudyConfig) -> StudyConfig:
+        """Return the study with the network of `around` among those that are tuned."""
+        if self.around is None or self.around.card.model in config.tuned:
+            return config
+        models = (self.around.card.model, *config.tuned)
+        return replace(config, models=models, trials=max(config.trials, len(models)))
+
+    def surround(self, space: SearchSpace) -> SearchSpace:
+        """Return the space of the network of `around` with that model as the first start, and its
+        training as the first trial's; other spaces as they are.
+        """
+        model = self.around
+        if model is None or model.card.model != space.model:
+            return space
+        fields: dict[str, tuple[Domain, ...]] = {
+            name: tuple(_first(domain, model.card.training.get(name)) for domain in domains)
+            for name, domains in space.fields.items()
+        }
+        others = [v for d in fields.get("start", ()) if isinstance(d, Choice) for v in d.values]
+        starts = dict.fromkeys([model.name, *(others or [None])])
+        fields["start"] = (Choice(tuple(starts), default=model.name),)
+        rate = recipe(space.model).fine_tuning_rate
+        fine_tuning = LogUniform(rate / 4, 2 * rate, default=rate, when={"start": model.name})
+        fields["learning_rate"] = (fine_tuning, *fields["learning_rate"])
+        arguments = {**space.starts, model.name: dict(model.card.arguments)}
+        return replace(space, fields=fields, starts=arguments)
+
+
+def _first(domain: Domain, value: Any) -> Domain:  # noqa: ANN401 - of a card
+    """The domain with `value` for the first trial, if it is a choice of such values."""
+    if not isinstance(domain, Choice) or value is None:
+        return domain
+    first: Value = value
+    values = domain.values if first in domain.values else (first, *domain.values)
+    return replace(domain, values=values, default=first)
