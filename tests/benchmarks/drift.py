@@ -69,6 +69,8 @@ def main() -> None:
             f: [p for p in ps if p.scene.startswith(f"{corpus}/")] for f, ps in measured.items()
         }
         for scenes in (1, 2, 3):
+            if not deliveries(of_corpus[1.0], scenes):
+                continue
             counts = []
             for factor in FACTORS:
                 hits = []

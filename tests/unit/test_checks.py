@@ -235,6 +235,17 @@ def test_ignored_and_synthetic_pairs_have_no_shift(rules: CheckRules, pair: Pair
     )
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_pair_whose_photos_are_swapped_is_refused(bits: int) -> None:
+    noisy, clean = shifted(0, 0)
+    if bits == 16:
+        noisy, clean = sixteen_bits(noisy), sixteen_bits(clean)
+    measure(PAIR, noisy, clean, RULES)
+    message = "s3://corpus/clean.png has more noise than s3://corpus/noisy.png; name the noisy"
+    with pytest.raises(UnreadablePhotoError, match=message):
+        measure(PAIR, clean, noisy, RULES)
+
+
 COFFEE, ASTRONAUT = (
     photo()[40:360, 60:380] for photo in (skimage_data.coffee, skimage_data.astronaut)
 )

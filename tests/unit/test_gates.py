@@ -1,6 +1,6 @@
 """The gates before a champion, against made-up challengers, and how often luck passes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -60,13 +60,20 @@ def flat(gain: float, scenes: int = SCENES) -> list[float]:
 
 
 def contest(
-    *challengers: DenoiserScores, scenes: int = SCENES, config: TrackingConfig = CONFIG
+    *challengers: DenoiserScores,
+    scenes: int = SCENES,
+    config: TrackingConfig = CONFIG,
+    earlier: Collection[str] | None = None,
 ) -> Decision:
     """The decision on `champion` between version 1 and the challengers, versions 2, 3, ..."""
     base = [scores("noisy", flat(-8, scenes), 0.4), scores("nlm", flat(-4, scenes), 0.6)]
     champion = scores("v1", flat(0, scenes))
     named = tuple(replace(c, name=f"v{n}") for n, c in enumerate(challengers, 2))
-    evaluation = Evaluation(photos=photos(scenes), denoisers=(*base, champion, *named))
+    shown = photos(scenes)
+    if earlier is not None:
+        kinds = ["earlier" if photo.scene in earlier else "new" for photo in shown]
+        shown = tuple(replace(p, scenes=kind) for p, kind in zip(shown, kinds, strict=True))
+    evaluation = Evaluation(photos=shown, denoisers=(*base, champion, *named))
     entrants = Entrants(
         candidates={c.name[1:]: c.name for c in named},
         holders=dict.fromkeys(ALIASES, "1"),
@@ -116,6 +123,15 @@ def test_each_gate_stops_its_model(challenger: Callable[[], DenoiserScores], gat
     assert (decision.version, decision.moved) == ("1", False)
     assert gate in failed(decision)
     assert f"{gate}: " in decision.reason
+
+
+def test_a_gain_on_new_scenes_does_not_pay_for_a_loss_on_earlier_ones() -> None:
+    earlier = {f"c/{scene}" for scene in range(3)}
+    gains = [-0.8 if photo.scene in earlier else 1.2 for photo in photos()]
+    assert contest(scores("new", gains)).moved
+    decision = contest(scores("new", gains), earlier=earlier)
+    assert not decision.moved
+    assert "slices: scenes earlier (9 photos) changes by -0.80 dB" in decision.reason
 
 
 def test_few_scenes_prove_nothing() -> None:

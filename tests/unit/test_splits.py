@@ -195,6 +195,23 @@ def test_new_scenes_fill_the_share_of_a_larger_corpus() -> None:
     assert Counter(splits.values()) == {"train": 40, "val": 5, "test": 5}
 
 
+@pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 0), (3, 1), (30, 3)])
+def test_scenes_of_a_new_camera_get_a_share_of_val_and_test(count: int, held: int) -> None:
+    known = [pair(f"s{i}", camera="A") for i in range(400)]
+    previous = assign_splits(known)
+    # More held-out scenes than the larger corpus needs.
+    previous |= {f"c/s{i}": "test" if i % 2 else "val" for i in range(160)}
+    new = [pair(f"t{i}", camera="B") for i in range(count)]
+    splits = assign_splits([*known, *new], previous=previous)
+    counts = Counter(split for scene, split in splits.items() if scene.startswith("c/t"))
+    assert (counts["val"], counts["test"]) == (held, held)
+    assert {scene: splits[scene] for scene in previous} == previous
+    # The next delivery of the camera is not that of a new one.
+    more = [*known, *new, *(pair(f"u{i}", camera="B") for i in range(3))]
+    again = assign_splits(more, previous=splits)
+    assert {again[f"c/u{i}"] for i in range(3)} == {"train"} or count < 3
+
+
 def test_an_added_corpus_moves_no_scene_of_another() -> None:
     first = [pair(f"s{i}", corpus="a") for i in range(20)]
     previous = assign_splits(first)

@@ -59,9 +59,11 @@ def are_swapped(noisy: Photo, clean: Photo) -> bool:
     """Whether the clean photo of a pair, two (H, W, 3) photos, is the noisier one.
 
     Compared is the mean magnitude of the finest diagonal Haar coefficients, of which noise has more
-    than the scene.
+    than the scene. A longer exposure of the clean photo amplifies its detail.
     """
-    return _fine_detail(clean) > SWAPPED_RATIO * max(_fine_detail(noisy), _LEAST_DETAIL)
+    exposure = (clean.mean() / peak(clean) + 1e-3) / (noisy.mean() / peak(noisy) + 1e-3)
+    most = SWAPPED_RATIO * max(1.0, float(exposure))
+    return _fine_detail(clean) > most * max(_fine_detail(noisy), _LEAST_DETAIL)
 
 
 def _fine_detail(photo: Photo) -> float:

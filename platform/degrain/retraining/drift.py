@@ -4,8 +4,9 @@ Each trait of a pair (its noise, its exposure, ...) is predicted from its camera
 traits, from its ISO and brightness, by ridge regression over the known pairs; a camera without
 known pairs is predicted as the mean camera. Photos of one scene are alike, so the unit is the
 scene: the mean residual of the new scenes is compared with the spread of the residuals of known
-scenes, each predicted from the others, by Student's t. A trait drifts if the probability of such a
-difference is below 1% and the difference is large enough to matter (`Trait.least`).
+scenes, each predicted from the others, by Student's t. A trait drifts if such a difference is
+unlikely between scenes of one kind (`Trait.significance`, about 5% over all traits together) and
+large enough to matter (`Trait.least`).
 
 A camera or a range of ISOs without known pairs is drift by itself. The mix of cameras drifts if it
 is farther from the known mix, in total variation, than 99% of random choices of as many scenes.
@@ -26,10 +27,9 @@ from scipy.stats import t
 
 FEWEST_SCENES = 5
 """With fewer known scenes nothing is said about a trait."""
-_SIGNIFICANCE = 0.01
 _RIDGE = 1.0
-"""Penalty of a camera's deviation from the mean camera, in photos."""
-_LEAST_MIX = 0.3
+"""Penalty of a camera's deviation from the mean camera, and of each slope, in photos."""
+_LEAST_MIX, _MIX_SIGNIFICANCE = 0.5, 0.005
 """Total variation between mixes of cameras from which on a difference matters."""
 _ISO_FACTOR = 2.0
 """An ISO beyond the known ones by more than this factor is new."""
@@ -57,6 +57,11 @@ class PairTraits:
     champion_psnr: float | None = None
     """PSNR of the output of the champion, dB; None if it was trained on the scene."""
 
+    @property
+    def corpus(self) -> str:
+        """The corpus of its scene."""
+        return self.scene.partition("/")[0]
+
 
 Predictor = Callable[[PairTraits], float]
 
@@ -72,6 +77,8 @@ class Trait:
     """A difference in words."""
     least: float
     """Least difference that matters."""
+    significance: float
+    """Probability of a difference by chance below which it is believed."""
     predictors: tuple[Predictor, ...] = ()
     """Beside the camera."""
     only_below: bool = False
@@ -96,6 +103,7 @@ TRAITS = (
         lambda p: float(np.log2(max(p.noise, 0.1))),
         lambda d: f"{2**d:.2f} times as much noise as expected",
         least=float(np.log2(1.25)),
+        significance=0.02,
         predictors=(_iso, _stops, lambda p: _stops(p) ** 2),
     ),
     Trait(
@@ -103,24 +111,28 @@ TRAITS = (
         lambda p: p.correlation,
         lambda d: f"correlation of neighbouring noise {d:+.2f}",
         least=0.1,
+        significance=0.005,
     ),
     Trait(
         "exposure",
         lambda p: float(np.log2(p.exposure)),
         lambda d: f"clean photos {2**d:.2f} times as bright against noisy ones",
         least=0.1,
+        significance=0.005,
     ),
     Trait(
         "brightness",
         _stops,
         lambda d: f"scenes {d:+.1f} stops brighter",
-        least=1.0,
+        least=1.5,
+        significance=0.005,
     ),
     Trait(
         "champion",
         _gain,
         lambda d: f"the champion gains {d:+.2f} dB relative to known test photos of this noise",
         least=0.5,
+        significance=0.01,
         predictors=(lambda p: p.noisy_psnr,),
         only_below=True,
     ),
@@ -184,9 +196,13 @@ def find_drift(known: Sequence[PairTraits], new: Sequence[PairTraits]) -> DriftR
     """Compare new pairs with known ones. Raises ValueError without either."""
     if not known or not new:
         raise ValueError("drift needs known and new pairs")
-    findings = [_compare(trait, known, new) for trait in TRAITS]
-    findings += [_new_cameras(known, new), _new_isos(known, new), _mix(known, new)]
-    return DriftReport(len(new), len(known), tuple(findings))
+    corpora = {p.corpus for p in new}
+    same = [p for p in known if p.corpus in corpora]
+    # Other corpora have another spread; they are compared with only where there is nothing else.
+    reference = same if len({p.scene for p in same}) >= FEWEST_SCENES else known
+    findings = [_compare(trait, reference, new) for trait in TRAITS]
+    findings += [_new_cameras(known, new), _new_isos(known, new), _mix(reference, new)]
+    return DriftReport(len(new), len(reference), tuple(findings))
 
 
 def _compare(trait: Trait, known: Sequence[PairTraits], new: Sequence[PairTraits]) -> Finding:
@@ -206,7 +222,7 @@ def _compare(trait: Trait, known: Sequence[PairTraits], new: Sequence[PairTraits
     statistic = difference / _standard_error(spread, [len(r) for r in residuals])
     probability = 2 * float(t.sf(abs(statistic), len(spread) - 1))
     large = -difference >= trait.least if trait.only_below else abs(difference) >= trait.least
-    drifted = bool(large and probability < _SIGNIFICANCE)
+    drifted = bool(large and probability < trait.significance)
     return Finding(trait.name, drifted, trait.text(difference), difference, probability)
 
 
@@ -245,12 +261,15 @@ def _predict(
     cameras = sorted({p.camera for p in known})
     design, wanted = _design(trait, known, cameras), _design(trait, pairs, cameras)
     numbers = slice(len(cameras), None)
-    centre = np.nan_to_num(_finite_mean(design[:, numbers]))
+    centre = _finite_mean(design[:, numbers])
+    design[:, numbers] = _filled(design[:, numbers], centre)
+    scale = np.maximum(design[:, numbers].std(axis=0), 1e-9)
+    # A line through the known pairs is not believed beyond them.
+    low, high = design[:, numbers].min(axis=0), design[:, numbers].max(axis=0)
+    wanted[:, numbers] = np.clip(_filled(wanted[:, numbers], centre), low, high)
     for matrix in (design, wanted):
-        # An unknown ISO is taken for the mean ISO.
-        filled = np.where(np.isnan(matrix[:, numbers]), centre, matrix[:, numbers])
-        matrix[:, numbers] = filled - centre
-    penalty = np.diag([_RIDGE] * len(cameras) + [1e-3] * len(trait.predictors))
+        matrix[:, numbers] /= scale
+    penalty = _RIDGE * np.eye(design.shape[1])
     middle, mean = design.mean(axis=0), values.mean()
     centred = design - middle
     weights = np.linalg.solve(centred.T @ centred + penalty, centred.T @ (values - mean))
@@ -269,6 +288,11 @@ def _design(
         for p in pairs
     ]
     return np.array(rows, dtype=np.float64)
+
+
+def _filled(columns: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An unknown ISO is taken for the mean ISO."""
+    return np.where(np.isnan(columns), centre, columns)
 
 
 def _finite_mean(columns: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -317,7 +341,7 @@ def _mix(known: Sequence[PairTraits], new: Sequence[PairTraits]) -> Finding:
         shuffled = random.permutation(scenes)
         farther += _variation(shuffled[:-held], shuffled[-held:]) >= first - 1e-9
     probability = (farther + 1) / (_SHUFFLES + 1)
-    drifted = bool(first >= _LEAST_MIX and probability <= _SIGNIFICANCE)
+    drifted = bool(first >= _LEAST_MIX and probability <= _MIX_SIGNIFICANCE)
     text = f"{first:.0%} of the pairs are of other cameras than the known mix has"
     return Finding("camera mix", drifted, text, first, probability)
 

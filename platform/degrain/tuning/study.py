@@ -163,6 +163,8 @@ class _Study:
         length = training.length
         known = f", {len(plan.ended)} of them done" if before else ""
         models = ", ".join(config.tuned)
+        if config.start is not None:
+            models += f" around {config.start}"
         self.log(f"search: {config.trials} trials of {models}, {length} each at most{known}")
         runs = TrialRuns(
             config.trials, self.tracker, self.run, self.patch_set, self.tags, self.log, self.state
