@@ -9,7 +9,7 @@ to be flagged; so are all photos of one camera that is left out, with its name a
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,8 @@ import numpy as np
 from degrain.imaging.pixels import Photo, peak
 from degrain.patchsets.patch_set import PatchSet
 from degrain.retraining.delivery import measure_traits
-from degrain.retraining.drift import FEWEST_SCENES, PairTraits, find_drift
+from degrain.retraining.drift import FEWEST_SCENES, find_drift
+from degrain.retraining.traits import PairTraits
 from degrain.storage.location import Storage
 
 FACTORS = (1.0, 1.5, 2.0)
@@ -53,53 +54,56 @@ def deliveries(traits: Sequence[PairTraits], scenes: int) -> list[set[str]]:
     return [set(random.choice(names, scenes, replace=False)) for _ in range(DELIVERIES)]
 
 
-def flagged(known: Sequence[PairTraits], new: Sequence[PairTraits]) -> list[str]:
-    """Names of the traits that drifted."""
-    return find_drift(known, new).drifted
+def print_deliveries(measured: Mapping[float, Sequence[PairTraits]]) -> None:
+    """How many deliveries of scenes are flagged, and for which traits."""
+    print("| corpus | scenes | same kind | noise x 1.5 | noise x 2 |\n|---|---:|---:|---:|---:|")
+    for corpus in sorted({p.corpus for p in measured[1.0]}):
+        own = [p for p in measured[1.0] if p.corpus == corpus]
+        for scenes in (1, 2, 3):
+            chosen = deliveries(own, scenes)
+            if chosen:
+                counts = [count_flagged(measured[1.0], measured[f], chosen) for f in FACTORS]
+                print(f"| {corpus} | {scenes} | {' | '.join(counts)} |", flush=True)
+
+
+def count_flagged(
+    known: Sequence[PairTraits], delivered: Sequence[PairTraits], chosen: Sequence[set[str]]
+) -> str:
+    """`2 of 20 (brightness, noise)`."""
+    flags = [
+        find_drift(
+            [p for p in known if p.scene not in scenes],
+            [p for p in delivered if p.scene in scenes],
+        ).drifted
+        for scenes in chosen
+    ]
+    names = ", ".join(sorted({name for found in flags for name in found}))
+    return f"{sum(map(bool, flags))} of {len(flags)}{f' ({names})' if names else ''}"
+
+
+def print_cameras(pairs: Sequence[PairTraits]) -> None:
+    """For which traits the pairs of a camera are flagged that no known pair is of."""
+    print("\n| camera that is left out | with its name | without it |\n|---|---|---|")
+    for camera in sorted({p.camera for p in pairs}):
+        new = [p for p in pairs if p.camera == camera]
+        known = [p for p in pairs if p.camera != camera]
+        corpus = new[0].corpus
+        hidden = [
+            [replace(p, camera=corpus) if p.corpus == corpus else p for p in part]
+            for part in (known, new)
+        ]
+        named, nameless = find_drift(known, new).drifted, find_drift(*hidden).drifted
+        print(f"| {camera} | {', '.join(named)} | {', '.join(nameless)} |")
 
 
 def main() -> None:
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="patch set")
     patch_set = PatchSet.open(parser.parse_args().data, Storage.from_environment())
     measured = measure(patch_set)
-    print("| corpus | scenes | same kind | noise x 1.5 | noise x 2 |\n|---|---:|---:|---:|---:|")
-    for corpus in sorted({r.corpus for r in patch_set.catalog}):
-        of_corpus = {
-            f: [p for p in ps if p.scene.startswith(f"{corpus}/")] for f, ps in measured.items()
-        }
-        for scenes in (1, 2, 3):
-            if not deliveries(of_corpus[1.0], scenes):
-                continue
-            counts = []
-            for factor in FACTORS:
-                hits = []
-                for chosen in deliveries(of_corpus[1.0], scenes):
-                    known = [p for p in measured[1.0] if p.scene not in chosen]
-                    new = [p for p in of_corpus[factor] if p.scene in chosen]
-                    hits.append(flagged(known, new))
-                counts.append(
-                    f"{sum(bool(h) for h in hits)} of {len(hits)}"
-                    + (
-                        f" ({', '.join(sorted({n for h in hits for n in h}))})"
-                        if factor == 1 and any(hits)
-                        else ""
-                    )
-                )
-            print(f"| {corpus} | {scenes} | {' | '.join(counts)} |", flush=True)
-    cameras = sorted({p.camera for p in measured[1.0]})
-    print("\n| camera that is left out | with its name | without it |\n|---|---|---|")
-    for camera in cameras:
-        known = [p for p in measured[1.0] if p.camera != camera]
-        new = [p for p in measured[1.0] if p.camera == camera]
-        if len({p.scene for p in known}) < FEWEST_SCENES:
-            continue
-        corpus = camera.split()[0]
-        hidden = [replace(p, camera=corpus) for p in new]
-        same = [replace(p, camera=corpus) if p.camera.split()[0] == corpus else p for p in known]
-        print(
-            f"| {camera} | {', '.join(flagged(known, new))} | {', '.join(flagged(same, hidden))} |"
-        )
+    print_deliveries(measured)
+    print_cameras(measured[1.0])
 
 
 main()

@@ -11,7 +11,8 @@ from unit.support import natural_photo, pair_record
 from degrain.imaging.noise_synthesis import add_noise
 from degrain.imaging.pixels import sixteen_bits
 from degrain.retraining.delivery import measure_traits
-from degrain.retraining.drift import FEWEST_SCENES, PairTraits, find_drift
+from degrain.retraining.drift import FEWEST_SCENES, find_drift
+from degrain.retraining.traits import PairTraits
 
 CAMERAS = ("S6", "IP", "GP")
 ISOS = (100, 400, 1600, 3200)

@@ -8,7 +8,7 @@ from degrain.cli.console import Console
 from degrain.cli.retrain import Retrain, describe
 from degrain.errors import UserError
 from degrain.patchsets.ingest.config import IngestConfig
-from degrain.retraining.run import RetrainingResult
+from degrain.retraining.result import RetrainingResult
 
 
 @pytest.mark.parametrize(

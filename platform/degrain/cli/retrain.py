@@ -12,7 +12,8 @@ from degrain.patchsets.ingest.config import IngestConfig
 from degrain.tuning.config import StudyConfig
 
 if TYPE_CHECKING:
-    from degrain.retraining.run import Retraining, RetrainingResult
+    from degrain.retraining.result import RetrainingResult
+    from degrain.retraining.run import Retraining
     from degrain.storage.location import Location
 
 

@@ -59,8 +59,7 @@ def assign_splits(
             _fill(split, list(cameras), cameras, splits)
     if before:
         _hold_out_new_cameras(cameras, splits, frozenset(before), closed)
-    for scene in cameras:
-        splits.setdefault(scene, "train")
+    splits |= {scene: "train" for scene in cameras if scene not in splits}
     _fill_train(splits, fixed={*named, *settled, *before})
     _check_no_split_is_empty(splits)
     return splits

@@ -13,7 +13,8 @@ from degrain.imaging.noise_statistics import neighbour_correlation
 from degrain.imaging.pixels import Photo, peak
 from degrain.inference.denoiser import Denoiser
 from degrain.patchsets.photos import PhotoSource
-from degrain.retraining.drift import DriftReport, PairTraits, find_drift
+from degrain.retraining.drift import DriftReport, find_drift
+from degrain.retraining.traits import PairTraits
 from degrain.spacing import evenly_spaced
 
 CROP = 512

@@ -11,8 +11,8 @@ study. A retraining that finds one goes on with that study, and ends it before i
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from degrain.corpora.record import PairRecord
@@ -23,6 +23,7 @@ from degrain.patchsets.patch_set import PatchSet
 from degrain.retraining.delivery import compare_delivery
 from degrain.retraining.news import News, find_news, new_pairs, read_catalog
 from degrain.retraining.record import RECORD_FILE, RetrainingRecord, read_record, remove_record
+from degrain.retraining.result import RetrainingResult
 from degrain.storage.json_file import json_bytes
 from degrain.storage.lease import Lease
 from degrain.storage.location import Location, Storage
@@ -35,33 +36,6 @@ from degrain.tuning.study import Log, Progress, fit_to_cluster, run_study
 
 STUDIED_TAG = "studied_patch_set"
 """Tag of a finished retraining's run."""
-
-
-@dataclass(frozen=True)
-class RetrainingResult:
-    """The decision of one retraining."""
-
-    decision: str
-    """`unchanged` (too few new pairs), `planned` (a dry run found enough), `promoted`, or `kept`
-    (no challenger was better)."""
-    reason: str
-    champion: str | None
-    """Version that holds the alias `champion`."""
-    challenger: str | None = None
-    """Version that this retraining registered."""
-    new_pairs: int = 0
-    drift: Sequence[str] = ()
-    """Traits in which the new pairs differ from the known ones."""
-    patch_set: str | None = None
-    """Version of the patch set that was studied."""
-    study: StudyResult | None = None
-
-    def to_summary(self) -> dict[str, object]:
-        """Return the content of the summary file."""
-        fields = asdict(replace(self, study=None))
-        del fields["study"]
-        rows = self.study.comparison.rows if self.study else []
-        return {**fields, "comparison": [row.to_dict() for row in rows]}
 
 
 @dataclass(frozen=True)
@@ -107,18 +81,23 @@ class Retraining:
         """
         record = self._interrupted()
         if record is not None:
-            patch_set = self._patch_set_of(record)
-        else:
-            news = self._news()
-            count = len(news.pairs)
-            self.log(f"news: {news.describe()}")
-            if count < self.min_new_pairs:
-                return self._unchanged(self._reason(news.describe(), count), count)
-            patch_set = self._ingest(lease)
-            if reason := self._nothing_to_study(patch_set, news.since):
-                return self._unchanged(reason, count)
-            name = new_name()
-            record = RetrainingRecord(patch_set.uri, name, "", self._options, news.since, count)
+            return self._carry_out(record, self._patch_set_of(record), lease)
+        news = self._news()
+        count = len(news.pairs)
+        self.log(f"news: {news.describe()}")
+        if count < self.min_new_pairs:
+            return self._unchanged(self._reason(news.describe(), count), count)
+        patch_set = self._ingest(lease)
+        if reason := self._nothing_to_study(patch_set, news.since):
+            return self._unchanged(reason, count)
+        name = new_name()
+        record = RetrainingRecord(patch_set.uri, name, "", self._options, news.since, count)
+        return self._carry_out(record, patch_set, lease)
+
+    def _carry_out(
+        self, record: RetrainingRecord, patch_set: PatchSet, lease: Lease
+    ) -> RetrainingResult:
+        """Drift, study, decision; the record is removed at the end."""
         version = patch_set.manifest.version
         self.start_ray()
         with self.tracker.run(
@@ -217,20 +196,13 @@ class Retraining:
         if champion is not None:
             uri = ModelVersion(self.tracker.config.model, champion).uri
             denoiser, _ = load_registered(self.tracker.client, uri)
-        report = compare_delivery(
-            patch_set.catalog,
-            {pair.id for pair in new_pairs(patch_set.catalog, earlier)},
-            patch_set.source,
-            denoiser,
-            self.progress("drift", "photos"),
-        )
+        new = {pair.id for pair in new_pairs(patch_set.catalog, earlier)}
+        progress = self.progress("drift", "photos")
+        report = compare_delivery(patch_set.catalog, new, patch_set.source, denoiser, progress)
         if report is None:
             return []
         self.log(report.describe())
-        run.files(
-            {"drift.json": json_bytes(report.to_dict()), "drift.md": report.to_markdown().encode()},
-            "drift",
-        )
+        run.files(report.files(), "drift")
         run.tags({"drift": ", ".join(report.drifted) or "none"})
         return report.drifted
 
