@@ -17,7 +17,9 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -312,6 +314,28 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
             yield server
         finally:
             server.kill()
+
+
+@contextlib.contextmanager
+def json_receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A web server for the length of a block: its URL, and the JSON that is posted to it."""
+    posts: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", posts
+        server.shutdown()
+        thread.join()
 
 
 class MlflowServer:

@@ -23,6 +23,7 @@ from integration.support import (
     Outcome,
     Promises,
     empty_store,
+    json_receiver,
     run_here,
     s3_server,
     start_pipeline,
@@ -30,6 +31,8 @@ from integration.support import (
 from mlflow import MlflowClient
 from skimage import data as skimage_data
 
+from degrain.evaluation.scores import Evaluation
+from degrain.evaluation.slices import slices
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
 from degrain.imaging.pixels import Photo
@@ -42,6 +45,10 @@ from degrain.tracking.registry import load_registered
 pytestmark = pytest.mark.ray
 
 MODEL = "degrain-denoiser"
+WEBHOOKS_OF_THIS_MACHINE = {
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+}
 STEPS = (
     "first study",
     "nothing new",
@@ -54,6 +61,7 @@ STEPS = (
     "two at once",
     "missed schedule",
     "rollback",
+    "webhook of the MLflow server",
 )
 SIDE = 64
 
@@ -165,12 +173,19 @@ def month(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         storage = Storage.from_environment()
         storage.s3_client().create_bucket(Bucket="month")
         (folder / "mlflow.db").write_bytes(empty_store())
+        for name, value in WEBHOOKS_OF_THIS_MACHINE.items():
+            patch.setenv(name, value)
         tracking = MlflowServer(folder, f"sqlite:///{folder}/mlflow.db", "s3://month/artifacts")
-        with tracking.running(), promises.scenario():
+        with tracking.running(), json_receiver() as (hook, posts), promises.scenario():
             (folder / "mlflow.yaml").write_text(
                 f"tracking_uri: {tracking.url}\npromotion: {NO_GATES}\n"
             )
-            live(Month(folder, "month", storage, MlflowClient(tracking.url)), promises)
+            client = MlflowClient(tracking.url)
+            client.create_webhook("moves", hook, ["model_version_alias.created"])
+            live(Month(folder, "month", storage, client), promises)
+            with promises.keep("webhook of the MLflow server"):
+                moves = [p["data"] for p in posts if p["data"]["alias"] == "champion"]
+                assert [m["version"] for m in moves][:2] == ["1", "2"]
         yield promises
 
 
@@ -265,13 +280,9 @@ def last_slices(month: Month) -> list[str]:
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
-    from degrain.evaluation.scores import Evaluation
-    from degrain.evaluation.slices import slices
-
-    paths = [f.path for f in month.client.list_artifacts(run.info.run_id)]
-    found = next(path for path in paths if path.endswith("evaluation.json"))
-    local = month.client.download_artifacts(run.info.run_id, found, str(month.folder))
-    return [part.name for part in slices(Evaluation.from_json(Path(local).read_bytes()))]
+    local = month.client.download_artifacts(run.info.run_id, "", str(month.folder))
+    (file,) = Path(local).rglob("evaluation.json")
+    return [part.name for part in slices(Evaluation.from_json(file.read_bytes()))]
 
 
 def poison(month: Month, promises: Promises) -> None:

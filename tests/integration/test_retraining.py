@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from integration.support import (
     SMOKE,
     TEMPLATES,
     client_of,
+    json_receiver,
     killed_after_a_validation,
     run_here,
     start_pipeline,
@@ -45,23 +44,8 @@ def on_shared_cluster(ray_cluster: None) -> None:
 @pytest.fixture
 def received() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A server, its URL, and the JSON that is posted to it."""
-    posts: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Print nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", posts
-        server.shutdown()
-        thread.join()
+    with json_receiver() as posted:
+        yield posted
 
 
 def options(folder: Path) -> list[object]:
