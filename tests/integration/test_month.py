@@ -63,7 +63,7 @@ STEPS = (
     "rollback",
     "webhook of the MLflow server",
 )
-SIDE = 64
+SIDE = 96
 
 
 def photos_of(number: int, iso: int) -> tuple[Photo, Photo]:
@@ -287,8 +287,8 @@ def last_slices(month: Month) -> list[str]:
 
 def poison(month: Month, promises: Promises) -> None:
     """Each kind of bad delivery is refused with its reason, and changes nothing."""
-    noisy, clean = photos_of(40, 12_800)
-    _, other = photos_of(41, 12_800)
+    noisy, clean = photos_of(40, 3200)
+    _, other = photos_of(41, 3200)
     again, again_clean = photos_of(3, 3200)
     deliveries = {
         "swapped photos": (clean, noisy, "has more noise than"),
