@@ -34,7 +34,7 @@ def program(name: str) -> str:
     """A program of the development packages, or of the PATH."""
     own = Path(sys.executable).parent / name
     found = str(own) if own.exists() else shutil.which(name)
-    assert found is not None, f"'{name}' is not installed; run 'make check'"
+    assert found is not None, f"'{name}' is not installed; put it on the PATH"
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from deployment.manifests import (
     OVERLAYS,
     ROOT,
@@ -197,3 +198,13 @@ def test_the_large_cluster_scales_on_spot_nodes() -> None:
         assert pod["nodeSelector"] == {"degrain/pool": "gpu-spot"}
         assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
         assert pod["containers"][0]["image"].endswith("-cuda")
+
+
+def test_mlflow_has_the_store_of_compose() -> None:
+    """`tests/integration/test_compose_commands.py` runs the command of compose."""
+    compose = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())["services"]["mlflow"]
+    pod = one(OVERLAYS[0], "Deployment", "mlflow")["spec"]["template"]["spec"]
+    arguments = [each.partition("=") for each in pod["containers"][0]["args"] if "store" in each]
+    assert arguments
+    for option, _, value in arguments:
+        assert f"{option} {value} " in compose["command"]
