@@ -51,13 +51,14 @@ test: $(VENV)/.installed-dev  ## every test, three groups side by side
 unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about a minute
 	$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses 2
 
-check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layers
+check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layers, manifests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=platform:models:infra/ray $(BIN)/mypy infra/ray/up.py infra/ray/ui.py
 	MYPYPATH=platform:models:tests/benchmarks $(BIN)/mypy tests/benchmarks/*.py
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/deployment --quiet
 
 format: $(VENV)/.installed-dev  ## format the code
 	$(BIN)/ruff check --fix .

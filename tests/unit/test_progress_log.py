@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from degrain.monitoring import Metric, TrainingGauges
 from degrain.training.distributed.events import (
     PreemptionCheckpoint,
     Progress,
@@ -43,7 +44,13 @@ class Screen:
 
 def screen_after(*events: WorkerEvent) -> Screen:
     screen = Screen()
-    progress_log = ProgressLog(400, screen, log=screen.printed.append, status=screen.shown.append)
+    progress_log = ProgressLog(
+        400,
+        screen,
+        TrainingGauges("red10", "quiet-run"),
+        log=screen.printed.append,
+        status=screen.shown.append,
+    )
     for event in events:
         progress_log(event)
     return screen
@@ -66,6 +73,25 @@ def test_a_validation_is_printed_and_logged_with_sample_crops() -> None:
     assert screen.printed == [f"{PROGRESS}  val PSNR 31.26 dB, SSIM 0.812"]
     assert screen.logged == [(40, {"val_psnr": 31.256, "val_ssim": 0.8123})]
     assert screen.stored == [("samples", {"step-00000040.png": b"png"})]
+
+
+def test_progress_and_validations_set_the_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, float] = {}
+
+    def record(metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        assert labels == {"model": "red10", "run": "quiet-run"}
+        values[metric.name] = value
+
+    monkeypatch.setattr("degrain.monitoring._set", record)
+    validation = {**METRICS, "val_psnr": 31.25, "val_ssim": 0.8}
+    screen_after(Progress(METRICS), ValidationEvent(validation, b"png"))
+    assert values == {
+        "degrain_patches_per_second": 123.4,
+        "degrain_data_wait_share": 0.0123,
+        "degrain_train_loss": 0.0123456,
+        "degrain_val_psnr_db": 31.25,
+        "degrain_val_ssim": 0.8,
+    }
 
 
 def test_the_start_of_a_new_run_prints_nothing() -> None:

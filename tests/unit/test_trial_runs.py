@@ -94,6 +94,25 @@ def test_a_trial_says_what_it_is_and_how_it_ended(
     assert (ended, recorder.status) == (ending, in_mlflow)
 
 
+def test_a_trial_sets_gauges_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gauges: dict[str, list[float]] = {}
+    counted: list[dict[str, str]] = []
+    monkeypatch.setattr(
+        "degrain.monitoring._set",
+        lambda metric, value, _: gauges.setdefault(metric.name, []).append(value),
+    )
+    monkeypatch.setattr(
+        "degrain.monitoring._increase", lambda metric, labels: counted.append(labels)
+    )
+    recorded(tmp_path, "stopped")
+    assert gauges["degrain_val_psnr_db"] == [METRICS["val_psnr"]]
+    # After its end a trial has no throughput.
+    assert gauges["degrain_patches_per_second"][-1] == 0
+    assert counted == [{"model": "red10", "status": "stopped"}]
+
+
 def test_a_trial_keeps_its_outcome_for_later_studies(tmp_path: Path) -> None:
     kept = EarlierTrial.read(recorded(tmp_path, "stopped").tags_[OUTCOME_TAG])
     assert kept.draw.model == "red10"

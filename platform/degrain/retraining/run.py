@@ -17,6 +17,7 @@ from typing import Any
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError, UserError
+from degrain.monitoring import record_drift, record_retraining
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.run import ingest
 from degrain.patchsets.patch_set import PatchSet
@@ -114,6 +115,7 @@ class Retraining:
             decision = next(d for d in study.decisions if d.alias == "champion")
             outcome = "promoted" if decision.moved else "kept"
             run.tags({"decision": outcome, "reason": decision.reason, STUDIED_TAG: version})
+        record_retraining(outcome)
         remove_record(self.studies)
         return RetrainingResult(
             outcome,
@@ -202,6 +204,9 @@ class Retraining:
         if report is None:
             return []
         self.log(report.describe())
+        for found in report.findings:
+            if found.difference is not None:
+                record_drift(found.trait, found.difference)
         run.files(report.files(), "drift")
         run.tags({"drift": ", ".join(report.drifted) or "none"})
         return report.drifted

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
 from degrain.imaging.metrics import PROTOCOL
+from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
@@ -224,8 +225,13 @@ class _Study:
             note = f"Refit of {best.name} for {training.length}: {describe_trial(best)}."
             run.describe(note, self.patch_set)
             folder = self.folder / name
-            with MetricJournal(run, unsent_folder=folder, log=self.log) as journal:
-                show = ProgressLog(training.steps, journal, log=self.log, status=lambda _: None)
+            with (
+                MetricJournal(run, unsent_folder=folder, log=self.log) as journal,
+                TrainingGauges(training.model, name) as gauges,
+            ):
+                show = ProgressLog(
+                    training.steps, journal, gauges, log=self.log, status=lambda _: None
+                )
                 result = TrainingJob(
                     training,
                     self.splits,

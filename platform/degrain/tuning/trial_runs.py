@@ -1,4 +1,4 @@
-"""Logs the trials of a study to MLflow and the screen."""
+"""Logs the trials of a study to MLflow, to Ray's metrics and the screen."""
 
 import json
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from degrain.interrupts import defer_interrupts
+from degrain.monitoring import TrainingGauges, record_trial
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.session import Metrics
@@ -19,6 +20,7 @@ class _OpenRun:
     """The run of a trial that has started, and its progress."""
 
     run: Run
+    gauges: TrainingGauges
     started: float
     """Reading of the monotonic clock, seconds."""
     progress: float = 0.0
@@ -54,7 +56,8 @@ class TrialRuns:
         if trial.number not in self._runs:
             with defer_interrupts():
                 run = self._open(trial)
-                self._runs[trial.number] = _OpenRun(run, time.monotonic())
+                gauges = TrainingGauges(trial.draw.model, trial.name)
+                self._runs[trial.number] = _OpenRun(run, gauges, time.monotonic())
             if run.id != trial.run_id:
                 run.params({**trial.config.tracked_parameters(), "parameters": trial.parameters})
             note = f"One of {self._trials} trials: {describe_trial(trial)}."
@@ -73,6 +76,7 @@ class TrialRuns:
         """Log the metrics of a validation."""
         found = self._runs[trial.number]
         found.progress = metrics["progress"]
+        found.gauges.set(metrics)
         seconds = {"seconds": time.monotonic() - found.started}
         found.run.metrics({**seconds, **metrics}, step=int(metrics["step"]))
         self._state.record(trial)
@@ -88,6 +92,8 @@ class TrialRuns:
             run.tags({OUTCOME_TAG: json.dumps(EarlierTrial.of(trial).to_dict())})
             status = "FAILED" if trial.status == "failed" else "FINISHED"
             run.finish(status, _ending(trial, found.progress))
+            found.gauges.end()
+        record_trial(trial.draw.model, trial.status)
         self._state.record(trial)
         self._ended += 1
         arguments = " ".join(f"{k} {v}" for k, v in trial.draw.arguments.items())

@@ -1,8 +1,9 @@
-"""Shows a run's progress on the screen and logs it to MLflow, from its workers' events."""
+"""Shows a run's progress on the screen, and logs it to MLflow and to Ray's metrics."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from degrain.monitoring import TrainingGauges
 from degrain.training.distributed.events import (
     Planned,
     PreemptionCheckpoint,
@@ -37,12 +38,14 @@ class ProgressLog:
         self,
         steps: int,
         metric_log: MetricLog,
+        gauges: TrainingGauges,
         *,
         log: Callable[[str], None],
         status: Callable[[str], None],
     ) -> None:
         self._steps = steps
         self._metric_log = metric_log
+        self._gauges = gauges
         self._log = log
         self._status = status
         self._groups = 0
@@ -62,9 +65,11 @@ class ProgressLog:
                 self._metric_log.metrics({"planned_steps": steps})
             case Progress(metrics):
                 self._status(self._line(metrics))
+                self._gauges.set(metrics)
                 self._metric_log.metrics(metrics, step=int(metrics["step"]))
             case ValidationEvent(metrics, samples):
                 step = int(metrics["step"])
+                self._gauges.set(metrics)
                 scores = {key: metrics[key] for key in ("val_psnr", "val_ssim")}
                 self._log(
                     f"{self._line(metrics)}  val PSNR {scores['val_psnr']:.2f} dB, SSIM "

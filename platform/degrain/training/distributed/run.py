@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.json_file import json_bytes
 from degrain.tracking.card import ModelCard
@@ -47,11 +48,11 @@ def train_run(
     with (
         tracker.run(plan.name, "training", tags=tags, resume=plan.run_id) as run,
         MetricJournal(run, log=log, unsent_folder=plan.folder) as journal,
+        TrainingGauges(config.model, plan.name) as gauges,
     ):
         photos = plan.write(config, patch_set, run.id)
-        described = f"{config.model}, {config.length} on {workers.workers} workers"
-        log(f"run {plan.name}: {described}, {config.batches} patches")
-        run.describe(f"Training of {described}.", patch_set)
+        log(f"run {plan.name}: {_described(config, workers)}, {config.batches} patches")
+        run.describe(f"Training of {_described(config, workers)}.", patch_set)
         _log_settings(run, journal, config, workers, new=plan.run_id != run.id)
         result = TrainingJob(
             config,
@@ -63,10 +64,14 @@ def train_run(
             teacher=plan.teacher,
             keep_best=keep_best,
             started=started,
-            on_event=ProgressLog(config.steps, journal, log=log, status=status),
+            on_event=ProgressLog(config.steps, journal, gauges, log=log, status=status),
         ).run()
         _store_model(run, plan, result, model_card(result, patch_set.manifest, photos))
     return TrackedResult(result.config, result.weights, result.metrics, run.id)
+
+
+def _described(config: TrainingConfig, workers: Workers) -> str:
+    return f"{config.model}, {config.length} on {workers.workers} workers"
 
 
 def _log_settings(
