@@ -42,6 +42,8 @@ class Server:
     """Path below `url` that answers while the server works."""
     scratch: str | None = None
     """A temporary folder to remove when the process ends."""
+    sockets: Sequence[str] = ()
+    """Files elsewhere that the process may leave."""
 
     def process(self) -> psutil.Process | None:
         """Return the process, or None if it has ended."""
@@ -96,6 +98,7 @@ def launch(
     *,
     health: str = "/",
     scratch: Path | None = None,
+    sockets: Sequence[str] = (),
 ) -> Server:
     """Start a detached process that writes its output to `NAME.log` in the folder."""
     file, mark = folder / f"{name}.log", secrets.token_hex(8)
@@ -111,7 +114,9 @@ def launch(
         )
     created = psutil.Process(process.pid).create_time()
     temporary = None if scratch is None else str(scratch)
-    return Server(name, process.pid, created, url, str(file), mark, health, temporary)
+    return Server(
+        name, process.pid, created, url, str(file), mark, health, temporary, list(sockets)
+    )
 
 
 def answers(url: str) -> bool:
@@ -158,6 +163,8 @@ def stop(servers: Iterable[Server]) -> None:
     for server in servers:
         if server.scratch is not None:
             shutil.rmtree(server.scratch, ignore_errors=True)
+        for file in server.sockets:
+            Path(file).unlink(missing_ok=True)
 
 
 def _marked(marks: set[str]) -> list[psutil.Process]:

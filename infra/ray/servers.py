@@ -126,10 +126,14 @@ def start_s3(program: str, folder: Path, port: int, credentials: Credentials) ->
     }
     for part in ("master", "volume", "filer"):
         options[f"{part}.port"] = free_port()
+    sockets = []
     for part in ("master", "volume", "filer", "s3"):
-        options[f"{part}.port.grpc"] = free_port()
+        options[f"{part}.port.grpc"] = grpc = free_port()
+        # SeaweedFS makes these there, whatever TMPDIR is, and does not remove them.
+        sockets.append(f"/tmp/seaweedfs-{part}-grpc-{grpc}.sock")
     command = [program, "server", *(f"-{name}={value}" for name, value in options.items())]
-    return launch("s3", command, folder, f"http://{HOST}:{port}", os.environ, scratch=scratch)
+    url = f"http://{HOST}:{port}"
+    return launch("s3", command, folder, url, os.environ, scratch=scratch, sockets=sockets)
 
 
 def s3_environment(url: str, credentials: Credentials) -> dict[str, str]:

@@ -221,12 +221,14 @@ def readme_run(
     promises = Promises()
     with promises.scenario():
         pids: set[int] = set()
+        sockets: list[str] = []
         try:
             done = shell(before, clone, environment)
             servers = json.loads((clone / "runs" / "stack" / "servers.json").read_text())
             stack = {s["name"]: s for s in servers}
             processes = [p for s in servers for p in family(s["pid"])]
             pids = {p.pid for p in processes}
+            sockets = [socket for s in servers for socket in s["sockets"]]
             with promises.keep("commands succeed"):
                 assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
             with promises.keep("job used the bucket and MLflow"):
@@ -256,6 +258,8 @@ def readme_run(
             assert ended.stdout == "ended MLflow, S3, Ray\n", ended.stderr
             assert not [pid for pid in pids if runs(pid)]
             assert list(Path(short_folder).iterdir()) == []
+            assert sockets
+            assert not any(Path(socket).exists() for socket in sockets)
             assert shell("make status", clone, environment).returncode != 0
             changed = subprocess.run(
                 ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True
@@ -272,14 +276,15 @@ def test_the_commands_of_the_readme(readme_run: Promises, promise: str) -> None:
 def readme_commands() -> str:
     """The first block of commands of the section."""
     section = (ROOT / "README.md").read_text().split("## On a cluster")[1]
-    lines = section.strip().splitlines()
+    lines = section.strip("\n").splitlines()
     block = itertools.takewhile(lambda line: line.startswith("    "), lines)
     return "\n".join(line.strip() for line in block)
 
 
 def make_clone(clone: Path) -> None:
-    """A repository with the tracked files, and an environment as `make install` makes one."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    """A repository with the files of this one, and an environment as `make install` makes one."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode != 0:
         pytest.skip("this is not a git checkout")
     for name in listed.stdout.splitlines():

@@ -152,12 +152,15 @@ def test_up_names_a_port_that_is_in_use(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_down_spares_a_process_that_reuses_a_process_id(tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
+    scratch, socket = tmp_path / "scratch", tmp_path / "s.sock"
     scratch.mkdir()
-    ended = Server("ray", os.getpid(), 1.0, "http://127.0.0.1:1", "l", "m", scratch=str(scratch))
+    socket.touch()
+    left = {"scratch": str(scratch), "sockets": [str(socket)]}
+    ended = Server("ray", os.getpid(), 1.0, "http://127.0.0.1:1", "l", "m", **left)
     stack.write_state(tmp_path, [ended])
     assert stack.down(tmp_path) == ([], [ended])
     assert not scratch.exists()
+    assert not socket.exists()
 
 
 def test_credentials_are_made_once_and_only_their_user_can_read_them(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
+from degrain.patchsets.packed import columns
 
 SPLITS = ("train", "val", "test")
 HELD_OUT_SHARE = 0.1
@@ -33,11 +34,13 @@ def assign_splits(
     Raises UserError for an unknown scene, or if a split stays empty.
     """
     cameras: dict[str, Counter[str]] = defaultdict(Counter)
-    for pair in pairs:
-        cameras[pair.scene][pair.camera or ""] += 1
+    settled: dict[str, str] = {}
+    for scene, camera, split in columns(pairs, "scene", "camera", "split"):
+        cameras[scene][camera or ""] += 1
+        if split:
+            settled[scene] = split
     named = _named(sorted(cameras), val_scenes, test_scenes)
     closed = set(named.values())
-    settled = {p.scene: p.split for p in pairs if p.split}
     before = {scene: split for scene, split in (previous or {}).items() if scene in cameras}
     splits: dict[str, str] = {}
     for scene, split in {**before, **settled}.items():

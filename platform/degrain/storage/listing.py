@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,31 @@ def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
                         name if below == "." else f"{below}/{name}",
                         FileStamp(status.st_size, status.st_mtime_ns),
                     )
+
+
+def local_folders(folder: Path) -> Iterator[dict[str, FileStamp]]:
+    """Yield the same by folder; folders whose names differ in case only come together."""
+
+    def walk(group: list[str]) -> Iterator[dict[str, FileStamp]]:
+        found: dict[str, FileStamp] = {}
+        below: dict[str, list[str]] = defaultdict(list)
+        for prefix in group:
+            with os.scandir(folder / prefix) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        below[entry.name.casefold()].append(f"{name}/")
+                        continue
+                    with contextlib.suppress(OSError):
+                        status = entry.stat()
+                        if stat.S_ISREG(status.st_mode):
+                            found[name] = FileStamp(status.st_size, status.st_mtime_ns)
+        if found:
+            yield dict(sorted(found.items()))
+        for name in sorted(below):
+            yield from walk(below[name])
+
+    yield from walk([""])
 
 
 def is_utf8(name: str) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+import torch
+
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
 from degrain.tuning.space import Draw
@@ -88,7 +90,10 @@ class Trial:
 
 def count_parameters(draw: Draw) -> int:
     """Number of trainable parameters of the network."""
-    return sum(p.numel() for p in create_model(draw.model, **draw.arguments).parameters())
+    # Without memory for the weights and random numbers in them, which take a second at 74 M.
+    with torch.device("meta"):
+        network = create_model(draw.model, **draw.arguments)
+    return sum(p.numel() for p in network.parameters())
 
 
 class Observer(Protocol):
