@@ -118,13 +118,14 @@ class Corpus:
     def _located(self, pair: PairRecord, files: Mapping[str, FileStamp]) -> PairRecord:
         """The pair with the URIs of its files, with their sizes and times."""
         noisy, clean, uri = files[pair.noisy], files[pair.clean], self.folder.uri
-        return replace(
-            self._named(pair),
+        pair = self._named(pair)
+        pair.fill(
             noisy=f"{uri}/{pair.noisy}",
             clean=f"{uri}/{pair.clean}",
             encoded_bytes=noisy.size + clean.size,
             stamp=f"{noisy.stamp} {clean.stamp}",
         )
+        return pair
 
     def _list_table(self) -> list[PairRecord]:
         """The pairs that a table names."""
