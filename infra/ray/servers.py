@@ -95,13 +95,8 @@ def start_s3(program: str, folder: Path, port: int, credentials: Credentials) ->
     metrics_port = free_port()
     targets = [{"targets": [f"{HOST}:{metrics_port}"]}]
     (folder / S3_TARGETS).write_text(json.dumps(targets))
-    identity = {
-        "name": "degrain",
-        "credentials": [{"accessKey": credentials.access_key, "secretKey": credentials.secret_key}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
     identities = scratch / "identities.json"
-    identities.write_text(json.dumps({"identities": [identity]}))
+    identities.write_text(json.dumps({"identities": [_identity(credentials)]}))
     data = folder / "s3"
     data.mkdir(exist_ok=True)
     options: dict[str, object] = {
@@ -134,6 +129,15 @@ def start_s3(program: str, folder: Path, port: int, credentials: Credentials) ->
     command = [program, "server", *(f"-{name}={value}" for name, value in options.items())]
     url = f"http://{HOST}:{port}"
     return launch("s3", command, folder, url, os.environ, scratch=scratch, sockets=sockets)
+
+
+def _identity(credentials: Credentials) -> dict[str, object]:
+    """The one user of the S3 server."""
+    return {
+        "name": "degrain",
+        "credentials": [{"accessKey": credentials.access_key, "secretKey": credentials.secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
 
 
 def s3_environment(url: str, credentials: Credentials) -> dict[str, str]:

@@ -67,12 +67,7 @@ def up(
     for name in missing:
         urls[name] = f"http://{HOST}:{_port(name, known.get(name), ports or {})}"
     credentials = Credentials.load()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StackError(
-            f"cannot write to '{folder}': {error.strerror}; name a folder with --folder"
-        ) from None
+    _make(folder)
     starts = _starts(folder, store, programs, credentials, urls, known.get("ray"), cpus)
     started: list[Server] = []
     try:
@@ -86,6 +81,15 @@ def up(
         write_state(folder, running.values())
         raise
     return Stack(_ordered([*running.values(), *started]), missing)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(
+            f"cannot write to '{folder}': {error.strerror}; name a folder with --folder"
+        ) from None
 
 
 def _wanted(programs: Programs) -> list[str]:

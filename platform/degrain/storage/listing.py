@@ -5,10 +5,14 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs as pafs
+
+_PARALLEL_LISTINGS = 16
+"""Folders of a bucket that are listed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,29 @@ def local_folders(folder: Path) -> Iterator[dict[str, FileStamp]]:
             yield from walk(below[name])
 
     yield from walk([""])
+
+
+def bucket_folders(files: pafs.FileSystem, root: str) -> Iterator[dict[str, FileStamp]]:
+    """Yield the files of a bucket's folders in the same way, by names relative to `root`."""
+
+    def listed(folders: list[str]) -> list[pafs.FileInfo]:
+        return [info for f in folders for info in files.get_file_info(pafs.FileSelector(f))]
+
+    level = [[root]]
+    with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
+        while level:
+            below: dict[str, list[str]] = defaultdict(list)
+            for start in range(0, len(level), _PARALLEL_LISTINGS):
+                for infos in pool.map(listed, level[start : start + _PARALLEL_LISTINGS]):
+                    found: dict[str, FileStamp] = {}
+                    for info in infos:
+                        if info.type == pafs.FileType.File:
+                            found[info.path[len(root) :].lstrip("/")] = FileStamp.of(info)
+                        else:
+                            below[info.path.casefold()].append(info.path)
+                    if found:
+                        yield dict(sorted(found.items()))
+            level = [below[name] for name in sorted(below)]
 
 
 def is_utf8(name: str) -> bool:

@@ -6,9 +6,7 @@ of buckets) and MLflow (artifacts), because the three read different environment
 
 import contextlib
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +15,13 @@ import pyarrow.fs as pafs
 
 from degrain.errors import UserError
 from degrain.storage.atomic import AtomicWrite
-from degrain.storage.listing import FileStamp, local_files, local_folders
+from degrain.storage.listing import FileStamp, bucket_folders, local_files, local_folders
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
-_PARALLEL_LISTINGS = 16
-"""Folders of a bucket that are listed at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,30 +256,9 @@ class Location:
 
         Folders whose names differ in case only come together. Memory is that of the largest folder.
         """
-        if not self.remote:
-            yield from local_folders(Path(self.path))
-            return
-        level = [[self.path]]
-        with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
-            while level:
-                below: dict[str, list[str]] = defaultdict(list)
-                for start in range(0, len(level), _PARALLEL_LISTINGS):
-                    for infos in pool.map(self._list, level[start : start + _PARALLEL_LISTINGS]):
-                        found: dict[str, FileStamp] = {}
-                        for info in infos:
-                            if info.type == pafs.FileType.File:
-                                name = info.path[len(self.path) :].lstrip("/")
-                                found[name] = FileStamp.of(info)
-                            else:
-                                below[info.path.casefold()].append(info.path)
-                        if found:
-                            yield dict(sorted(found.items()))
-                level = [below[name] for name in sorted(below)]
-
-    def _list(self, folders: Sequence[str]) -> list[pafs.FileInfo]:
-        """What is directly in folders of this bucket."""
-        files = self.filesystem
-        return [i for f in folders for i in files.get_file_info(pafs.FileSelector(f))]
+        if self.remote:
+            return bucket_folders(self.filesystem, self.path)
+        return local_folders(Path(self.path))
 
     def read_bytes(self) -> bytes:
         """Read the file; from a bucket with one GET request."""

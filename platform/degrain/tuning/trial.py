@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-import torch
-
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
 from degrain.tuning.space import Draw
-from denoisenets import create_model
 
 ENDED = ("finished", "stopped", "failed")
 
@@ -86,14 +83,6 @@ class Trial:
             "curve": [(p, s) for p, s in state["curve"]],
         }
         return cls(**{**state, **read})
-
-
-def count_parameters(draw: Draw) -> int:
-    """Number of trainable parameters of the network."""
-    # Without memory for the weights and random numbers in them, which take a second at 74 M.
-    with torch.device("meta"):
-        network = create_model(draw.model, **draw.arguments)
-    return sum(p.numel() for p in network.parameters())
 
 
 class Observer(Protocol):

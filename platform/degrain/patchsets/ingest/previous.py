@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from degrain.corpora.record import PairRecord
 from degrain.patchsets.ingest.config import IngestConfig
@@ -66,44 +67,43 @@ class Previous:
         if known is None or (known.geometry, known.rules) != (config.geometry, config.rules):
             return Reuse((), (), {}, pairs)
         shards = _existing(known.shards, root)
-        numbers: dict[str, int] = {}
-        members: list[int] = []
-        unchanged: list[int] = []
-        # By pair: the number of its shard; none if it must be read, or was refused.
-        of_pair = np.full(len(pairs), _READ, np.int32)
-        rows = columns(pairs, "id", "stamp", "scene", "noise")
-        pair = next(rows, None)
-        place = 0
-        for id_, stamp, scene, noise, shard, refused in columns(
-            self.catalog, "id", "stamp", "scene", "noise", "shard", "refused"
-        ):
-            while pair is not None and pair[0] < id_:
-                pair, place = next(rows, None), place + 1
-            number = _NO_SHARD
-            if shard is not None:
-                number = numbers.setdefault(shard, len(numbers))
-                if number == len(members):
-                    members.append(0)
-                    unchanged.append(0)
-                members[number] += 1
-            if pair is not None and stamp and pair == (id_, stamp, scene, noise):
-                if shard is not None:
-                    unchanged[number] += 1
-                if shard is not None or refused is not None:
-                    of_pair[place] = number
-        kept = np.array(
-            [
-                shard in shards and members[number] == unchanged[number]
-                for shard, number in numbers.items()
-            ],
-            bool,
-        )
+        whole, of_pair = _compare(pairs, self.catalog)
+        kept = np.array([shard in shards and whole[shard] for shard in whole], bool)
         # The last entry stands for refused pairs, whose number is -1.
         stays = (of_pair != _READ) & np.append(kept, True)[np.maximum(of_pair, _NO_SHARD)]
         return Reuse(select(pairs, stays), self.catalog, shards, select(pairs, ~stays))
 
 
 _READ, _NO_SHARD = -2, -1
+
+
+def _compare(
+    pairs: Sequence[PairRecord], catalog: Sequence[PairRecord]
+) -> tuple[dict[str, bool], NDArray[np.int32]]:
+    """Compare pairs with an earlier catalog, both by id, in one pass over each.
+
+    Returns whether the files of all pairs of a shard are unchanged, by shard, and for each pair the
+    place of its shard in that: `_NO_SHARD` if it was refused, `_READ` if its files must be read.
+    """
+    members: dict[str, list[int]] = {}
+    """Place, pairs and unchanged pairs of each shard."""
+    of_pair = np.full(len(pairs), _READ, np.int32)
+    rows = columns(pairs, "id", "stamp", "scene", "noise")
+    pair, place = next(rows, None), 0
+    for id_, stamp, scene, noise, shard, refused in columns(
+        catalog, "id", "stamp", "scene", "noise", "shard", "refused"
+    ):
+        while pair is not None and pair[0] < id_:
+            pair, place = next(rows, None), place + 1
+        counts = [_NO_SHARD, 0, 0]
+        if shard is not None:
+            counts = members.setdefault(shard, [len(members), 0, 0])
+            counts[1] += 1
+        if pair is not None and stamp and pair == (id_, stamp, scene, noise):
+            counts[2] += 1
+            if shard is not None or refused is not None:
+                of_pair[place] = counts[0]
+    return {shard: every == same for shard, (_, every, same) in members.items()}, of_pair
 
 
 @dataclass(frozen=True)
