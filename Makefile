@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := infra/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: help install tune test unit check format bench ui up down clean
+.PHONY: help install tune test unit check format bench ui up status env down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -24,11 +24,15 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed-stack $(VENV)/.installed
+
+$(VENV)/.installed-stack: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(INSTALL) -e '.[stack]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(INSTALL) -e '.[dev,bench]'
-	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed-stack $(VENV)/.installed
 
 install: $(VENV)/.installed  ## make .venv and install degrain into it
 
@@ -55,7 +59,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=platform:models:infra/ray $(BIN)/mypy infra/ray/up.py infra/ray/ui.py
+	MYPYPATH=platform:models:infra/ray $(BIN)/mypy infra/ray/*.py
 	MYPYPATH=platform:models:tests/benchmarks $(BIN)/mypy tests/benchmarks/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/deployment --quiet
@@ -70,11 +74,20 @@ bench: $(VENV)/.installed-bench  ## measure speed, as ratios
 ui: $(VENV)/.installed  ## the MLflow UI on 127.0.0.1, with the address of the newest comparison
 	@$(BIN)/python infra/ray/ui.py
 
-up: $(VENV)/.installed  ## a Ray head and an MLflow server on 127.0.0.1
-	@$(BIN)/python infra/ray/up.py up
+# Options of these four, e.g. OPTIONS='--dashboard-port 8266'; `up.py --help` lists them.
+STACK := $(BIN)/python infra/ray/up.py
+
+up: $(VENV)/.installed-stack  ## Ray, MLflow and an S3 server on 127.0.0.1
+	@$(STACK) up $(OPTIONS)
+
+status: $(VENV)/.installed  ## the state of what `make up` started
+	@$(STACK) status $(OPTIONS)
+
+env: $(VENV)/.installed  ## variables for a shell: eval "$$(make -s env)"
+	@$(STACK) env $(OPTIONS)
 
 down:  ## end what `make up` started
-	@test ! -x $(BIN)/python || $(BIN)/python infra/ray/up.py down
+	@test ! -x $(BIN)/python || $(STACK) down $(OPTIONS)
 
 clean:  ## remove the environment and caches; runs and models stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

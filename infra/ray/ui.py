@@ -1,15 +1,13 @@
 """Start the MLflow UI on 127.0.0.1 for the store of mlflow.yaml, until Ctrl-C (`make ui`)."""
 
 import argparse
-import functools
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
-from cluster import ROOT, ClusterError, Server, answers, free_port, launch, stop, wait_for
 from mlflow import MlflowClient
+from processes import HOST, ROOT, Server, StackError, choose_port, launch, stop, wait_for
 from up import port
 
 from degrain.errors import UserError
@@ -38,20 +36,11 @@ def main() -> int:
         if not tracking.embedded:
             print_addresses(client, tracking, tracking.tracking_uri.rstrip("/"))
             return 0
-        chosen = choose_port(options.port)
+        chosen = choose_port(options.port, USUAL_PORT, "--port")
         return serve(client, tracking, storage, chosen, options.folder)
-    except (UserError, ClusterError) as error:
+    except (UserError, StackError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
-
-
-def choose_port(named: int | None) -> int:
-    """Return a port on which nothing listens. Raises ClusterError if `named` is in use."""
-    with socket.socket() as probe:
-        in_use = probe.connect_ex(("127.0.0.1", named or USUAL_PORT)) == 0
-    if named and in_use:
-        raise ClusterError(f"port {named} is in use; leave out --port to choose a free one")
-    return free_port() if in_use else named or USUAL_PORT
 
 
 def serve(
@@ -63,13 +52,13 @@ def serve(
     folder.mkdir(parents=True, exist_ok=True)
     server = start(tracking, storage, on, folder)
     try:
-        wait_for(server, functools.partial(answers, f"{server.url}/health"), folder)
+        wait_for(server, server.answers)
         print_addresses(client, tracking, server.url)
         print("end:       Ctrl-C", flush=True)
         process = server.process()
         if process is not None:
             process.wait()
-        raise ClusterError(f"the server has ended; see its log '{folder / 'mlflow.log'}'")
+        raise StackError(f"the server has ended; see its log '{server.log}'")
     except KeyboardInterrupt:
         return 0
     finally:
@@ -78,7 +67,7 @@ def serve(
 
 def start(tracking: TrackingConfig, storage: Storage, on: int, folder: Path) -> Server:
     """Start the server of an embedded store."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(on)]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(on)]
     command += ["--workers", "1", "--backend-store-uri", tracking.tracking_uri]
     environment = {
         **os.environ,
@@ -86,7 +75,8 @@ def start(tracking: TrackingConfig, storage: Storage, on: int, folder: Path) -> 
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    return launch("mlflow", command, folder, f"http://127.0.0.1:{on}", environment)
+    url = f"http://{HOST}:{on}"
+    return launch("mlflow", command, folder, url, environment, health="/health")
 
 
 def print_addresses(client: MlflowClient, tracking: TrackingConfig, url: str) -> None:

@@ -1,10 +1,22 @@
-"""Start or end a Ray head and an MLflow server on this machine (`make up`, `make down`)."""
+"""Start, show or end the local stack (`make up`, `make status`, `make env`, `make down`)."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
-from cluster import FOLDER, ROOT, ClusterError, down, up
+from credentials import credentials_file
+from processes import ROOT, Server, StackError
+from servers import BUCKET, Programs
+from stack import FOLDER, USUAL_PORTS, down, environment, status, up
+
+TITLES = {
+    "mlflow": "MLflow",
+    "s3": "S3",
+    "ray": "Ray",
+    "prometheus": "Prometheus",
+    "grafana": "Grafana",
+}
 
 
 def port(text: str) -> int:
@@ -15,43 +27,93 @@ def port(text: str) -> int:
 
 
 def main() -> int:
-    """Start or end the cluster and print the next commands."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("action", choices=["up", "down"])
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of logs and state")
-    parser.add_argument(
-        "--dashboard-port", type=port, default=8265, help="port of Ray's dashboard and job server"
-    )
-    parser.add_argument("--mlflow-port", type=port, default=5000, help="port of the MLflow server")
-    options = parser.parse_args()
-    if options.action == "down":
-        ended, already_ended = down(options.folder)
-        for server in already_ended:
-            print(
-                f"{server.name} had already ended; see its log "
-                f"'{options.folder / (server.name + '.log')}'"
-            )
-        print(f"ended {', '.join(s.name for s in ended)}" if ended else "no cluster is running")
-        return 0
-    try:
-        servers = up(
-            options.folder,
-            dashboard_port=options.dashboard_port,
-            mlflow_port=options.mlflow_port,
-            store=ROOT,
+    """Start, show or end the stack; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["up", "status", "env", "down"])
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of logs and data")
+    for name, usual in USUAL_PORTS.items():
+        option = "dashboard" if name == "ray" else name
+        parser.add_argument(
+            f"--{option}-port",
+            dest=name,
+            type=port,
+            help=f"port of {TITLES[name]} (default: {usual}, or another if it is in use)",
         )
-    except ClusterError as error:
+    parser.add_argument("--cpus", type=int, help="CPUs of the Ray head (default: all)")
+    options = parser.parse_args()
+    try:
+        if options.action == "up":
+            return start(options)
+        actions = {"status": show, "env": print_environment, "down": end}
+        return actions[options.action](options.folder)
+    except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    address = "" if options.dashboard_port == 8265 else f" --address {servers[1].url}"
-    print(f"MLflow:     {servers[0].url}")
-    print(f"Ray:        {servers[1].url}  (the dashboard needs the token: ray get-auth-token)")
-    print("submit:     . .venv/bin/activate; export RAY_AUTH_MODE=token")
-    print(f"            ray job submit{address} -- python pipelines/tune.py")
-    down_command = f"{sys.executable} {Path(__file__)} down --folder {options.folder}"
-    print(f"end both:   {'make down' if options.folder == FOLDER else down_command}")
+
+
+def start(options: argparse.Namespace) -> int:
+    """Start what does not run; print the addresses and the next commands."""
+    programs = Programs.find()
+    ports = {name: getattr(options, name) for name in USUAL_PORTS}
+    stack = up(options.folder, store=ROOT, programs=programs, ports=ports, cpus=options.cpus)
+    kept = [TITLES[s.name] for s in stack.servers if s.name not in stack.started]
+    if kept:
+        print(f"running already: {', '.join(kept)}")
+    for server in stack.servers:
+        print(f"{TITLES[server.name] + ':':11} {server.url}{_remark(server)}")
+    for note in programs.notes():
+        print(note)
+    print(f"logs:       {options.folder}")
+    print('submit:     . .venv/bin/activate; eval "$(' + _command("env", options.folder) + ')"')
+    print("            ray job submit -- python pipelines/tune.py")
+    print(f"end all:    {_command('down', options.folder)}")
+    return 0
+
+
+def _remark(server: Server) -> str:
+    remarks = {
+        "s3": f"bucket s3://{BUCKET}",
+        "ray": "the dashboard needs the token: ray get-auth-token",
+        "grafana": f"user admin, password in {credentials_file()}",
+    }
+    return f"  ({remarks[server.name]})" if server.name in remarks else ""
+
+
+def _command(action: str, folder: Path) -> str:
+    if folder == FOLDER:
+        return f"make {'-s ' if action == 'env' else ''}{action}"
+    return f"{sys.executable} {Path(__file__)} {action} --folder {folder}"
+
+
+def show(folder: Path) -> int:
+    """Print the state of each server; 1 unless all are healthy."""
+    states = status(folder)
+    if not states:
+        print("the stack is not running; start it with 'make up'")
+        return 1
+    for server, state in states:
+        log = "" if state == "healthy" else f"; see its log '{server.log}'"
+        print(f"{TITLES[server.name]:11} {server.url:27} {state}{log}")
+    return int(any(state != "healthy" for _, state in states))
+
+
+def print_environment(folder: Path) -> int:
+    """Print the variables by which a shell uses the stack, as export commands."""
+    variables = environment(folder)
+    if not variables:
+        raise StackError("the stack is not running; start it with 'make up'")
+    for name, value in variables.items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def end(folder: Path) -> int:
+    """End the stack."""
+    ended, already_ended = down(folder)
+    for server in already_ended:
+        print(f"{TITLES[server.name]} had already ended; see its log '{server.log}'")
+    names = ", ".join(TITLES[server.name] for server in ended)
+    print(f"ended {names}" if names else "the stack is not running")
     return 0
 
 

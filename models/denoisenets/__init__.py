@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from denoisenets.factory import (
         Description,
         bytes_per_pixel,
+        count_parameters,
         create_model,
         describe,
         full_arguments,
@@ -27,6 +28,7 @@ __all__ = [
     "PatchDiscriminator",
     "SizeContract",
     "bytes_per_pixel",
+    "count_parameters",
     "create_model",
     "describe",
     "full_arguments",

@@ -3,6 +3,7 @@
     python tests/benchmarks/run.py                           # all; `make bench`
     python tests/benchmarks/run.py cli inference             # some
     python tests/benchmarks/run.py networks --device cuda    # needs PyTorch and NumPy only
+    python tests/benchmarks/run.py planning study metrics    # docs/scale.md; an hour, named only
     python tests/benchmarks/run.py --quick                   # smallest sizes: do they run?
 
 Each benchmark is a module of this folder with a function `run(settings) -> list[Table]`.
@@ -27,6 +28,9 @@ BENCHMARKS = (
     "ingest",
     "search",
 )
+SCALE = ("planning", "study", "metrics")
+"""Take long, and are run if they are named."""
+KNOWN = (*BENCHMARKS, *SCALE)
 
 
 def main() -> int:
@@ -34,15 +38,15 @@ def main() -> int:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    options.add_argument("names", nargs="*", metavar="NAME", help=", ".join(KNOWN))
     options.add_argument("--quick", action="store_true", help="smallest sizes, no measurement")
     options.add_argument("--device", default="cpu", help="device of the networks (default: cpu)")
     options.add_argument("--models", nargs="+", default=(), help="networks (default: all)")
     options.add_argument("--pixels", type=int, help="pixels of a training batch")
     chosen = options.parse_args()
     for name in chosen.names:
-        if name not in BENCHMARKS:
-            options.error(f"unknown benchmark '{name}'. Known: {', '.join(BENCHMARKS)}")
+        if name not in KNOWN:
+            options.error(f"unknown benchmark '{name}'. Known: {', '.join(KNOWN)}")
     # A checkout where nothing is installed works too, also in subprocesses.
     root = Path(__file__).parents[2]
     sys.path[:0] = roots = [str(root / "platform"), str(root / "models")]

@@ -1,14 +1,15 @@
-"""`ray job submit` to a cluster that `make up` would start, where degrain is installed and where it
-is not.
-"""
+"""`ray job submit` to the local stack: the README's commands, and a job that uploads its code."""
 
-import importlib.util
+import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from integration.support import (
     SCENES,
     TEMPLATES,
     Promises,
+    empty_store,
     free_ports,
     run_here,
     write_pairs,
@@ -27,26 +29,12 @@ from mlflow import MlflowClient
 pytestmark = pytest.mark.ray
 
 
-def cluster_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "degrain_cluster", ROOT / "infra" / "ray" / "cluster.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has everything degrain needs, but not degrain."""
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    packages = Path(
-        sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})["purelib"]
-    )
+    packages = site_packages(folder)
     # A path file is read here but not in the folder that it names, so the editable install stays
     # unseen.
     (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
@@ -59,28 +47,33 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+def site_packages(environment: Path) -> Path:
+    base = str(environment)
+    return Path(sysconfig.get_paths(vars={"base": base, "platbase": base})["purelib"])
+
+
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
     """The environment of a job, without variables of other clusters, and a token of its own."""
     env = {
-        k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH", "MLFLOW_"))
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("RAY_", "PYTHONPATH", "MLFLOW_", "AWS_", "VIRTUAL_ENV"))
     }
     return {**env, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
 def script(python: Path, folder: Path, ports: list[int], store: Path) -> list[str]:
-    """Start or end a cluster with that Python, as `make up` and `make down` do, with ports and a
-    store of our own.
-    """
+    """Start or end Ray and MLflow with that Python, with ports and a store of our own."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import cluster; from pathlib import Path\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); import stack; from pathlib import Path\n"
         "if sys.argv[2] == 'up':\n"
-        "    s = cluster.up(Path(sys.argv[3]), dashboard_port=int(sys.argv[4]), "
-        "mlflow_port=int(sys.argv[5]),\n"
-        "                   store=Path(sys.argv[6]), cpus=2)\n"
-        "    print(*[x.pid for x in s])\n"
+        "    none = stack.Programs(weed=None, prometheus=None, grafana=None)\n"
+        "    ports = {'ray': int(sys.argv[4]), 'mlflow': int(sys.argv[5])}\n"
+        "    stack.up(Path(sys.argv[3]), store=Path(sys.argv[6]), programs=none, ports=ports, "
+        "cpus=2)\n"
         "else:\n"
-        "    print(len(cluster.down(Path(sys.argv[3]))[0]))\n"
+        "    print(len(stack.down(Path(sys.argv[3]))[0]))\n"
     )
     return [
         str(python),
@@ -109,30 +102,42 @@ def act(command: list[str], action: str, env: dict[str, str]) -> str:
 PROMISES = ("job succeeds", "model is in MLflow", "another token is refused", "down ends both")
 
 
-def submitted(
-    python: Path, environment: dict[str, str], folder: Path, *, installed: bool
+@pytest.fixture(scope="module")
+def uploaded_job(
+    ray_cluster: None,
+    environment: dict[str, str],
+    bare_python: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Promises:
-    """Start a cluster, submit a job to it, end the cluster."""
+    """Start Ray and MLflow, submit the checkout as a job, end both."""
+    folder = tmp_path_factory.mktemp("uploaded")
     promises = Promises()
-    corpus = write_pairs(folder / "photos", SCENES)
-    write_tracking(folder)
-    ingest = ["--corpus", f"pairs={corpus}", "--out", folder / "patches", "--patch-size", 32]
-    assert run_here("ingest", [*ingest, *TEMPLATES], folder).status == 0
+    cut_patches(folder)
     dashboard, mlflow = free_ports(2)
-    command = script(python, folder / "cluster", [dashboard, mlflow], folder)
-    pids = [int(pid) for pid in act(command, "up", environment).split()]
+    command = script(bare_python, folder / "cluster", [dashboard, mlflow], folder)
+    act(command, "up", environment)
     submit = [str(Path(sys.executable).parent / "ray"), "job", "submit"]
     submit += ["--address", f"http://127.0.0.1:{dashboard}"]
-    if not installed:
-        submit += ["--working-dir", ".", "--runtime-env", "infra/ray/runtime_env.yaml"]
+    submit += ["--working-dir", ".", "--runtime-env", "infra/ray/runtime_env.yaml"]
+    train = ["python", "pipelines/train.py", "--model", "red10", "--workers", "2", *QUICK]
+    train += ["--data", str(folder / "patches"), "--out", str(folder / "runs")]
+    train += ["--mlflow", str(folder / "mlflow.yaml")]
     with promises.scenario():
         try:
             with promises.keep("job succeeds"):
-                done = run_job([*submit, "--", "python", *job(folder, installed)], environment)
+                done = run_job([*submit, "--", *train], environment)
                 assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
                 assert "succeeded" in done.stdout + done.stderr
             with promises.keep("model is in MLflow"):
-                check_model(MlflowClient(f"http://127.0.0.1:{mlflow}"), installed)
+                client = MlflowClient(f"http://127.0.0.1:{mlflow}")
+                (run,) = client.search_runs([experiment(client)])
+                stored = {a.path for a in client.list_artifacts(run.info.run_id, "model")}
+                assert {
+                    "model/card.json",
+                    "model/weights.safetensors",
+                    "model/MLmodel",
+                } <= stored
+                assert run.data.tags["mlflow.source.type"] == "JOB"
             with promises.keep("another token is refused"):
                 other = {**environment, "RAY_AUTH_TOKEN": "f" * 64}
                 assert run_job([*submit, "--", "true"], other).returncode != 0
@@ -140,19 +145,30 @@ def submitted(
             ended = act(command, "down", environment).strip()
         with promises.keep("down ends both"):
             assert ended == "2"
-            assert not any(runs(pid) for pid in pids)
             assert act(command, "down", environment).strip() == "0"
     return promises
 
 
-def job(folder: Path, installed: bool) -> list[str]:
-    """A study where degrain is installed; training from the uploaded checkout where it is not."""
-    script = ["pipelines/train.py", "--model", "red10", "--workers", "2"]
-    if installed:
-        script = ["pipelines/tune.py", "--models", "red10", "--trials", "1", "--refit-steps", "4"]
-    places = {"data": "patches", "out": "runs", "mlflow": "mlflow.yaml"}
-    options = [text for k, v in places.items() for text in (f"--{k}", str(folder / v))]
-    return [*script, *options, "--steps", "4", "--batch-size", "2", "--crop", "24"]
+QUICK = ["--steps", "4", "--batch-size", "2", "--crop", "24"]
+
+
+def cut_patches(folder: Path) -> None:
+    """A patch set of small photos, and an `mlflow.yaml` beside it."""
+    corpus = write_pairs(folder / "photos", SCENES)
+    write_tracking(folder)
+    ingest = ["--corpus", f"pairs={corpus}", "--out", folder / "patches", "--patch-size", 32]
+    assert run_here("ingest", [*ingest, *TEMPLATES], folder).status == 0
+
+
+def experiment(client: MlflowClient) -> str:
+    found = client.get_experiment_by_name("degrain")
+    assert found is not None
+    return str(found.experiment_id)
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_job_where_the_checkout_is_uploaded(uploaded_job: Promises, promise: str) -> None:
+    uploaded_job.check(promise)
 
 
 def run_job(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -161,79 +177,160 @@ def run_job(command: list[str], environment: dict[str, str]) -> subprocess.Compl
     )
 
 
+README_PROMISES = (
+    "commands succeed",
+    "job used the bucket and MLflow",
+    "all are healthy",
+    "nothing listens beyond 127.0.0.1",
+    "nothing is left behind",
+)
+
+
+@pytest.fixture(scope="module")
+def short_folder() -> Iterator[str]:
+    """A folder for temporary files; paths of Ray's sockets have at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="d") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def readme_run(
+    ray_cluster: None,
+    environment: dict[str, str],
+    short_folder: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Promises:
+    """The commands of the README's section on clusters, in a copy of the checkout."""
+    folder = tmp_path_factory.mktemp("readme")
+    clone, photos = folder / "clone", folder / "photos"
+    photos.mkdir()
+    cut_patches(photos)
+    make_clone(clone)
+    options = f"--models red10 --trials 1 --refit-steps 4 {' '.join(QUICK)} --data"
+    options += f" {photos / 'patches'} --mlflow {photos / 'mlflow.yaml'} --out s3://degrain/runs"
+    commands = readme_commands().replace("pipelines/tune.py", f"pipelines/tune.py {options}")
+    before, down = commands.split("make down")
+    environment = {
+        **environment,
+        "OPTIONS": "--cpus 2",
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        # Neither Prometheus nor Grafana, which this machine may have.
+        "PATH": "/usr/bin:/bin",
+        "TMPDIR": short_folder,
+    }
+    promises = Promises()
+    with promises.scenario():
+        pids: set[int] = set()
+        sockets: list[str] = []
+        try:
+            done = shell(before, clone, environment)
+            servers = json.loads((clone / "runs" / "stack" / "servers.json").read_text())
+            stack = {s["name"]: s for s in servers}
+            processes = [p for s in servers for p in family(s["pid"])]
+            pids = {p.pid for p in processes}
+            sockets = [socket for s in servers for socket in s["sockets"]]
+            with promises.keep("commands succeed"):
+                assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+            with promises.keep("job used the bucket and MLflow"):
+                client = MlflowClient(stack["mlflow"]["url"])
+                held = client.get_model_version_by_alias("degrain-denoiser", "champion")
+                assert held.tags["model"] == "red10"
+                assert f"{stack['mlflow']['url']}/#/compare-runs" in done.stdout
+                assert "s3://degrain/runs" in done.stdout + done.stderr
+            with promises.keep("all are healthy"):
+                states = [line.split() for line in done.stdout.splitlines() if "healthy" in line]
+                assert [state[0] for state in states] == ["MLflow", "S3", "Ray"]
+                assert shell("make status", clone, environment).returncode == 0
+            with promises.keep("nothing listens beyond 127.0.0.1"):
+                listening = {
+                    (process.name(), *connection.laddr)
+                    for process in processes
+                    for connection in process.net_connections()
+                    if connection.status == psutil.CONN_LISTEN
+                }
+                assert len(listening) > 10
+                assert [
+                    name for name, ip, _ in listening if ip not in ("127.0.0.1", "::ffff:127.0.0.1")
+                ] == []
+        finally:
+            ended = shell(f"make down{down}", clone, environment)
+        with promises.keep("nothing is left behind"):
+            assert ended.stdout == "ended MLflow, S3, Ray\n", ended.stderr
+            assert not [pid for pid in pids if runs(pid)]
+            # The job leaves its report.
+            assert list(Path(short_folder).glob("degrain-*-*")) == []
+            assert sockets
+            assert not any(Path(socket).exists() for socket in sockets)
+            assert shell("make status", clone, environment).returncode != 0
+            changed = subprocess.run(
+                ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True
+            )
+            assert changed.stdout == ""
+    return promises
+
+
+@pytest.mark.parametrize("promise", README_PROMISES)
+def test_the_commands_of_the_readme(readme_run: Promises, promise: str) -> None:
+    readme_run.check(promise)
+
+
+def readme_commands() -> str:
+    """The first block of commands of the section."""
+    section = (ROOT / "README.md").read_text().split("## On a cluster")[1]
+    lines = section.strip("\n").splitlines()
+    block = itertools.takewhile(lambda line: line.startswith("    "), lines)
+    return "\n".join(line.strip() for line in block)
+
+
+def make_clone(clone: Path) -> None:
+    """A repository with the files of this one, and an environment as `make install` makes one."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("this is not a git checkout")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@example.com"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], cwd=clone, check=True)
+    # The tables of the store are copied, because making them takes ten seconds.
+    (clone / "mlflow.db").write_bytes(empty_store())
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", clone / ".venv"], check=True)
+    packages = site_packages(clone / ".venv")
+    (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (packages / "degrain.pth").write_text(f"{clone / 'platform'}\n{clone / 'models'}\n")
+    programs = clone / ".venv" / "bin"
+    for name in (".installed", ".installed-stack"):
+        (clone / ".venv" / name).touch()
+    (programs / "weed").symlink_to(Path(sys.executable).parent / "weed")
+    ray = programs / "ray"
+    ray.write_text(f"#!{programs / 'python'}\nfrom ray.scripts.scripts import main\nmain()\n")
+    ray.chmod(0o755)
+
+
+def shell(
+    commands: str, folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-e", "-c", commands],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
 def runs(pid: int) -> bool:
     """Whether a process runs; one that has ended may wait for its parent as a zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def check_model(client: MlflowClient, installed: bool) -> None:
-    if installed:
-        held = client.get_model_version_by_alias("degrain-denoiser", "champion")
-        assert held.tags["model"] == "red10"
-        return
-    (run,) = client.search_runs([client.get_experiment_by_name("degrain").experiment_id])
-    stored = {a.path for a in client.list_artifacts(run.info.run_id, "model")}
-    assert {"model/card.json", "model/weights.safetensors", "model/MLmodel"} <= stored
-    assert run.data.tags["mlflow.source.type"] == "JOB"
-
-
-@pytest.fixture(scope="module")
-def installed_job(
-    ray_cluster: None, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Promises:
-    folder = tmp_path_factory.mktemp("installed")
-    return submitted(Path(sys.executable), environment, folder, installed=True)
-
-
-@pytest.fixture(scope="module")
-def uploaded_job(
-    ray_cluster: None,
-    environment: dict[str, str],
-    bare_python: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Promises:
-    folder = tmp_path_factory.mktemp("uploaded")
-    return submitted(bare_python, environment, folder, installed=False)
-
-
-@pytest.mark.parametrize("promise", PROMISES)
-def test_job_where_degrain_is_installed(installed_job: Promises, promise: str) -> None:
-    installed_job.check(promise)
-
-
-@pytest.mark.parametrize("promise", PROMISES)
-def test_job_where_the_checkout_is_uploaded(uploaded_job: Promises, promise: str) -> None:
-    uploaded_job.check(promise)
-
-
-def test_up_names_a_taken_port_and_leaves_nothing(tmp_path: Path) -> None:
-    import socket
-
-    cluster = cluster_module()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(cluster.ClusterError, match=f"port {port} is in use"):
-            cluster.up(
-                tmp_path / "c", dashboard_port=port, mlflow_port=free_ports(1)[0], store=tmp_path
-            )
-    assert not (tmp_path / "c").exists()
-
-
-def test_down_spares_a_process_that_reuses_a_process_id(tmp_path: Path) -> None:
-    cluster = cluster_module()
-    other = subprocess.Popen(["sleep", "60"])
-    try:
-        scratch = tmp_path / "scratch"
-        for folder in (tmp_path / "c", scratch):
-            folder.mkdir()
-        ended_by_itself = cluster.Server("ray", other.pid, 1.0, "http://127.0.0.1:1", str(scratch))
-        cluster.write_state(tmp_path / "c", [ended_by_itself])
-        assert cluster.down(tmp_path / "c") == ([], [ended_by_itself])
-        assert other.poll() is None
-        assert not scratch.exists()
-    finally:
-        other.kill()
-        other.wait()

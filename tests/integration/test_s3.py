@@ -51,6 +51,13 @@ def test_ingest_study_and_artifacts_in_a_bucket(
 ) -> None:
     corpus = write_pairs(tmp_path / "photos", SCENES)
     upload(corpus, bucket, "a corpus")
+    place = Storage.from_environment().locate(f"s3://{bucket}/a corpus")
+    by_folder = list(place.files_by_folder())
+    assert [{name.partition("/")[0] for name in part} for part in by_folder] == [
+        {"clean"},
+        {"noisy"},
+    ]
+    assert {name: stamp for part in by_folder for name, stamp in part.items()} == place.files()
     argv = ["--corpus", f"pairs=s3://{bucket}/a corpus", "--patch-size", 32, *TEMPLATES]
     remote = run_here("ingest", [*argv, "--out", f"s3://{bucket}/patches"], tmp_path)
     assert remote.status == 0, remote.err

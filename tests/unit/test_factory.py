@@ -12,7 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from unit.small_networks import add_noise, network, photo, small, trained
 
 from degrain.inference.tiling import pad_to_contract
-from denoisenets import create_model, describe, list_models, model_contract
+from denoisenets import (
+    count_parameters,
+    create_model,
+    describe,
+    factory,
+    list_models,
+    model_contract,
+)
 from denoisenets.layers import GlobalAveragePool
 from denoisenets.names import MODEL_NAMES
 from denoisenets.restormer import Attention
@@ -283,3 +290,19 @@ def test_unknown_argument_lists_the_known_ones() -> None:
         match="takes no argument 'widht'; it takes depth, residual, skips, strided, width",
     ):
         create_model("red10", widht=3)
+
+
+def test_parameters_are_counted_without_weights_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = create_model("red10", width=5)
+    assert count_parameters("red10", width=5) == sum(p.numel() for p in network.parameters())
+    built: list[str] = []
+
+    def count_builds(name: str, **arguments: int) -> torch.nn.Module:
+        built.append(name)
+        return create_model(name, **arguments)
+
+    monkeypatch.setattr(factory, "create_model", count_builds)
+    counts = {count_parameters("red10", width=width) for width in (6, 6, 7, 6)}
+    assert (len(counts), len(built)) == (2, 2)
+    with pytest.raises(ValueError, match="width"):
+        count_parameters("red10", width=0)

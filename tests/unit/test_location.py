@@ -139,6 +139,26 @@ def test_broken_and_looping_links_are_skipped(tmp_path: Path) -> None:
         assert {name: file.size for name, file in files.items()} == {"a/x.png": 1, "link.png": 1}
 
 
+def test_files_come_by_folder_and_spellings_of_a_folder_together(tmp_path: Path) -> None:
+    for name in ("b.txt", "x/2.txt", "x/Y/3.txt", "X/1.txt", "X/y/4.txt", "w/5.txt", "w/é/6.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "x" / "loop").symlink_to(tmp_path)
+    (tmp_path / "w" / "broken").symlink_to(tmp_path / "none")
+    place = STORAGE.locate(tmp_path)
+    parts = list(place.files_by_folder())
+    assert [list(part) for part in parts] == [
+        ["b.txt"],
+        ["w/5.txt"],
+        ["w/é/6.txt"],
+        ["X/1.txt", "x/2.txt"],
+        ["X/y/4.txt", "x/Y/3.txt"],
+    ]
+    assert {name: stamp for part in parts for name, stamp in part.items()} == place.files()
+    with pytest.raises(FileNotFoundError):
+        list(STORAGE.locate(tmp_path / "none").files_by_folder())
+
+
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_a_failed_write_changes_no_file(tmp_path: Path, before: bytes | None) -> None:
     target = tmp_path / "deep" / "target"

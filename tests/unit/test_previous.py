@@ -119,7 +119,7 @@ def test_a_previous_set_without_manifest_still_has_its_records(
     assert Previous.read(STORAGE.locate(tmp_path / "none")) == Previous()
     (root / "v1" / "manifest.json").write_bytes(b"torn")
     broken = Previous.read(root)
-    assert broken == Previous(previous.records, None)
+    assert broken == Previous(previous.catalog, None)
     assert broken.reuse(PAIRS, CONFIG, root) == ([], PAIRS)
     (root / "v1" / "catalog.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"cannot read '.+catalog\.parquet'"):

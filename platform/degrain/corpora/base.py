@@ -5,7 +5,7 @@ metadata that the names contain, and the photos that belong to none. To add a co
 adapter in a file of its own and add one line to `ADAPTERS`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -40,6 +40,9 @@ ADAPTERS: dict[Adapter, ListPairs] = {
     "sidd": list_sidd,
 }
 
+ONE_FOLDER: frozenset[Adapter] = frozenset({"renoir", "sidd"})
+"""Layouts in which all photos of a pair are in one folder."""
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -66,6 +69,15 @@ class Corpus:
 
         Raises UserError if the folder is missing or holds no pair.
         """
+        pairs: list[PairRecord] = []
+        unplaced: list[str] = []
+        for found, left in self.list_parts(options):
+            pairs += found
+            unplaced += left
+        return pairs, unplaced
+
+    def list_parts(self, options: CorpusOptions) -> Iterator[Listing]:
+        """The same in parts: by folder where the layout has both photos of a pair in one."""
         if not is_utf8(self.folder.uri):
             raise UserError(
                 f"the path '{printable(self.folder.uri)}' is not valid UTF-8; rename it"
@@ -74,32 +86,46 @@ class Corpus:
             write_embedded(self.folder)
         self.folder.check_answers()
         if self.is_table:
-            return self._list_table(), []
+            yield self._list_table(), []
+            return
         if not self.folder.is_folder():
             raise UserError(
                 f"there is no folder '{self.folder}'; check the path of corpus '{self.name}'"
             )
-        files = self.folder.files()
+        files, pairs = 0, 0
+        by_folder = self.adapter in ONE_FOLDER
+        for part in self.folder.files_by_folder() if by_folder else [self.folder.files()]:
+            found, left = self._list_part(part, options)
+            files, pairs = files + len(part), pairs + len(found)
+            yield found, left
+        if not pairs:
+            raise UserError(
+                f"no pairs in '{self.folder}' ({files} files): its names are not those of "
+                f"corpus '{self.adapter}'; check the path, or name the files with `corpus` "
+                "pairs=URI, `noisy_name` and `clean_name`"
+            )
+
+    def _list_part(self, files: Mapping[str, FileStamp], options: CorpusOptions) -> Listing:
+        """The pairs among files below the folder."""
         root = self.folder.path.rpartition("/")[2]
         names = [name for name in files if is_photo(name)]
         readable = [name for name in names if is_utf8(name)]
         pairs, unplaced = ADAPTERS[self.adapter](readable, options, root)
-        if not pairs:
-            raise UserError(
-                f"no pairs in '{self.folder}' ({len(files)} files): its names are not those of "
-                f"corpus '{self.adapter}'; check the path, or name the files with `corpus` "
-                "pairs=URI, `noisy_name` and `clean_name`"
-            )
-        located = [
-            replace(
-                self._named(_stamped(pair, files)),
-                noisy=str(self.folder / pair.noisy),
-                clean=str(self.folder / pair.clean),
-            )
-            for pair in pairs
-        ]
+        located = [self._located(pair, files) for pair in pairs]
         left = [*unplaced, *(printable(name) for name in names if not is_utf8(name))]
         return located, [str(self.folder / name) for name in left]
+
+    def _located(self, pair: PairRecord, files: Mapping[str, FileStamp]) -> PairRecord:
+        """The pair with the URIs of its files, with their sizes and times."""
+        noisy, clean, uri = files[pair.noisy], files[pair.clean], self.folder.uri
+        pair = self._named(pair)
+        pair.fill(
+            noisy=f"{uri}/{pair.noisy}",
+            clean=f"{uri}/{pair.clean}",
+            encoded_bytes=noisy.size + clean.size,
+            stamp=f"{noisy.stamp} {clean.stamp}",
+        )
+        return pair
 
     def _list_table(self) -> list[PairRecord]:
         """The pairs that a table names."""

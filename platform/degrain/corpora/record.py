@@ -82,6 +82,13 @@ class PairRecord:
         """Whether the files are those of an earlier record, by their sizes and times."""
         return bool(self.stamp) and self.stamp == before.stamp
 
+    def fill(self, **values: str | int) -> None:
+        """Set fields of a record that only its maker has yet; a copy would take as long as all else
+        that is done to a pair of a listing.
+        """
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     def measurements(self) -> dict[str, Any]:
         """The fields that the cutter fills in."""
         return {name: getattr(self, name) for name in MEASUREMENTS}

@@ -8,7 +8,6 @@ import io
 import logging
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -54,7 +53,10 @@ class PhotoLayers:
 
 def is_photo(name: str) -> bool:
     """Whether a file name has the suffix of a photo, in upper or lower case."""
-    return Path(name).suffix.lower() in SUFFIXES
+    # Much faster than pathlib, for listings of millions of names.
+    file = name.rpartition("/")[2]
+    dot = file.rfind(".")
+    return dot > 0 and file[dot:].lower() in SUFFIXES
 
 
 def is_deep(content: bytes) -> bool:

@@ -1,9 +1,10 @@
 """The catalog: a Parquet table with one row per pair, refused ones included."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
-from typing import Any
+from operator import attrgetter
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,13 +29,16 @@ SCHEMA = pa.schema([field for field in RECORD_SCHEMA if field.name != "encoded_b
 
 def record_table(records: Sequence[PairRecord], schema: pa.Schema = RECORD_SCHEMA) -> pa.Table:
     """Records as a table of typed columns."""
-    columns = [pa.array([getattr(r, f.name) for r in records], f.type) for f in schema]
+    columns = [
+        pa.array(map(attrgetter(name), records), kind, size=len(records))
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def table_records(table: pa.Table | pa.RecordBatch) -> list[PairRecord]:
     """The records of a table."""
-    columns = [_values(column) for column in table.columns]
+    columns = [column_values(column) for column in table.columns]
     names = table.schema.names
     return [PairRecord(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
@@ -51,16 +55,26 @@ def write_catalog(records: Iterable[PairRecord]) -> bytes:
 
 def read_catalog(content: bytes) -> list[PairRecord]:
     """The records of a catalog file. Raises TypeError if a column is missing or unknown."""
-    records: list[PairRecord] = []
-    with pq.ParquetFile(io.BytesIO(content)) as file:
-        if differing := set(file.schema_arrow.names) ^ set(SCHEMA.names):
+    return [
+        record for table in catalog_tables(io.BytesIO(content)) for record in table_records(table)
+    ]
+
+
+def catalog_tables(file: BinaryIO | pa.NativeFile) -> Iterator[pa.Table]:
+    """The records of a catalog file as tables with the columns of `RECORD_SCHEMA`."""
+    with pq.ParquetFile(file) as catalog:
+        if differing := set(catalog.schema_arrow.names) ^ set(SCHEMA.names):
             raise TypeError(f"its columns are not those of a catalog: {min(differing)}")
-        for batch in file.iter_batches(_ROW_GROUP):
-            records.extend(table_records(batch))
-    return records
+        for batch in catalog.iter_batches(_ROW_GROUP):
+            unknown_size = pa.array([0] * batch.num_rows, pa.int64())
+            columns = [
+                unknown_size if name == "encoded_bytes" else batch[name]
+                for name in RECORD_SCHEMA.names
+            ]
+            yield pa.Table.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
-def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+def column_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     """A column as Python values; equal texts become one object, as a long catalog repeats them."""
     if not pa.types.is_string(column.type):
         return list(column.to_pylist())

@@ -1,36 +1,40 @@
 """The pairs of the corpora that a command names, before any photo is read."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from degrain.corpora.base import Corpus
 from degrain.corpora.config import LIKE, CorpusOptions
-from degrain.corpora.listing import Listing
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.patchsets.noise import fit_noises, noise_values
+from degrain.patchsets.packed import columns, sorted_by_id
 from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.location import Location, Storage
 
 
-def list_corpora(corpora: Sequence[str], options: CorpusOptions, storage: Storage) -> Listing:
+def list_corpora(
+    corpora: Sequence[str], options: CorpusOptions, storage: Storage
+) -> tuple[Sequence[PairRecord], list[str]]:
     """All pairs of the corpora NAME=URI by id, and the photos that belong to none.
 
     Raises UserError for a missing folder, a corpus without pairs, or two pairs with one id.
     """
-    pairs: list[PairRecord] = []
     unplaced: list[str] = []
     options = _with_fitted_noise(options, storage)
-    for text in corpora:
-        found, left = Corpus.parse(text, storage).list_pairs(options)
-        pairs.extend(found)
-        unplaced.extend(left)
-    pairs.sort(key=lambda p: p.id)
-    for one, other in itertools.pairwise(pairs):
-        if one.id == other.id:
+
+    def listed() -> Iterator[PairRecord]:
+        for text in corpora:
+            for found, left in Corpus.parse(text, storage).list_parts(options):
+                yield from found
+                unplaced.extend(left)
+
+    pairs = sorted_by_id(listed())
+    for (one, _), (other, _) in itertools.pairwise(columns(pairs, "id", "scene")):
+        if one == other:
             raise UserError(
-                f"pair '{one.id}' exists twice; name a corpus once, and two of one kind apart with "
+                f"pair '{one}' exists twice; name a corpus once, and two of one kind apart with "
                 "NAME:LABEL=URI"
             )
     return pairs, unplaced

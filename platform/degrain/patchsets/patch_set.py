@@ -13,7 +13,9 @@ stored as raw bytes in a binary column because Arrow's list and tensor columns r
 times slower.
 """
 
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,10 +25,12 @@ import pyarrow.parquet as pq
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.imaging.pixels import Photo
-from degrain.patchsets.catalog import read_catalog
+from degrain.patchsets.catalog import catalog_tables
 from degrain.patchsets.manifest import Manifest, Shard
+from degrain.patchsets.packed import pack
 from degrain.patchsets.photos import PhotoSource
 from degrain.patchsets.shards import column_patches
+from degrain.patchsets.splits import SPLITS
 from degrain.storage.location import Location, Storage
 from degrain.storage.retry import retry
 
@@ -75,6 +79,15 @@ class PatchSet:
         Raises UserError if the file is missing or damaged.
         """
         return open_catalog(self.root, self.manifest.version)
+
+    @cached_property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Pairs that were not refused, and their scenes, by split."""
+        found = {}
+        for split in SPLITS:
+            rows = self.photos(split)
+            found[split] = len(rows), len({row.scene for row in rows})
+        return found
 
     def photos(self, split: str) -> list[PairRecord]:
         """The pairs of a split that were not refused, by id."""
@@ -142,9 +155,16 @@ def read_pointer(pointer: Location) -> str:
 
 def open_catalog(root: Location, version: str) -> list[PairRecord]:
     """The catalog of a version below `root`. Raises UserError if it is missing or damaged."""
+    return list(pack_catalog(root, version))
+
+
+def pack_catalog(root: Location, version: str) -> Sequence[PairRecord]:
+    """The same, packed if it is long."""
     file = root / version / "catalog.parquet"
     try:
-        return read_catalog(file.read_bytes())
+        # Of a file on disk, only the rows that are being packed are in memory.
+        source = io.BytesIO(file.read_bytes()) if file.remote else pa.OSFile(file.path)
+        return pack(catalog_tables(source))
     except (OSError, pa.ArrowException, TypeError) as error:
         raise UserError(
             f"cannot read '{file}': {str(error).splitlines()[0]}; remove '{root}/current.json' and "

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
+from degrain.patchsets.packed import columns
 
 SPLITS = ("train", "val", "test")
 HELD_OUT_SHARE = 0.1
@@ -34,12 +35,9 @@ def assign_splits(
 
     Raises UserError for an unknown scene, or if a split stays empty.
     """
-    cameras: dict[str, Counter[str]] = defaultdict(Counter)
-    for pair in pairs:
-        cameras[pair.scene][pair.camera or ""] += 1
+    cameras, settled = _scenes(pairs)
     named = _named(sorted(cameras), val_scenes, test_scenes)
     closed = set(named.values())
-    settled = {p.scene: p.split for p in pairs if p.split}
     before = {scene: split for scene, split in (previous or {}).items() if scene in cameras}
     splits: dict[str, str] = {}
     for scene, split in {**before, **settled}.items():
@@ -63,6 +61,17 @@ def assign_splits(
     _fill_train(splits, fixed={*named, *settled, *before})
     _check_no_split_is_empty(splits)
     return splits
+
+
+def _scenes(pairs: Sequence[PairRecord]) -> tuple[dict[str, Counter[str]], dict[str, str]]:
+    """Photos per camera of each scene, and the splits that the corpus prescribes."""
+    cameras: dict[str, Counter[str]] = defaultdict(Counter)
+    settled: dict[str, str] = {}
+    for scene, camera, split in columns(pairs, "scene", "camera", "split"):
+        cameras[scene][camera or ""] += 1
+        if split:
+            settled[scene] = split
+    return cameras, settled
 
 
 def _check_no_split_is_empty(splits: Mapping[str, str]) -> None:

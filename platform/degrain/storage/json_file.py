@@ -10,6 +10,11 @@ def json_bytes(content: object) -> bytes:
     return json.dumps(_finite(content), indent=1, allow_nan=False).encode() + b"\n"
 
 
+def json_line(content: object) -> str:
+    """Encode content as JSON on one line, in the same way."""
+    return json.dumps(_finite(content), allow_nan=False)
+
+
 def _finite(content: object) -> object:
     if isinstance(content, Mapping):
         return {key: _finite(value) for key, value in content.items()}

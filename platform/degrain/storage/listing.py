@@ -3,11 +3,16 @@
 import contextlib
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs as pafs
+
+_PARALLEL_LISTINGS = 16
+"""Folders of a bucket that are listed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,54 @@ def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
                         name if below == "." else f"{below}/{name}",
                         FileStamp(status.st_size, status.st_mtime_ns),
                     )
+
+
+def local_folders(folder: Path) -> Iterator[dict[str, FileStamp]]:
+    """Yield the same by folder; folders whose names differ in case only come together."""
+
+    def walk(group: list[str]) -> Iterator[dict[str, FileStamp]]:
+        found: dict[str, FileStamp] = {}
+        below: dict[str, list[str]] = defaultdict(list)
+        for prefix in group:
+            with os.scandir(folder / prefix) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        below[entry.name.casefold()].append(f"{name}/")
+                        continue
+                    with contextlib.suppress(OSError):
+                        status = entry.stat()
+                        if stat.S_ISREG(status.st_mode):
+                            found[name] = FileStamp(status.st_size, status.st_mtime_ns)
+        if found:
+            yield dict(sorted(found.items()))
+        for name in sorted(below):
+            yield from walk(below[name])
+
+    yield from walk([""])
+
+
+def bucket_folders(files: pafs.FileSystem, root: str) -> Iterator[dict[str, FileStamp]]:
+    """Yield the files of a bucket's folders in the same way, by names relative to `root`."""
+
+    def listed(folders: list[str]) -> list[pafs.FileInfo]:
+        return [info for f in folders for info in files.get_file_info(pafs.FileSelector(f))]
+
+    level = [[root]]
+    with ThreadPoolExecutor(_PARALLEL_LISTINGS) as pool:
+        while level:
+            below: dict[str, list[str]] = defaultdict(list)
+            for start in range(0, len(level), _PARALLEL_LISTINGS):
+                for infos in pool.map(listed, level[start : start + _PARALLEL_LISTINGS]):
+                    found: dict[str, FileStamp] = {}
+                    for info in infos:
+                        if info.type == pafs.FileType.File:
+                            found[info.path[len(root) :].lstrip("/")] = FileStamp.of(info)
+                        else:
+                            below[info.path.casefold()].append(info.path)
+                    if found:
+                        yield dict(sorted(found.items()))
+            level = [below[name] for name in sorted(below)]
 
 
 def is_utf8(name: str) -> bool:

@@ -6,7 +6,7 @@ of buckets) and MLflow (artifacts), because the three read different environment
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 
 from degrain.errors import UserError
 from degrain.storage.atomic import AtomicWrite
-from degrain.storage.listing import FileStamp, local_files
+from degrain.storage.listing import FileStamp, bucket_folders, local_files, local_folders
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -250,6 +250,15 @@ class Location:
             if info.type == pafs.FileType.File
         }
         return dict(sorted(found.items()))
+
+    def files_by_folder(self) -> Iterator[dict[str, FileStamp]]:
+        """Yield the files of each folder below this one, by name relative to this one, sorted.
+
+        Folders whose names differ in case only come together. Memory is that of the largest folder.
+        """
+        if self.remote:
+            return bucket_folders(self.filesystem, self.path)
+        return local_folders(Path(self.path))
 
     def read_bytes(self) -> bytes:
         """Read the file; from a bucket with one GET request."""

@@ -45,11 +45,11 @@ def pair_inputs(pairs: Sequence[PairRecord], corpora: Sequence[str]) -> list[Dat
 
 
 def _split(patch_set: PatchSet, split: str) -> Dataset:
-    pairs = patch_set.photos(split)
+    pairs, scenes = patch_set.counts[split]
     schema = [{"name": k, "type": v, "required": True} for k, v in _COLUMNS.items()]
     profile = {
-        "pairs": len(pairs),
-        "scenes": len({pair.scene for pair in pairs}),
+        "pairs": pairs,
+        "scenes": scenes,
         "patches": patch_set.manifest.patches(split),
         "patch_size": patch_set.manifest.geometry.patch_size,
     }

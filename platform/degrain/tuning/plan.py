@@ -14,7 +14,8 @@ from degrain.tuning.space import Choice, Draw, SearchSpace
 from degrain.tuning.spaces import search_space
 from degrain.tuning.starts import Starts
 from degrain.tuning.suggest import Suggester
-from degrain.tuning.trial import ENDED, Trial, count_parameters
+from degrain.tuning.trial import ENDED, Trial
+from denoisenets import count_parameters
 
 
 def spaces_of(
@@ -56,7 +57,7 @@ def make_trial(config: StudyConfig, number: int, draw: Draw, parallel: int) -> T
     """The trial of a configuration; `parallel` run at a time."""
     settings = {"clean_share": recipe(draw.model).clean_share, **draw.to_dict()}
     training = config.training(**config.trial_length(parallel), **settings)
-    return Trial(number, draw, training, count_parameters(draw))
+    return Trial(number, draw, training, count_parameters(draw.model, **draw.arguments))
 
 
 def parallel_trials(config: StudyConfig) -> int:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from degrain.errors import UserError
-from degrain.storage.json_file import json_bytes
+from degrain.storage.json_file import json_bytes, json_line
 from degrain.storage.location import Location
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.trial import Trial
+from degrain.tuning.trial import ENDED, Trial
 
 STATE_FILE = "study.json"
 
@@ -36,9 +36,13 @@ class StudyState:
     holders: dict[str, str] | None = None
     """Versions that held aliases before the study moved any, by alias; None before its end."""
 
+    _ended: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
+    """The ended trials as JSON, by number, because encoding a thousand takes a second."""
+
     def record(self, trial: Trial) -> None:
         """Store the state of a trial."""
         self.trials[trial.number] = trial
+        self._ended.pop(trial.number, None)
         self.write()
 
     def record_refit(self, name: str, run_id: str) -> None:
@@ -62,11 +66,20 @@ class StudyState:
             "data": self.data,
             "run_id": self.run_id,
             "starts": self.starts,
-            "trials": [trial.to_state() for trial in self.in_order()],
             "refits": self.refits,
             "holders": self.holders,
         }
-        (self.folder / STATE_FILE).write_bytes(json_bytes(content))
+        trials = ",\n".join(self._line(trial) for trial in self.in_order())
+        others = json_bytes(content).decode().rstrip().removesuffix("}").rstrip()
+        text = f'{others},\n "trials": [\n{trials}\n ]\n}}\n'
+        (self.folder / STATE_FILE).write_bytes(text.encode())
+
+    def _line(self, trial: Trial) -> str:
+        if trial.status not in ENDED:
+            return json_line(trial.to_state())
+        if trial.number not in self._ended:
+            self._ended[trial.number] = json_line(trial.to_state())
+        return self._ended[trial.number]
 
 
 def new_name() -> str:

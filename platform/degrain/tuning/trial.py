@@ -7,7 +7,6 @@ from typing import Any, Protocol
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
 from degrain.tuning.space import Draw
-from denoisenets import create_model
 
 ENDED = ("finished", "stopped", "failed")
 
@@ -84,11 +83,6 @@ class Trial:
             "curve": [(p, s) for p, s in state["curve"]],
         }
         return cls(**{**state, **read})
-
-
-def count_parameters(draw: Draw) -> int:
-    """Number of trainable parameters of the network."""
-    return sum(p.numel() for p in create_model(draw.model, **draw.arguments).parameters())
 
 
 class Observer(Protocol):

@@ -9,8 +9,10 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from degrain import cluster
 from degrain.corpora.record import PairRecord
@@ -20,6 +22,7 @@ from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.ingest.cut import CutShard, cut_chunk
 from degrain.patchsets.manifest import Shard
+from degrain.patchsets.packed import columns
 from degrain.storage.location import Location
 from degrain.storage.retry import retry
 
@@ -47,17 +50,33 @@ _CUT_SCHEMA = pa.schema(
 
 def make_chunks(pairs: Sequence[PairRecord]) -> list[list[PairRecord]]:
     """Pairs of one scene, in order, in runs of at most `_SHARD_BYTES`; each becomes a shard."""
-    chunks: dict[str, list[list[PairRecord]]] = {}
-    sizes: dict[str, int] = {}
-    for pair in pairs:
-        runs = chunks.setdefault(pair.scene, [[]])
-        size = sizes.get(pair.scene, 0)
-        if runs[-1] and size + pair.encoded_bytes > _SHARD_BYTES:
-            runs.append([])
-            size = 0
-        runs[-1].append(pair)
-        sizes[pair.scene] = size + pair.encoded_bytes
-    return [run for runs in chunks.values() for run in runs]
+    numbers = chunk_numbers(pairs)
+    chunks: list[list[PairRecord]] = [[] for _ in range(int(numbers.max(initial=-1)) + 1)]
+    for number, pair in zip(numbers.tolist(), pairs, strict=True):
+        chunks[number].append(pair)
+    return chunks
+
+
+def chunk_numbers(pairs: Sequence[PairRecord]) -> NDArray[np.int64]:
+    """The number of each pair's chunk; chunks are in the order of scenes, then of pairs."""
+    scenes: dict[str, int] = {}
+    runs: list[int] = []
+    sizes: list[int] = []
+    scene_of = np.empty(len(pairs), np.int64)
+    run_of = np.empty(len(pairs), np.int64)
+    for place, (scene, size) in enumerate(columns(pairs, "scene", "encoded_bytes")):
+        number = scenes.setdefault(scene, len(scenes))
+        if number == len(runs):
+            runs.append(0)
+            sizes.append(size)
+        elif sizes[number] + size > _SHARD_BYTES:
+            runs[number] += 1
+            sizes[number] = size
+        else:
+            sizes[number] += size
+        scene_of[place], run_of[place] = number, runs[number]
+    first = np.cumsum([0, *(count + 1 for count in runs)])
+    return np.asarray(first[scene_of] + run_of, np.int64)
 
 
 def cut_in_parallel(

@@ -3,13 +3,18 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from degrain.corpora.record import PairRecord
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.cut import CutShard
 from degrain.patchsets.manifest import Manifest, Shard
-from degrain.patchsets.patch_set import open_catalog, read_pointer
+from degrain.patchsets.packed import columns, select
+from degrain.patchsets.patch_set import pack_catalog, read_pointer
 from degrain.storage.location import Location
 
 
@@ -17,7 +22,7 @@ from degrain.storage.location import Location
 class Previous:
     """The newest patch set below the output folder, as far as it can be read."""
 
-    records: Mapping[str, PairRecord] = field(default_factory=dict)
+    catalog: Sequence[PairRecord] = ()
     """By id."""
     manifest: Manifest | None = None
 
@@ -28,56 +33,104 @@ class Previous:
         if not pointer.exists():
             return cls()
         version = read_pointer(pointer)
-        records = {record.id: record for record in open_catalog(root, version)}
+        catalog = pack_catalog(root, version)
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             manifest = Manifest.from_json((root / version / "manifest.json").read_bytes())
-            return cls(records, manifest)
-        return cls(records)
+            return cls(catalog, manifest)
+        return cls(catalog)
+
+    @cached_property
+    def records(self) -> Mapping[str, PairRecord]:
+        """The catalog as Python objects, by id."""
+        return {record.id: record for record in self.catalog}
 
     @property
     def splits(self) -> dict[str, str]:
         """The split of each scene."""
-        return {record.scene: record.split for record in self.records.values()}
+        return dict(columns(self.catalog, "scene", "split"))
 
     def reuse(
         self, pairs: Sequence[PairRecord], config: IngestConfig, root: Location
-    ) -> tuple[list[CutShard], list[PairRecord]]:
-        """The shards that stay, and the pairs that have to be read.
+    ) -> tuple[list[CutShard], Sequence[PairRecord]]:
+        """The shards that stay, and the pairs that have to be read; both by id.
 
         A shard stays if all its pairs have unchanged files and its own file has the recorded size.
         """
+        found = self.find_reuse(pairs, config, root)
+        return found.shards(), found.pending
+
+    def find_reuse(
+        self, pairs: Sequence[PairRecord], config: IngestConfig, root: Location
+    ) -> "Reuse":
+        """See `reuse`; nothing but the pairs that have to be read is unpacked."""
         known = self.manifest
         if known is None or (known.geometry, known.rules) != (config.geometry, config.rules):
-            return [], list(pairs)
+            return Reuse((), (), {}, pairs)
         shards = _existing(known.shards, root)
-        unchanged = {pair.id for pair in pairs if self._unchanged(pair)}
-        members: dict[str, set[str]] = defaultdict(set)
-        for record in self.records.values():
-            if record.shard is not None:
-                members[record.shard].add(record.id)
-        kept = {key for key, ids in members.items() if key in shards and ids <= unchanged}
-        reused: dict[str | None, list[PairRecord]] = defaultdict(list)
-        pending: list[PairRecord] = []
-        for pair in pairs:
-            before = self.records.get(pair.id)
-            if (
-                before is None
-                or pair.id not in unchanged
-                or (before.shard not in kept and before.refused is None)
-            ):
-                pending.append(pair)
-            else:
-                reused[before.shard].append(pair.with_measurements_of(before))
-        return [
-            CutShard(records, None if key is None else replace(shards[key], split=records[0].split))
-            for key, records in reused.items()
-        ], pending
+        whole, of_pair = _compare(pairs, self.catalog)
+        kept = np.array([shard in shards and whole[shard] for shard in whole], bool)
+        # The last entry stands for refused pairs, whose number is -1.
+        stays = (of_pair != _READ) & np.append(kept, True)[np.maximum(of_pair, _NO_SHARD)]
+        return Reuse(select(pairs, stays), self.catalog, shards, select(pairs, ~stays))
 
-    def _unchanged(self, pair: PairRecord) -> bool:
-        before = self.records.get(pair.id)
-        if before is None or not pair.has_files_of(before):
-            return False
-        return (before.scene, before.noise) == (pair.scene, pair.noise)
+
+_READ, _NO_SHARD = -2, -1
+
+
+def _compare(
+    pairs: Sequence[PairRecord], catalog: Sequence[PairRecord]
+) -> tuple[dict[str, bool], NDArray[np.int32]]:
+    """Compare pairs with an earlier catalog, both by id, in one pass over each.
+
+    Returns whether the files of all pairs of a shard are unchanged, by shard, and for each pair the
+    place of its shard in that: `_NO_SHARD` if it was refused, `_READ` if its files must be read.
+    """
+    members: dict[str, list[int]] = {}
+    """Place, pairs and unchanged pairs of each shard."""
+    of_pair = np.full(len(pairs), _READ, np.int32)
+    rows = columns(pairs, "id", "stamp", "scene", "noise")
+    pair, place = next(rows, None), 0
+    for id_, stamp, scene, noise, shard, refused in columns(
+        catalog, "id", "stamp", "scene", "noise", "shard", "refused"
+    ):
+        while pair is not None and pair[0] < id_:
+            pair, place = next(rows, None), place + 1
+        counts = [_NO_SHARD, 0, 0]
+        if shard is not None:
+            counts = members.setdefault(shard, [len(members), 0, 0])
+            counts[1] += 1
+        if pair is not None and stamp and pair == (id_, stamp, scene, noise):
+            counts[2] += 1
+            if shard is not None or refused is not None:
+                of_pair[place] = counts[0]
+    return {shard: every == same for shard, (_, every, same) in members.items()}, of_pair
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What an ingest takes over from the previous set."""
+
+    pairs: Sequence[PairRecord]
+    """Pairs whose measurements and patches stay, by id."""
+    catalog: Sequence[PairRecord]
+    """The previous set's, by id."""
+    known: Mapping[str, Shard]
+    pending: Sequence[PairRecord]
+    """Pairs that have to be read, by id."""
+
+    def shards(self) -> list[CutShard]:
+        """The pairs that stay, by the shard that has their patches."""
+        by_shard: dict[str | None, list[PairRecord]] = defaultdict(list)
+        earlier = iter(self.catalog)
+        for pair in self.pairs:
+            before = next(record for record in earlier if record.id == pair.id)
+            by_shard[before.shard].append(pair.with_measurements_of(before))
+        return [
+            CutShard(
+                records, None if key is None else replace(self.known[key], split=records[0].split)
+            )
+            for key, records in by_shard.items()
+        ]
 
 
 def _existing(shards: Sequence[Shard], root: Location) -> dict[str, Shard]:

@@ -2,7 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
@@ -18,6 +22,7 @@ from degrain.patchsets.ingest.publish import (
     publish,
 )
 from degrain.patchsets.listing import check_apart, list_corpora
+from degrain.patchsets.packed import transform
 from degrain.patchsets.patch_set import PatchSet
 from degrain.patchsets.splits import assign_splits
 from degrain.storage.location import Storage
@@ -58,8 +63,9 @@ def ingest(
     check_apart(config.corpus, root)
     pairs, unplaced = retry(lambda: list_corpora(config.corpus, config.options, storage))
     previous = retry(lambda: Previous.read(root))
-    pairs = _with_splits(pairs, config, previous.splits)
-    shards, pending = list[CutShard](), pairs
+    pairs = with_splits(pairs, config, previous.splits)
+    shards: list[CutShard] = []
+    pending = pairs
     if not config.reread:
         shards, pending = retry(lambda: previous.reuse(pairs, config, root))
     done = len(pairs) - len(pending)
@@ -79,20 +85,29 @@ def ingest(
     return IngestResult(patch_set, unplaced, reused, len(pending), time.monotonic() - began)
 
 
-def _with_splits(
+def with_splits(
     pairs: Sequence[PairRecord], config: IngestConfig, previous: Mapping[str, str]
-) -> list[PairRecord]:
+) -> Sequence[PairRecord]:
+    """The pairs with their splits. Raises UserError for a scene that cannot be in its split."""
     splits = assign_splits(
         pairs,
         previous=previous,
         val_scenes=config.val_scenes,
         test_scenes=config.test_scenes,
     )
-    found = [replace(pair, split=splits[pair.scene]) for pair in pairs]
-    for pair in found:
-        if pair.unpaired and pair.split != "train":
-            raise UserError(
-                f"scene '{pair.scene}' cannot be in {pair.split}: its photo has no clean partner "
-                "to score by; name another with `val_scenes` and `test_scenes`"
-            )
-    return found
+    return transform(pairs, partial(_set_split, splits=splits))
+
+
+def _set_split(table: pa.Table, splits: Mapping[str, str]) -> pa.Table:
+    place = table.schema.get_field_index("split")
+    values = [splits[scene] for scene in table["scene"].to_pylist()]
+    table = table.set_column(place, table.schema.field(place), pa.array(values, pa.string()))
+    # `PairRecord.unpaired`, but not in train.
+    unpaired = pc.and_(pc.equal(table["noisy"], table["clean"]), pc.is_null(table["noise"]))
+    wrong = table.filter(pc.and_(unpaired, pc.not_equal(table["split"], "train")))
+    for pair in wrong.slice(0, 1).to_pylist():
+        raise UserError(
+            f"scene '{pair['scene']}' cannot be in {pair['split']}: its photo has no clean partner "
+            "to score by; name another with `val_scenes` and `test_scenes`"
+        )
+    return table

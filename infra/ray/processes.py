@@ -1,0 +1,177 @@
+"""Server processes on 127.0.0.1: start, wait until one answers, find again, end."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+MARKER = "DEGRAIN_SERVER"
+"""Variable that a server and all processes below it have in their environment."""
+START_SECONDS = 180
+STOP_SECONDS = 5
+
+
+class StackError(RuntimeError):
+    """A server cannot be started; one line with the reason and a remedy."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process that was started, identified by process id and start time."""
+
+    name: str
+    pid: int
+    created: float
+    url: str
+    log: str
+    mark: str
+    """The value of `MARKER` in the environment of the process and of all below it."""
+    health: str = "/"
+    """Path below `url` that answers while the server works."""
+    scratch: str | None = None
+    """A temporary folder to remove when the process ends."""
+    sockets: Sequence[str] = ()
+    """Files elsewhere that the process may leave."""
+
+    def process(self) -> psutil.Process | None:
+        """Return the process, or None if it has ended."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.pid)
+            if (
+                abs(process.create_time() - self.created) < 1
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                return process
+        return None
+
+    def answers(self) -> bool:
+        """Whether the server answers requests."""
+        return answers(self.url + self.health)
+
+    @property
+    def port(self) -> int:
+        """The TCP port of `url`."""
+        return int(self.url.rpartition(":")[2])
+
+
+def is_used(port: int) -> bool:
+    """Whether a process listens on a TCP port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def free_port() -> int:
+    """Return a free TCP port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def choose_port(named: int | None, usual: int, option: str) -> int:
+    """Return `named`, else the usual port, else a free one.
+
+    Raises StackError if `named` is in use.
+    """
+    if named is not None and is_used(named):
+        raise StackError(f"port {named} is in use; leave out {option} to choose a free one")
+    return free_port() if is_used(named or usual) else named or usual
+
+
+def launch(
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    url: str,
+    environment: Mapping[str, str],
+    *,
+    health: str = "/",
+    scratch: Path | None = None,
+    sockets: Sequence[str] = (),
+) -> Server:
+    """Start a detached process that writes its output to `NAME.log` in the folder."""
+    file, mark = folder / f"{name}.log", secrets.token_hex(8)
+    with file.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=ROOT,
+            env={**environment, MARKER: mark},
+        )
+    created = psutil.Process(process.pid).create_time()
+    temporary = None if scratch is None else str(scratch)
+    return Server(
+        name, process.pid, created, url, str(file), mark, health, temporary, list(sockets)
+    )
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers at `url`; 401 and 403 count as answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as refusal:
+        return refusal.code in (401, 403)
+    except OSError:
+        return False
+
+
+def wait_for(server: Server, ready: Callable[[], bool]) -> None:
+    """Wait until the server is ready. Raises StackError if it ends or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while server.process() is not None and time.monotonic() < deadline:
+        if ready():
+            return
+        time.sleep(0.25)
+    raise StackError(f"the {server.name} server did not start; see its log '{server.log}'")
+
+
+def stop(servers: Iterable[Server]) -> None:
+    """End the servers' processes and all below them: by SIGTERM, then by SIGKILL.
+
+    Processes whose parent was killed are found by their environment.
+    """
+    servers = list(servers)
+    ended = [p for server in servers if (p := server.process()) is not None]
+    processes = {p.pid: p for p in [*ended, *_marked({server.mark for server in servers})]}
+    for process in list(processes.values()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes |= {p.pid: p for p in process.children(recursive=True)}
+    processes.pop(os.getpid(), None)
+    for process in processes.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes.values(), timeout=STOP_SECONDS)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=STOP_SECONDS)
+    for server in servers:
+        if server.scratch is not None:
+            shutil.rmtree(server.scratch, ignore_errors=True)
+        for file in server.sockets:
+            Path(file).unlink(missing_ok=True)
+
+
+def _marked(marks: set[str]) -> list[psutil.Process]:
+    """The processes of this user that have one of these marks in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARKER) in marks:
+                found.append(process)
+    return found
