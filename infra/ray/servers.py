@@ -26,7 +26,7 @@ RAY_STARTED = b"Ray runtime started"
 BUCKET = "degrain"
 """The bucket that exists from the start."""
 REGION = "us-east-1"
-DASHBOARDS = ROOT / "infra" / "monitoring" / "dashboards"
+DASHBOARDS = ROOT / "infra" / "monitoring" / "grafana" / "dashboards"
 # Variables by which the user names a bucket of their own.
 _OWN_S3 = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
 
