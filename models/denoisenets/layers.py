@@ -28,17 +28,17 @@ def initialise(
 ) -> None:
     """Draw variance-preserving normal weights and set biases to zero, in place (He et al., 2015).
 
-    The weights of each 3x3 filter sum to zero: how bright a photo is would hide the small
-    differences that noise is made of. docs/results.md has what this gains in short trainings.
-    Depthwise filters are left as drawn, or they would pass edges only.
-    `rectified` accounts for ReLUs after the convolutions, which halve the variance. The
+    `rectified` accounts for ReLUs after the convolutions, which halve the variance. The weights of
+    each 3x3 filter before a ReLU sum to zero: how bright a photo is would hide the small
+    differences that noise is made of. docs/results.md has what this gains in short trainings. Layer
+    normalisation would amplify the rounding errors that such filters leave of flat areas. The
     convolutions in `residual`, whose outputs are added to a skip connection, start at a tenth of
     that scale: the network then starts close to the identity.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if rectified else "linear")
-            if layer.groups == 1 and layer.kernel_size != (1, 1):
+            if rectified and layer.kernel_size != (1, 1):
                 with torch.no_grad():
                     layer.weight.sub_(layer.weight.mean(dim=(1, 2, 3), keepdim=True))
         elif isinstance(layer, nn.ConvTranspose2d):

@@ -117,8 +117,8 @@ def damage(how: str, bad: PairRecord) -> str:
         noisy.write_bytes(noisy.read_bytes()[:-900])
         return "damaged"
     if how == "small":
-        for seed, path in enumerate((bad.noisy, bad.clean)):
-            write_png(Path(path), with_noise(natural_photo(40, 15), seed))
+        write_png(noisy, with_noise(natural_photo(40, 15)))
+        write_png(Path(bad.clean), natural_photo(40, 15))
         return "is 15x40, smaller than a patch of 16; lower `patch_size`"
     if how == "html":
         noisy.write_text("<html>404</html>")

@@ -26,7 +26,7 @@ GOLDEN_CONFIG = replace(
     CONFIG,
     arguments={"width": 4, "residual": False},
     steps=20,
-    learning_rate=1e-2,
+    learning_rate=2e-3,
     warmup_steps=2,
     weight_decay=1.0,
     gradient_clip=0.05,
@@ -35,11 +35,11 @@ GOLDEN_CONFIG = replace(
 
 
 GOLDEN = {
-    "mse": ([0.231128, 0.2895533, 0.2503179, 0.2235504, 0.2383933], 7.601226),
-    "l1": ([0.4304858, 0.4871718, 0.4324334, 0.4051395, 0.4382983], 7.680215),
-    "charbonnier": ([0.4304877, 0.4871736, 0.4324361, 0.4051442, 0.4383012], 7.680276),
-    "psnr": ([-6.410121, -5.428704, -6.080601, -6.559869, -6.411771], 7.584394),
-    "ssim": ([0.9153597, 0.8917166, 0.8429262, 0.7991981, 0.8289414], 7.321709),
+    "mse": ([0.2288081, 0.2922238, 0.2587432, 0.2374109, 0.2653979], 7.029068),
+    "l1": ([0.4272945, 0.4890504, 0.4412947, 0.4241123, 0.4677293], 7.095212),
+    "charbonnier": ([0.4272967, 0.4890524, 0.4413002, 0.4240832, 0.4677354], 7.094411),
+    "psnr": ([-6.453817, -5.388213, -5.934539, -6.293826, -5.92411], 7.025412),
+    "ssim": ([0.9036294, 0.9018197, 0.8850993, 0.866742, 0.8753076], 6.929939),
 }
 
 
@@ -58,9 +58,9 @@ def test_adversarial_losses_at_a_fixed_seed_equal_the_recorded_ones() -> None:
     config = replace(GOLDEN_CONFIG, adversarial=0.5, crop=24)
     host = LocalSession(smooth_patches(7, 24), smooth_patches(5, 24, 1))
     train(replace(config, log_every=1), host)
-    expected = [0.2738186, 0.299352, 0.2664438, 0.2311071, 0.2404936]
+    expected = [0.2708639, 0.3027063, 0.275246, 0.2473067, 0.2706333]
     assert [m["train_loss"] for m in host.curve[:5]] == pytest.approx(expected, rel=1e-4)
-    assert host.history[0]["val_psnr"] == pytest.approx(7.516931, rel=1e-4)
+    assert host.history[0]["val_psnr"] == pytest.approx(6.898333, rel=1e-4)
 
 
 def test_discriminator_learns_and_changes_the_network() -> None:

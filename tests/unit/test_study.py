@@ -13,6 +13,7 @@ from degrain.tracking.registry import load_model
 from degrain.tuning import study
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.spaces import search_space
+from degrain.tuning.starts import StartingModel, Starts
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial import Trial
 
@@ -37,7 +38,7 @@ def test_trials_that_failed_after_a_validation_are_not_refitted(
     running = study._Study(
         config=config,
         patch_set=unused,
-        starter=load_model(STARTER, None, Storage())[0],
+        starts=Starts(StartingModel(STARTER, *load_model(STARTER, None, Storage()))),
         tracker=unused,
         run=unused,
         tags={},

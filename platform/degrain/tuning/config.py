@@ -61,8 +61,8 @@ class StudyConfig:
     a network is then the best one so far, and `tpe` and `nsga2` know all trials of this length."""
     start: str | None = None
     """Model to search around: its network is tuned too, with its arguments, first with its weights
-    and training. models:/NAME@ALIAS, models:/NAME/VERSION or a folder; `retrain` takes the
-    champion."""
+    and training. models:/NAME@ALIAS, models:/NAME/VERSION or a folder. None: no model; `retrain`
+    then takes the champion."""
     objective: Objective = "psnr"
     """Score of a trial on the val split; `psnr+speed` also seeks fast networks."""
     spaces: SpaceChanges = NO_CHANGES
