@@ -39,14 +39,14 @@ install: $(VENV)/.installed  ## make .venv and install degrain into it
 tune: $(VENV)/.installed  ## the default study on the embedded photos, about five minutes
 	@$(BIN)/python pipelines/tune.py
 
-# These start clusters of several nodes and mostly wait; the other tests share one local cluster.
-OWN_CLUSTERS := tests/integration/test_training_faults.py tests/integration/test_job.py
+# These start clusters and jobs of their own and mostly wait; the others share one local cluster.
+WAITING := $(addprefix tests/integration/test_,training_faults.py job.py month.py retraining.py)
 
 test: $(VENV)/.installed-dev  ## every test, three groups side by side
 	@logs=$$(mktemp -d); trap 'kill $$(jobs -p) 2> /dev/null; rm -rf $$logs' EXIT; \
 	nice -n 19 $(BIN)/python -m pytest tests/unit --numprocesses 2 > $$logs/unit 2>&1 & unit=$$!; \
-	$(BIN)/python -m pytest $(OWN_CLUSTERS) > $$logs/clusters 2>&1 & clusters=$$!; \
-	$(BIN)/python -m pytest tests/integration $(OWN_CLUSTERS:%=--ignore=%); status=$$?; \
+	$(BIN)/python -m pytest $(WAITING) > $$logs/clusters 2>&1 & clusters=$$!; \
+	$(BIN)/python -m pytest tests/integration $(WAITING:%=--ignore=%); status=$$?; \
 	wait $$clusters || status=1; wait $$unit || status=1; \
 	for group in clusters unit; do \
 		if [ $$status = 0 ]; then tail -n 1 $$logs/$$group; else cat $$logs/$$group; fi; \
