@@ -62,6 +62,7 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.path = folder
+        self.restored = 0
         store = "tracking_uri: sqlite:///mlflow.db\nartifacts: mlartifacts\n"
         (folder / "mlflow.yaml").write_text(f"{store}promotion: {RULES}\n")
 
@@ -96,8 +97,16 @@ class Folder:
 
     @property
     def client(self) -> MlflowClient:
-        """The store."""
-        return MlflowClient(f"sqlite:///{self.path / 'mlflow.db'}")
+        """The store. MLflow keeps connections by address, and those to a file that was replaced
+        would read the former one.
+        """
+        return MlflowClient(f"sqlite:///{self.path}{'/.' * self.restored}/mlflow.db")
+
+    def restore(self, saved: Path) -> None:
+        """Replace all files by saved ones."""
+        shutil.rmtree(self.path)
+        shutil.copytree(saved, self.path)
+        self.restored += 1
 
     def check_champion(self) -> None:
         """Load the champion, denoise, and take the lease."""
@@ -170,8 +179,7 @@ def main() -> int:
     progress(f"undisturbed, {seconds:.0f} s: {json.dumps(asdict(expected))}")
     moments, rows = random.Random(chosen.seed), []
     for number in range(chosen.kills):
-        shutil.rmtree(folder.path)
-        shutil.copytree(saved, folder.path)
+        folder.restore(saved)
         wait = moments.uniform(0.02, 1.0) * seconds
         killed = kill_and_repeat(folder, wait)
         found = asdict(folder.state())
