@@ -85,7 +85,7 @@ RETRAININGS = Metric(
     kind="counter",
     unit="retrainings",
     labels=("decision",),
-    description="Retrainings that have ended: promoted, kept, unchanged or failed.",
+    description="Retrainings that have decided: promoted or kept.",
 )
 DRIFT = Metric(
     name="degrain_drift",

@@ -9,7 +9,7 @@ unlikely between scenes of one kind (`Trait.significance`, about 5% over all tra
 large enough to matter (`Trait.least`).
 
 A camera or a range of ISOs without known pairs is drift by itself. The mix of cameras drifts if it
-is farther from the known mix, in total variation, than 99% of random choices of as many scenes.
+is farther from the known mix, in total variation, than 99.5% of random choices of as many scenes.
 
 tests/benchmarks/drift.py measures how often deliveries of the same kind and of other kinds are
 flagged.
