@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,29 +83,40 @@ class Folder:
         return Counter(run.info.run_name for run in runs)
 
 
+def kill_after(
+    process: subprocess.Popen[Any],
+    seconds: float,
+    begun: Callable[[], bool] = lambda: True,
+) -> bool:
+    """Kill -9 a driver, the leader of its session, `seconds` after it has begun; whether it was
+    still running.
+    """
+    try:
+        while not begun() and process.poll() is None:
+            time.sleep(0.1)
+        process.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    finally:
+        # Its Ray ends by itself, but only after a while.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def disturbed(folder: Folder, kills: int, seconds: float, moments: random.Random) -> list[float]:
     """Kill and resume a study; returns the seconds after which it was killed each time."""
     killed: list[float] = []
     resume: list[str] = STUDY
     while len(killed) < kills:
-        process = folder.start(*resume)
-        try:
-            while folder.state_file is None and process.poll() is None:
-                time.sleep(0.1)
-            wait = moments.uniform(0.05, 0.6) * seconds
-            try:
-                process.wait(wait)
-                progress(f"the study ended before kill {len(killed) + 1}")
-                return killed
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-                killed.append(wait)
-                progress(f"killed after {wait:.0f} s")
-        finally:
-            # Its Ray ends by itself, but only after a while.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        wait = moments.uniform(0.05, 0.6) * seconds
+        if not kill_after(folder.start(*resume), wait, lambda: folder.state_file is not None):
+            progress(f"the study ended before kill {len(killed) + 1}")
+            return killed
+        killed.append(wait)
+        progress(f"killed after {wait:.0f} s")
         assert folder.state_file is not None
         resume = ["--resume", folder.state_file.parent.name]
     folder.finish(*resume)

@@ -9,12 +9,9 @@ has to be free. Prints what differs from the undisturbed one.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from cli import CODE
+from kills import kill_after
 from mlflow import MlflowClient
 from skimage import data as skimage_data
 from table import Table, print_tables, progress
@@ -141,18 +139,7 @@ class Folder:
 
 def kill_and_repeat(folder: Folder, seconds: float) -> bool:
     """Kill a retraining after `seconds`, check, and run it again; whether it was still running."""
-    process = folder.start()
-    try:
-        process.wait(seconds)
-        killed = False
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        killed = True
-    finally:
-        # Its Ray ends by itself, but only after a while.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    killed = kill_after(folder.start(), seconds)
     folder.check_champion()
     folder.finish()
     folder.check_champion()
