@@ -21,6 +21,7 @@ MARKER = "DEGRAIN_SERVER"
 """Variable that a server and all processes below it have in their environment."""
 START_SECONDS = 180
 STOP_SECONDS = 5
+STOP_ROUNDS = 5
 
 
 class StackError(RuntimeError):
@@ -143,28 +144,41 @@ def wait_for(server: Server, ready: Callable[[], bool]) -> None:
 def stop(servers: Iterable[Server]) -> None:
     """End the servers' processes and all below them: by SIGTERM, then by SIGKILL.
 
-    Processes whose parent was killed are found by their environment.
+    A process may start another while it ends, so that one round may not be enough.
     """
     servers = list(servers)
-    ended = [p for server in servers if (p := server.process()) is not None]
-    processes = {p.pid: p for p in [*ended, *_marked({server.mark for server in servers})]}
-    for process in list(processes.values()):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            processes |= {p.pid: p for p in process.children(recursive=True)}
-    processes.pop(os.getpid(), None)
-    for process in processes.values():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(processes.values(), timeout=STOP_SECONDS)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=STOP_SECONDS)
+    end = psutil.Process.terminate
+    for _ in range(STOP_ROUNDS):
+        if not (processes := _processes(servers)):
+            break
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                end(process)
+        psutil.wait_procs(processes, timeout=STOP_SECONDS)
+        end = psutil.Process.kill
     for server in servers:
         if server.scratch is not None:
             shutil.rmtree(server.scratch, ignore_errors=True)
         for file in server.sockets:
             Path(file).unlink(missing_ok=True)
+
+
+def _processes(servers: Sequence[Server]) -> list[psutil.Process]:
+    """The servers' processes and all below them.
+
+    Those whose parent was killed are found by their environment.
+    """
+    known = [p for server in servers if (p := server.process()) is not None]
+    found = {p.pid: p for p in [*known, *_marked({server.mark for server in servers})]}
+    for process in list(found.values()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {
+                p.pid: p
+                for p in process.children(recursive=True)
+                if p.status() != psutil.STATUS_ZOMBIE
+            }
+    found.pop(os.getpid(), None)
+    return list(found.values())
 
 
 def _marked(marks: set[str]) -> list[psutil.Process]:

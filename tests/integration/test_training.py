@@ -132,7 +132,9 @@ def job(
 def test_one_two_and_four_workers_see_the_same_and_lose_the_same(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    config = replace(CONFIG, steps=50, validate_every=25, log_every=1)
+    # A shallow network: in deep ones, AdamW amplifies rounding while gradients are almost zero.
+    shallow = replace(CONFIG, model="dncnn", arguments={"width": 6, "depth": 4})
+    config = replace(shallow, steps=50, validate_every=25, log_every=1)
     curves: dict[int, list[float]] = {}
     scores: dict[int, float] = {}
     for workers in (1, 2, 4):

@@ -122,6 +122,27 @@ def test_down_leaves_no_process_and_no_temporary_folder(folder: Path) -> None:
     assert stack.down(folder) == ([], [])
 
 
+def test_stop_ends_a_process_that_starts_while_its_server_ends(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    child = f"open({str(started)!r}, 'w').write('started'); import time; time.sleep(60)"
+    script = (
+        "import os, signal, subprocess, sys, time\n"
+        "def end(*_):\n"
+        f"    subprocess.Popen([sys.executable, '-S', '-c', {child!r}], start_new_session=True)\n"
+        f"    while not os.path.exists({str(started)!r}): time.sleep(0.01)\n"
+        "    os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-S", "-c", script]
+    server = launch("late", command, tmp_path, "http://127.0.0.1:1", os.environ)
+    processes.wait_for(server, lambda: b"ready" in Path(server.log).read_bytes())
+    processes.stop([server])
+    assert started.exists()
+    assert processes._marked({server.mark}) == []
+
+
 def test_a_server_that_does_not_start_ends_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
