@@ -82,7 +82,7 @@ class Replay:
 
 
 class Timed(TrialRuns):
-    """Logs trials, and adds up the driver's seconds in MLflow and the state file."""
+    """Logs trials, and adds up the seconds for which Ray Tune's events wait for that."""
 
     seconds = 0.0
     first: float | None = None
@@ -149,22 +149,22 @@ def measure(trials: int, parallel: int, seconds: float, folder: Path) -> dict[st
         tracker = Tracker.open(TrackingConfig(tracking_uri=url), storage)
         with tracker.run("study", "study") as run:
             state = StudyState(storage.locate(folder / "study"), config, patch_set.uri, run.id)
-            runs = Timed(trials, tracker, run, patch_set, {}, lambda _: None, state)
             plan = TrialPlan(config, spaces_of(config, patch_set.manifest), parallel)
             process, began = psutil.Process(), time.perf_counter()
             before = process.cpu_times()
-            ended = search(
-                plan.queue(),
-                [],
-                suggester=plan.suggester,
-                algorithm=config.search,
-                objective=config.objective,
-                body=Replay(curves, seconds, config.trial_workers),  # type: ignore[arg-type]
-                folder=state.folder,
-                name="trials",
-                parallel=parallel,
-                observer=runs,
-            )
+            with Timed(trials, tracker, run, patch_set, {}, lambda _: None, state) as runs:
+                ended = search(
+                    plan.queue(),
+                    [],
+                    suggester=plan.suggester,
+                    algorithm=config.search,
+                    objective=config.objective,
+                    body=Replay(curves, seconds, config.trial_workers),  # type: ignore[arg-type]
+                    folder=state.folder,
+                    name="trials",
+                    parallel=parallel,
+                    observer=runs,
+                )
             wall, after = time.perf_counter() - began, process.cpu_times()
     assert len(ended) == trials, len(ended)
     assert all(trial.status in ("finished", "stopped") for trial in ended)
@@ -209,7 +209,7 @@ def summary(found: dict[str, float]) -> Table:
         ("shortest schedule of the pauses, s", f"{found['ideal']:.0f}"),
         ("overhead", f"{found['overhead']:.1%}"),
         ("start of the first trial, s", f"{found['start']:.1f}"),
-        ("driver's wait for MLflow and state file, s", f"{found['logging']:.0f}"),
+        ("wait of Ray Tune's events for the logging, s", f"{found['logging']:.0f}"),
         ("CPU of the driver, s", f"{found['cpu']:.0f}"),
         ("memory of the driver, MiB", f"{found['rss_mib']:.0f}"),
         ("state file, bytes a trial", f"{found['state_bytes'] / found['trials']:.0f}"),

@@ -92,22 +92,22 @@ def by_degrain(patch_set: PatchSet, trials: int, folder: Path) -> float:
     )
     with tracker.run("study", "study") as run:
         state = StudyState(storage.locate(folder) / "study", study, patch_set.uri, run.id)
-        runs = TrialRuns(trials, tracker, run, patch_set, {}, lambda _: None, state)
         plan, queue = planned(study, patch_set)
         began = time.perf_counter()
         _, splits = open_splits(study.training(), patch_set)
-        ended = search(
-            queue,
-            [],
-            suggester=plan.suggester,
-            algorithm=study.search,
-            objective=study.objective,
-            body=trial_body(study, splits, {}, state.folder),
-            folder=state.folder,
-            name="trials",
-            parallel=PARALLEL,
-            observer=runs,
-        )
+        with TrialRuns(trials, tracker, run, patch_set, {}, lambda _: None, state) as runs:
+            ended = search(
+                queue,
+                [],
+                suggester=plan.suggester,
+                algorithm=study.search,
+                objective=study.objective,
+                body=trial_body(study, splits, {}, state.folder),
+                folder=state.folder,
+                name="trials",
+                parallel=PARALLEL,
+                observer=runs,
+            )
         seconds = time.perf_counter() - began
     assert [trial.status for trial in ended] == ["finished"] * trials
     return seconds

@@ -1,14 +1,18 @@
 """The runs of trials in MLflow: metrics, and a description that names the outcome."""
 
+import contextlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Metric
 from unit.patchset_support import MANIFEST, ROW, STORAGE
 
+from degrain.errors import JobFailedError
 from degrain.patchsets.ingest.publish import publish
 from degrain.patchsets.patch_set import PatchSet
-from degrain.tracking.runs import stamped
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.earlier import OUTCOME_TAG, EarlierTrial
 from degrain.tuning.plan import TrialPlan, spaces_of
@@ -38,9 +42,9 @@ class Recorder:
     def describe(self, note: str, _: PatchSet) -> None:
         self.notes.append(note)
 
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        assert step == 2
-        self.logged = {metric.key: metric.value for metric in stamped(values, step)}
+    def log(self, metrics: Sequence[Metric]) -> None:
+        assert {metric.step for metric in metrics} == {2}
+        self.logged = {metric.key: metric.value for metric in metrics}
 
     def tags(self, values: dict[str, str]) -> None:
         self.tags_.update(values)
@@ -50,22 +54,27 @@ class Recorder:
         self.notes.append(note)
 
 
-def recorded(tmp_path: Path, status: str, error: str | None = None) -> Recorder:
+def recorded(
+    tmp_path: Path, status: str, error: str | None = None, kind: type[Recorder] = Recorder
+) -> Recorder:
     """What a trial that was validated once logs, if it ends with `status`."""
-    recorder: Any = Recorder()
+    recorder: Any = kind()
     patch_set, _ = publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
     config = StudyConfig(models=("red10",), trials=3).fit_to(2, 0)
     state = StudyState(STORAGE.locate(tmp_path / "study"), config, patch_set.uri, "study")
-    runs = TrialRuns(3, recorder, recorder, patch_set, {}, lambda _: None, state)
     plan = TrialPlan(config, spaces_of(config, patch_set.manifest), parallel=2)
     _, trial, _ = plan.queue()
-    runs.started(trial)
-    trial.status, trial.error, trial.best = status, error, METRICS
-    trial.curve = [(METRICS["progress"], METRICS["val_psnr"])]
-    runs.reported(trial, METRICS)
-    if status == "running":
-        runs.kill()
-    else:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        TrialRuns(3, recorder, recorder, patch_set, {}, lambda _: None, state) as runs,
+    ):
+        runs.started(trial)
+        trial.status, trial.best = "running", METRICS
+        trial.curve = [(METRICS["progress"], METRICS["val_psnr"])]
+        runs.reported(trial, METRICS)
+        trial.status, trial.error = status, error
+        if status == "running":
+            raise KeyboardInterrupt
         runs.ended(trial)
     assert isinstance(recorder, Recorder)
     return recorder
@@ -129,3 +138,28 @@ def test_each_searched_value_and_argument_is_a_parameter(tmp_path: Path) -> None
     params = recorded(tmp_path, "finished").params_
     assert {"model", "learning_rate", "loss", "batch_size", "crop"} <= set(params)
     assert set(params["arguments"]) == {"width"}
+
+
+class RejectsStarts(Recorder):
+    """Stands for a server that rejects new runs."""
+
+    def start(self, *_: object, **__: object) -> "Recorder":
+        raise JobFailedError("rejected")
+
+
+class RejectsEnds(Recorder):
+    """Stands for a server that rejects the end of a run."""
+
+    def finish(self, status: str, note: str) -> None:
+        raise JobFailedError("rejected")
+
+
+def test_the_state_file_has_no_more_than_mlflow(tmp_path: Path) -> None:
+    with pytest.raises(JobFailedError, match="rejected"):
+        recorded(tmp_path, "finished", kind=RejectsStarts)
+    assert not (tmp_path / "study" / "study.json").exists()
+    with pytest.raises(JobFailedError, match="rejected"):
+        recorded(tmp_path, "finished", kind=RejectsEnds)
+    [trial] = json.loads((tmp_path / "study" / "study.json").read_text())["trials"]
+    assert (trial["run_id"], trial["status"]) == ("run", "running")
+    assert trial["curve"] == [[25.0, 31.216]]

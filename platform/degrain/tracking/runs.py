@@ -59,6 +59,11 @@ class Run:
         with store_errors():
             self._client.log_batch(self.id, params=flat)
 
+    def has_params(self) -> bool:
+        """Whether parameters were logged."""
+        with store_errors():
+            return bool(self._client.get_run(self.id).data.params)
+
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics at a step; see `stamped` for those that are left out."""
         self.log(stamped(values, step))

@@ -167,10 +167,9 @@ class _Study:
         if config.start is not None:
             models += f" around {config.start}"
         self.log(f"search: {config.trials} trials of {models}, {length} each at most{known}")
-        runs = TrialRuns(
+        with TrialRuns(
             config.trials, self.tracker, self.run, self.patch_set, self.tags, self.log, self.state
-        )
-        try:
+        ) as runs:
             ran = search(
                 plan.queue(),
                 before,
@@ -183,9 +182,6 @@ class _Study:
                 parallel=parallel,
                 observer=runs,
             )
-        except BaseException:
-            runs.kill()
-            raise
         trials = [*plan.ended, *ran]
         if not any(t.usable for t in trials):
             raise JobFailedError(
