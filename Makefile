@@ -60,7 +60,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layer
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=platform:models:infra/ray $(BIN)/mypy infra/ray/*.py
-	MYPYPATH=platform:models:tests/benchmarks $(BIN)/mypy tests/benchmarks/*.py
+	MYPYPATH=platform:models:tests:tests/benchmarks $(BIN)/mypy tests/benchmarks/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/deployment --quiet
 

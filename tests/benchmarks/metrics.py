@@ -17,9 +17,10 @@ from pathlib import Path
 
 import sqlalchemy
 
-sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("platform", "models")]
+sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("platform", "models", "tests")]
 
-from mlflow_server import mlflow_server, postgresql, postgresql_programs  # noqa: E402
+from mlflow_server import mlflow_server  # noqa: E402
+from postgresql_server import postgresql, programs, uri  # noqa: E402
 from table import Settings, Table, progress  # noqa: E402
 
 from degrain.storage.location import Storage  # noqa: E402
@@ -93,8 +94,8 @@ def run(settings: Settings) -> list[Table]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stores = {"SQLite": f"sqlite:///{folder}/mlflow.db"}
-        if (programs := postgresql_programs()) is not None:
-            stores["PostgreSQL"] = stack.enter_context(postgresql(programs))
+        if programs() is not None:
+            stores["PostgreSQL"] = uri(stack.enter_context(postgresql()))
         for name, store in stores.items():
             for label, length in (("steady", seconds), ("fastest", 0.0)):
                 progress(f"{name}, {label}")

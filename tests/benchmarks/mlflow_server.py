@@ -1,12 +1,10 @@
-"""An MLflow server of this machine, on SQLite or on PostgreSQL, for the length of a block."""
+"""An MLflow server of this machine, for the length of a block."""
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,42 +18,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def postgresql_programs() -> Path | None:
-    """The folder of PostgreSQL's programs, of the newest version; None if it is not installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
-
-
-@contextlib.contextmanager
-def postgresql(programs: Path) -> Iterator[str]:
-    """Run a PostgreSQL server with an empty database; yields its URI."""
-    port = free_port()
-    # PostgreSQL refuses to run as root.
-    user = "nobody" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="postgresql") as folder:
-        if user is not None:
-            shutil.chown(folder, user)
-
-        def run(program: str, *options: str) -> None:
-            subprocess.run(
-                [str(programs / program), *options],
-                check=True,
-                cwd=folder,
-                user=user,
-                stdout=subprocess.DEVNULL,
-            )
-
-        data = f"{folder}/data"
-        run("initdb", "--pgdata", data, "--username=mlflow", "--auth=trust", "--encoding=UTF8")
-        control = ("--pgdata", data, "--wait")
-        options = f"-h 127.0.0.1 -p {port} -k {folder}"
-        run("pg_ctl", *control, "--log", f"{folder}/log", "--options", options, "start")
-        try:
-            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
-        finally:
-            run("pg_ctl", *control, "--mode=fast", "stop")
 
 
 @contextlib.contextmanager

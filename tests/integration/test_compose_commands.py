@@ -7,10 +7,8 @@ import contextlib
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -22,11 +20,9 @@ import yaml
 from botocore.exceptions import ClientError
 from integration.support import ROOT, free_ports
 from mlflow import MlflowClient
+from postgresql_server import postgresql, programs
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("initdb") is None or shutil.which("pg_ctl") is None,
-    reason="PostgreSQL's initdb and pg_ctl are not on the PATH",
-)
+pytestmark = pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
 SERVICES = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())["services"]
 DOCKERFILE = (ROOT / "infra" / "docker" / "Dockerfile").read_text()
 PROGRAMS = Path(sys.executable).parent
@@ -81,34 +77,6 @@ def process(command: str, environment: Mapping[str, str], url: str, folder: Path
         server.wait(timeout=30)
 
 
-@contextlib.contextmanager
-def postgresql() -> Iterator[int]:
-    """A PostgreSQL server that wants the password; its port."""
-    port = free_ports(1)[0]
-    user = "nobody" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="postgresql") as folder:
-        (Path(folder) / "password").write_text(PASSWORD)
-        for path in (folder, f"{folder}/password"):
-            if user is not None:
-                shutil.chown(path, user)
-
-        def run(*command: str) -> None:
-            subprocess.run(
-                command, check=True, cwd=folder, user=user, stdout=subprocess.DEVNULL, timeout=300
-            )
-
-        data = f"{folder}/data"
-        secret = ("--auth=scram-sha-256", f"--pwfile={folder}/password")
-        run("initdb", "--pgdata", data, "--username=mlflow", *secret, "--encoding=UTF8")
-        control = ("pg_ctl", "--pgdata", data, "--wait")
-        options = f"-h 127.0.0.1 -p {port} -k {folder}"
-        run(*control, "--log", f"{folder}/log", "--options", options, "start")
-        try:
-            yield port
-        finally:
-            run(*control, "--mode=immediate", "stop")
-
-
 def make_buckets(master: int, grpc: int) -> None:
     """Run the command of the service `buckets`."""
     (command,) = SERVICES["buckets"]["command"]
@@ -147,7 +115,7 @@ def test_mlflow_writes_to_postgresql_and_to_a_bucket(tmp_path: Path) -> None:
     }
     with (
         process(weed, KEYS, endpoint + health_path("seaweedfs"), tmp_path),
-        postgresql() as database,
+        postgresql(PASSWORD) as database,
     ):
         make_buckets(master, grpc[1])
         server = replaced(

@@ -3,10 +3,7 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +14,12 @@ from integration.support import (
     SCENES,
     TEMPLATES,
     MlflowServer,
-    free_ports,
     start_pipeline,
     write_pairs,
 )
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from postgresql_server import postgresql, programs, uri
 
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
@@ -32,47 +29,19 @@ from degrain.tuning.state import StudyState, read_state
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.skipif(
-        shutil.which("initdb") is None or shutil.which("pg_ctl") is None,
-        reason="PostgreSQL's initdb and pg_ctl are not on the PATH",
-    ),
+    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed"),
 ]
 TRIALS, STEPS = 4, 8
 
 
 @pytest.fixture
-def database() -> Iterator[str]:
-    """A PostgreSQL server with an empty database; its URI."""
-    port = free_ports(1)[0]
-    # PostgreSQL refuses to run as root, and pytest's folders are closed to other users.
-    user = "nobody" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="postgresql") as folder:
-        if user is not None:
-            shutil.chown(folder, user)
-
-        def run(*command: str) -> None:
-            subprocess.run(
-                command, check=True, cwd=folder, user=user, stdout=subprocess.DEVNULL, timeout=120
-            )
-
-        data = f"{folder}/data"
-        run("initdb", "--pgdata", data, "--username=mlflow", "--auth=trust", "--encoding=UTF8")
-        options = f"-h 127.0.0.1 -p {port} -k {folder}"
-        control = ("pg_ctl", "--pgdata", data, "--wait")
-        run(*control, "--log", f"{folder}/log", "--options", options, "start")
-        try:
-            yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
-        finally:
-            run(*control, "--mode=immediate", "stop")
-
-
-@pytest.fixture
-def server(database: str, bucket: str, tmp_path: Path) -> Iterator[MlflowServer]:
-    """An MLflow server on the database that stores artifacts in the bucket."""
+def server(bucket: str, tmp_path: Path) -> Iterator[MlflowServer]:
+    """An MLflow server on PostgreSQL that stores artifacts in the bucket."""
     pytest.importorskip("psycopg2", reason="PostgreSQL needs psycopg2-binary")
-    made = MlflowServer(tmp_path, database, f"s3://{bucket}/artifacts")
-    with made.running():
-        yield made
+    with postgresql() as port:
+        made = MlflowServer(tmp_path, uri(port), f"s3://{bucket}/artifacts")
+        with made.running():
+            yield made
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from unit.support import natural_photo
 
 from degrain.imaging.metrics import to_float
 from denoisenets import create_model
+from denoisenets.factory import MODELS
 
 SMALL: dict[str, dict[str, Any]] = {
     "dncnn": {"width": 8, "depth": 6},
@@ -28,6 +29,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "restormer": {"width": 4},
     "unet": {"width": 4, "levels": 3},
 }
+ONE_PER_CLASS = sorted({entry.build: name for name, entry in reversed(MODELS.items())}.values())
+"""The first network of each class, for slow tests: the others differ in their arguments alone."""
 NOISE = 0.15
 """Standard deviation."""
 

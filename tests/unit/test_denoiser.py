@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from unit.small_networks import small, trained
+from unit.small_networks import ONE_PER_CLASS, small, trained
 from unit.support import natural_photo, random_photo
 
 from degrain.imaging.filters import create_filter
@@ -51,7 +51,7 @@ TOLERANCE = dict.fromkeys(LOCAL, 1) | dict.fromkeys(GLOBAL, 2)
 
 
 @pytest.mark.slow
-@every_model
+@pytest.mark.parametrize("name", ONE_PER_CLASS)
 def test_tiles_of_a_large_photo_equal_the_whole_frame(name: str) -> None:
     photo = large_photo()[0].permute(1, 2, 0).numpy()
     tiled = denoiser(name, tile=512)(photo).astype(int)

@@ -76,7 +76,7 @@ def test_all_pairs_are_new_without_an_earlier_patch_set(
 def test_a_description_names_the_most_frequent_cameras() -> None:
     pair = PairRecord(id="x/1", corpus="x", scene="x/1", noisy="n", clean="c")
     cameras = ["S6", "S6", "IP", "GP", "N6", "G4"]
-    news = News([replace(pair, camera=camera) for camera in cameras], VERSION)
+    news = News([replace(pair, camera=camera) for camera in cameras], VERSION, None)
     assert news.describe() == (
         f"6 new pairs since patch set {VERSION}: 2 of S6, 1 of IP, 1 of GP, 1 of N6, other cameras"
     )

@@ -55,14 +55,14 @@ def shows_other_scene(noisy: Photo, clean: Photo) -> bool:
     return bool(correlation < MISMATCH_CORRELATION and residual > MISMATCH_RATIO * max(noise, 1e-4))
 
 
-def are_swapped(noisy: Photo, clean: Photo) -> bool:
+def are_swapped(noisy: Photo, clean: Photo, exposure: float) -> bool:
     """Whether the clean photo of a pair, two (H, W, 3) photos, is the noisier one.
 
     Compared is the mean magnitude of the finest diagonal Haar coefficients, of which noise has more
-    than the scene. A longer exposure of the clean photo amplifies its detail.
+    than the scene. `exposure` is the brightness of the clean photo over that of the noisy one; a
+    longer exposure amplifies detail.
     """
-    exposure = (clean.mean() / peak(clean) + 1e-3) / (noisy.mean() / peak(noisy) + 1e-3)
-    most = SWAPPED_RATIO * max(1.0, float(exposure))
+    most = SWAPPED_RATIO * max(1.0, exposure)
     return _fine_detail(clean) > most * max(_fine_detail(noisy), _LEAST_DETAIL)
 
 

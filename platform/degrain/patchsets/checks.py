@@ -78,7 +78,7 @@ def measure(pair: PairRecord, noisy: Photo, clean: Photo, rules: CheckRules) -> 
     # Compared at the best shift, because a misaligned pair shows one scene nevertheless.
     if shows_other_scene(*apply_shift(noisy, clean, *shift.whole)):
         raise UnreadablePhotoError(f"{pair.noisy} and {pair.clean} show different scenes")
-    if are_swapped(noisy, clean):
+    if are_swapped(noisy, clean, exposure):
         raise UnreadablePhotoError(
             f"{pair.clean} has more noise than {pair.noisy}; name the noisy photo as noisy"
         )

@@ -26,6 +26,8 @@ class News:
     pairs: Sequence[PairRecord]
     since: str | None
     """Version of that patch set; None if there is none, so that all pairs are new."""
+    known: Mapping[str, PairRecord] | None
+    """The pairs of that patch set by id."""
 
     def describe(self) -> str:
         """One line: how many, since when, and of which cameras."""
@@ -46,7 +48,7 @@ def find_news(config: IngestConfig, storage: Storage, since: str | None) -> News
     """
     pairs, _ = retry(lambda: list_corpora(config.corpus, config.options, storage))
     known = read_catalog(storage.locate(config.out), since)
-    return News(new_pairs(pairs, known), None if known is None else since)
+    return News(new_pairs(pairs, known), None if known is None else since, known)
 
 
 def read_catalog(root: Location, version: str | None) -> Mapping[str, PairRecord] | None:

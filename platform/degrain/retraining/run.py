@@ -82,21 +82,27 @@ class Retraining:
         """
         record = self._interrupted()
         if record is not None:
-            return self._carry_out(record, self._patch_set_of(record), lease)
+            patch_set = self._patch_set_of(record)
+            earlier = read_catalog(patch_set.root, record.since)
+            return self._carry_out(record, patch_set, earlier, lease)
         news = self._news()
         count = len(news.pairs)
         self.log(f"news: {news.describe()}")
         if count < self.min_new_pairs:
             return self._unchanged(self._reason(news.describe(), count), count)
         patch_set = self._ingest(lease)
-        if reason := self._nothing_to_study(patch_set, news.since):
+        if reason := self._nothing_to_study(patch_set, news):
             return self._unchanged(reason, count)
         name = new_name()
         record = RetrainingRecord(patch_set.uri, name, "", self._options, news.since, count)
-        return self._carry_out(record, patch_set, lease)
+        return self._carry_out(record, patch_set, news.known, lease)
 
     def _carry_out(
-        self, record: RetrainingRecord, patch_set: PatchSet, lease: Lease
+        self,
+        record: RetrainingRecord,
+        patch_set: PatchSet,
+        earlier: Mapping[str, PairRecord] | None,
+        lease: Lease,
     ) -> RetrainingResult:
         """Drift, study, decision; the record is removed at the end."""
         version = patch_set.manifest.version
@@ -109,7 +115,6 @@ class Retraining:
         ) as run:
             record = replace(record, run_id=run.id)
             record.write(self.studies)
-            earlier = read_catalog(patch_set.root, record.since)
             drift = self._drift(patch_set, earlier, run)
             study = self._study(patch_set, run, record, earlier, lease)
             decision = next(d for d in study.decisions if d.alias == "champion")
@@ -174,12 +179,12 @@ class Retraining:
         self.log(f"patch set: {result.patch_set.uri} ({manifest.pairs} pairs)")
         return result.patch_set
 
-    def _nothing_to_study(self, patch_set: PatchSet, since: str | None) -> str | None:
+    def _nothing_to_study(self, patch_set: PatchSet, news: News) -> str | None:
         """Why a new patch set needs no study; None if it does."""
         version = patch_set.manifest.version
         if self._finished_runs(version):
             return f"patch set {version} has been studied before"
-        new = new_pairs(patch_set.catalog, read_catalog(patch_set.root, since))
+        new = new_pairs(patch_set.catalog, news.known)
         refused = [pair.refused for pair in new if pair.refused is not None]
         if refused:
             self.log(f"refused: {len(refused)} of {len(new)} new pairs, the first: {refused[0]}")
