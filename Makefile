@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := infra/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: help install tune test unit check format bench ui up status env down clean
+.PHONY: help install tune test unit check format bench docs links ui up status env down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -70,6 +70,12 @@ format: $(VENV)/.installed-dev  ## format the code
 
 bench: $(VENV)/.installed-bench  ## measure speed, as ratios
 	$(BIN)/python tests/benchmarks/run.py
+
+docs: $(VENV)/.installed-dev  ## the documentation site, in docs/_build
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build
+
+links: $(VENV)/.installed-dev  ## check the links of the documentation to other sites
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b linkcheck docs docs/_build/links
 
 ui: $(VENV)/.installed  ## the MLflow UI on 127.0.0.1, with the address of the newest comparison
 	@$(BIN)/python infra/ray/ui.py

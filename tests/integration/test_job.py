@@ -1,6 +1,5 @@
 """`ray job submit` to the local stack: the README's commands, and a job that uploads its code."""
 
-import itertools
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from documented import blocks
 from integration.support import (
     ROOT,
     SCENES,
@@ -275,11 +275,9 @@ def test_the_commands_of_the_readme(readme_run: Promises, promise: str) -> None:
 
 
 def readme_commands() -> str:
-    """The first block of commands of the section."""
-    section = (ROOT / "README.md").read_text().split("## On a cluster")[1]
-    lines = section.strip("\n").splitlines()
-    block = itertools.takewhile(lambda line: line.startswith("    "), lines)
-    return "\n".join(line.strip() for line in block)
+    """The block of commands that starts with `make up`."""
+    [block] = [b for b in blocks(ROOT / "README.md") if b.code.startswith("make up")]
+    return block.code
 
 
 def make_clone(clone: Path) -> None:

@@ -1,0 +1,64 @@
+"""The commands of README and docs, as written, page by page in an empty folder.
+
+Each page with blocks to run is one script, so that later commands find what earlier ones made.
+Commands join the cluster of the tests, which saves the start of Ray.
+"""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray
+from documented import PAGES, ROOT, Block, blocks
+from integration.support import SCENES, write_pairs
+
+pytestmark = pytest.mark.ray
+
+
+def own_photos(folder: Path) -> None:
+    """Pairs in two folders, and the table of the same pairs."""
+    photos = write_pairs(folder / "photos", SCENES, side=160)
+    with (photos / "pairs.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["noisy", "clean", "scene"])
+        for scene in SCENES:
+            table.writerow([f"noisy/{scene}_0.png", f"clean/{scene}_0.png", scene])
+
+
+PREPARATIONS: dict[str, Callable[[Path], None]] = {"own-corpus.md": own_photos}
+"""What a page takes for granted, made in its folder."""
+
+
+def pages_to_run() -> list[Path]:
+    return [page for page in PAGES if any(block.is_run for block in blocks(page))]
+
+
+def script(block: Block) -> str:
+    """A block as lines of a shell script."""
+    if block.language == "python":
+        return f"python - <<'END'\n{block.code}END\n"
+    return block.code
+
+
+@pytest.mark.parametrize("page", pages_to_run(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_succeed_as_written(ray_cluster: None, page: Path, tmp_path: Path) -> None:
+    if page.name in PREPARATIONS:
+        PREPARATIONS[page.name](tmp_path)
+    commands = "".join(script(block) for block in blocks(page) if block.is_run)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+    }
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
