@@ -4,8 +4,10 @@ Each page with blocks to run is one script, so that later commands find what ear
 Commands join the cluster of the tests, which saves the start of Ray.
 """
 
+import contextlib
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,11 +56,18 @@ def test_commands_succeed_as_written(ray_cluster: None, page: Path, tmp_path: Pa
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
     }
-    done = subprocess.run(
+    shell = subprocess.Popen(
         ["bash", "-euxo", "pipefail", "-c", commands],
         cwd=tmp_path,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    try:
+        output, errors = shell.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 0, output[-2000:] + errors[-3000:]
