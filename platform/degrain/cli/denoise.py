@@ -8,9 +8,15 @@ import tyro
 
 from degrain.cli.console import Console
 from degrain.cli.options import TrackingOptions
-from degrain.errors import InvalidFieldError, UserError
+from degrain.errors import UserError
 from degrain.imaging.limits import FilterName
-from degrain.inference.config import STARTER, InferenceConfig, ReadingConfig
+from degrain.inference.config import (
+    STARTER,
+    BlendConfig,
+    InferenceConfig,
+    OutputConfig,
+    ReadingConfig,
+)
 
 if TYPE_CHECKING:
     from degrain.inference.denoiser import Denoiser
@@ -20,8 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Denoise(TrackingOptions):
-    """Denoise whole photos with a registered model or a classical filter, as PNG; alpha, grey and
-    16 bits survive.
+    """Denoise whole photos with a registered model or a classical filter; each file keeps its
+    type, bits, orientation and metadata.
     """
 
     photos: Annotated[
@@ -35,16 +41,14 @@ class Denoise(TrackingOptions):
     None: the champion, or the starter where there is none."""
     filter: FilterName | None = None
     """A classical filter in place of a model. None: a model."""
-    strength: float = 1.0
-    """How much of the estimated noise is removed, 0 to 1."""
     self_ensemble: bool = False
     """Average over eight flips and rotations: better, eight times as slow."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    blend: BlendConfig = field(default_factory=BlendConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise InvalidFieldError("strength", f"must be between 0 and 1, got {self.strength}")
         if self.filter is None:
             return
         if self.model is not None:
@@ -58,7 +62,8 @@ class Denoise(TrackingOptions):
     def run(self, console: Console) -> dict[str, object]:
         """Denoise the photos and print a line for each."""
         from degrain.cli.execution import PartialFailureError
-        from degrain.inference.denoiser import SelfEnsemble, Strength
+        from degrain.inference.blending import Blended
+        from degrain.inference.denoiser import SelfEnsemble
         from degrain.inference.files import denoise_files, find_photos, targets
         from degrain.storage.location import Storage
 
@@ -66,11 +71,11 @@ class Denoise(TrackingOptions):
         photos = find_photos(self.photos, storage)
         out = storage.locate(self.out)
         out.check_writable()
-        self._check_summary(targets(photos, out), storage)
+        self._check_summary(targets(photos, out, self.output), storage)
         denoiser = self._denoiser(storage, console)
         if self.self_ensemble:
             denoiser = SelfEnsemble(denoiser)
-        denoiser = Strength(denoiser, self.strength)
+        denoiser = Blended(denoiser, self.blend)
 
         def show(file: "DenoisedFile") -> None:
             if file.error:
@@ -79,7 +84,9 @@ class Denoise(TrackingOptions):
                 cost = f"{file.megapixels:.2f} MP  {file.seconds:.2f} s"
                 console.print(f"{file.source} -> {file.target}  {cost}")
 
-        results = denoise_files(denoiser, photos, out, show, self.reading)
+        results = denoise_files(
+            denoiser, photos, out, show, output=self.output, reading=self.reading
+        )
         failed = [r.source for r in results if r.error]
         summary: dict[str, object] = {
             "files": len(results),

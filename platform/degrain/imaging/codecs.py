@@ -26,11 +26,13 @@ __all__ = [
     "SUFFIXES",
     "PhotoLayers",
     "UnreadablePhotoError",
+    "apply_orientation",
     "decode",
     "decode_layers",
     "encode_png",
     "is_deep",
     "is_photo",
+    "read_stored",
 ]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", ".webp"})
@@ -97,6 +99,14 @@ def decode_layers(
     empty, damaged, not a photo or too large, and for content that would be lost: CMYK, several
     pages, other number types.
     """
+    return _to_layers(read_stored(content, largest_megapixels), profiles)
+
+
+def read_stored(content: bytes, largest_megapixels: float = LARGEST_MEGAPIXELS) -> StoredPhoto:
+    """Decode the pixels of a whole photo file as they are stored.
+
+    Raises UnreadablePhotoError as `decode_layers`, but not for colour profiles.
+    """
     if not content:
         raise UnreadablePhotoError("the file is empty")
     _configure_codecs()
@@ -105,7 +115,7 @@ def decode_layers(
             # Pillow warns about damaged EXIF and the like; damaged pixels raise errors.
             warnings.simplefilter("ignore")
             read = read_tiff if is_tiff(content) else read_with_pillow
-            return _to_layers(read(content, largest_megapixels), profiles)
+            return read(content, largest_megapixels)
     except UnidentifiedImageError:
         raise UnreadablePhotoError(
             "it is not a photo in a known format, or damaged at its start"
@@ -124,13 +134,13 @@ def _to_layers(stored: StoredPhoto, profiles: Profiles) -> PhotoLayers:
     if not grey and profiles == "convert":
         rgb = convert_to_srgb(rgb, stored.profile)
     return PhotoLayers(
-        rgb=_apply_orientation(rgb, stored.orientation),
-        alpha=None if alpha is None else _apply_orientation(alpha, stored.orientation),
+        rgb=apply_orientation(rgb, stored.orientation),
+        alpha=None if alpha is None else apply_orientation(alpha, stored.orientation),
         grey=grey,
     )
 
 
-def _apply_orientation(layer: NDArray[Any], orientation: int) -> NDArray[Any]:
+def apply_orientation(layer: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Apply EXIF orientation to (H, W) or (H, W, 3): 2-4 flip, 5 transposes, 6-8 transpose and
     flip.
     """

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from degrain.imaging.limits import FileType
 from degrain.imaging.stored_photo import (
     StoredPhoto,
     UnreadablePhotoError,
@@ -22,6 +23,13 @@ from degrain.imaging.stored_photo import (
     split_alpha,
 )
 
+_FILE_TYPES: dict[str | None, FileType] = {
+    "PNG": "png",
+    "JPEG": "jpeg",
+    "MPO": "jpeg",
+    "BMP": "bmp",
+    "WEBP": "webp",
+}
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 """The only formats that Pillow may open: some others run external programs."""
 DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, imagecodecs.PngError)
@@ -56,10 +64,18 @@ def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
             _is_deep(image) or image.mode in _IMAGECODECS_MODES
         )
         orientation = _read_orientation(image, content)
+        file_type = _FILE_TYPES[image.format]
+        changes = ("palette colours became RGB",) if image.mode in ("P", "PA") else ()
         pixels: NDArray[Any] = (
             imagecodecs.png_decode(content) if with_imagecodecs else _read_pixels(image)
         )
-    return StoredPhoto(*split_alpha(pixels), profile=profile, orientation=orientation)
+    return StoredPhoto(
+        *split_alpha(pixels),
+        profile=profile,
+        orientation=orientation,
+        file_type=file_type,
+        changes=changes,
+    )
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -71,29 +71,6 @@ class Identity:
         return photo
 
 
-class Strength:
-    """Blends a denoiser's output with its input: 0 is the input, 1 the output.
-
-    Raises ValueError for a strength outside 0 to 1.
-    """
-
-    def __init__(self, denoiser: Denoiser, strength: float) -> None:
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength must be from 0 to 1, got {strength}")
-        self.denoiser, self.strength = denoiser, strength
-        self.name, self.parameters = denoiser.name, denoiser.parameters
-
-    def __call__(self, photo: Photo) -> Photo:
-        """Denoise one photo."""
-        clean = self.denoiser(photo)
-        blended = np.empty_like(photo)
-        # Row by row, because whole photos in float take eight times their memory.
-        for blended_row, noisy_row, clean_row in zip(blended, photo, clean, strict=True):
-            noisy = noisy_row.astype(np.float32)
-            blended_row[:] = np.round(noisy + self.strength * (clean_row - noisy))
-        return blended
-
-
 class SelfEnsemble:
     """Averages a denoiser's outputs for a photo's eight flips and rotations: slightly better, eight
     times slower.

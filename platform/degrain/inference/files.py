@@ -1,22 +1,17 @@
 """Denoise photo files into a folder; alpha, grey and the bits per channel are preserved."""
 
 import errno
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from degrain.errors import UserError
-from degrain.imaging.codecs import (
-    UnreadablePhotoError,
-    decode_layers,
-    encode_png,
-    is_photo,
-)
-from degrain.inference.config import ReadingConfig
+from degrain.imaging.codecs import UnreadablePhotoError, is_photo
+from degrain.inference.config import OutputConfig, ReadingConfig
 from degrain.inference.denoiser import Denoiser
+from degrain.inference.photo_file import SUFFIXES, denoise_content
 from degrain.storage.listing import is_utf8, printable
 from degrain.storage.location import Location, Storage
 
@@ -63,12 +58,15 @@ def find_photos(paths: Sequence[str], storage: Storage) -> list[Location]:
     return list({photo.identity: photo for photo in found}.values())
 
 
-def targets(photos: Sequence[Location], out: Location) -> list[Location]:
-    """The output file of each photo: `<out>/<name>.png`.
+def targets(photos: Sequence[Location], out: Location, output: OutputConfig) -> list[Location]:
+    """The output file of each photo in `out`: its name, with the suffix of `output.format`.
 
     Raises UserError if two photos have the same output file, or an output file is an input photo.
     """
-    files = [out / f"{Path(photo.path).stem}.png" for photo in photos]
+    names = [Path(photo.path) for photo in photos]
+    if output.format is not None:
+        names = [name.with_suffix(SUFFIXES[output.format]) for name in names]
+    files = [out / name.name for name in names]
     sources = {photo.identity for photo in photos}
     taken: dict[str, Location] = {}
     for photo, target in zip(photos, files, strict=True):
@@ -89,29 +87,32 @@ def denoise_files(
     photos: Sequence[Location],
     out: Location,
     done: Callable[[DenoisedFile], None] = lambda _: None,
-    reading: ReadingConfig | None = None,
+    *,
+    output: OutputConfig,
+    reading: ReadingConfig,
 ) -> list[DenoisedFile]:
-    """Denoise each photo into `out` as PNG; the result of a photo that fails has the reason.
+    """Denoise each photo into `out`; the result of a photo that fails has the reason.
 
     Raises OSError if no photo could be written: a full disk, an exceeded quota, a read-only one.
     """
     results: list[DenoisedFile] = []
-    for photo, target in zip(photos, targets(photos, out), strict=True):
-        result = _denoise_file(denoiser, photo, target, reading or ReadingConfig())
+    for photo, target in zip(photos, targets(photos, out, output), strict=True):
+        result = _denoise_file(denoiser, photo, target, output, reading)
         results.append(result)
         done(result)
     return results
 
 
 def _denoise_file(
-    denoiser: Denoiser, photo: Location, target: Location, reading: ReadingConfig
+    denoiser: Denoiser,
+    photo: Location,
+    target: Location,
+    output: OutputConfig,
+    reading: ReadingConfig,
 ) -> DenoisedFile:
     try:
-        layers = decode_layers(photo.read_bytes(), **asdict(reading))
-        started = time.perf_counter()
-        clean = denoiser(layers.rgb)
-        seconds = time.perf_counter() - started
-        target.write_bytes(encode_png(clean, alpha=layers.alpha, grey=layers.grey))
+        done = denoise_content(photo.read_bytes(), denoiser, output=output, reading=reading)
+        target.write_bytes(done.content)
     except UnreadablePhotoError as error:
         reason = str(error)
     except OSError as error:
@@ -123,7 +124,7 @@ def _denoise_file(
             raise
         reason = "it needs more memory than this machine has; denoise it on a larger one"
     else:
-        return DenoisedFile(photo.uri, target.uri, clean.shape[0] * clean.shape[1] / 1e6, seconds)
+        return DenoisedFile(photo.uri, target.uri, done.megapixels, done.seconds)
     return DenoisedFile(photo.uri, target.uri, 0, 0, reason)
 
 
