@@ -1,14 +1,12 @@
 """Metadata of photo files, in the forms that every file type can hold."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
 from degrain.imaging.limits import FileType
 
 _PHOTOSHOP_IPTC = 0x0404
-_THUMBNAIL_LINK = 4
-"""Bytes of the address of a block's second folder, the thumbnail."""
-_HEADER_BYTES = 8
 _STRUCTURE = frozenset(
     {
         *range(254, 260), *(262, 266, 273, 277, 278, 279, 284, 288, 289, 317, 318, 319, 320),
@@ -107,9 +105,10 @@ def _as_photoshop(iptc: bytes) -> bytes:
     return b"8BIM" + _PHOTOSHOP_IPTC.to_bytes(2) + b"\0\0" + len(iptc).to_bytes(4) + body
 
 
-def tiff_tags_of(metadata: Metadata) -> tuple[str, tiff_tags.TagFolder, list[str]]:
+def tiff_tags_of(metadata: Metadata) -> tuple[tiff_tags.ByteOrder, tiff_tags.TagFolder, list[str]]:
     """Byte order and tags for a TIFF of metadata from another file type, and what is left out."""
-    order, dropped = "<", []
+    order: tiff_tags.ByteOrder = "<"
+    dropped: list[str] = []
     tags = tiff_tags.TagFolder()
     if metadata.exif:
         try:
@@ -129,9 +128,9 @@ def tiff_tags_of(metadata: Metadata) -> tuple[str, tiff_tags.TagFolder, list[str
     return order, tags, dropped
 
 
-def has_thumbnail(exif: bytes, order: str) -> bool:
+def has_thumbnail(exif: bytes, order: tiff_tags.ByteOrder) -> bool:
     """Whether a block has a second folder."""
-    number = "little" if order == "<" else "big"
-    start = int.from_bytes(exif[4:_HEADER_BYTES], number)  # type: ignore[arg-type]
-    link = start + 2 + 12 * int.from_bytes(exif[start : start + 2], number)  # type: ignore[arg-type]
-    return any(exif[link : link + _THUMBNAIL_LINK])
+    endian: Literal["little", "big"] = "little" if order == "<" else "big"
+    start = int.from_bytes(exif[4:8], endian)
+    link = start + 2 + 12 * int.from_bytes(exif[start : start + 2], endian)
+    return any(exif[link : link + 4])

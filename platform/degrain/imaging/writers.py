@@ -28,7 +28,7 @@ from degrain.imaging.pixels import Photo, Plane, eight_bits, peak
 from degrain.imaging.png_chunks import Chunk
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
 from degrain.imaging.tiff import is_compressed
-from degrain.imaging.tiff_tags import TagFolder, integers
+from degrain.imaging.tiff_tags import ByteOrder, TagFolder, integers
 
 MEDIA_TYPES: dict[FileType, str] = {
     "bmp": "image/bmp",
@@ -99,8 +99,8 @@ class JpegWriter:
     keep_jfif: bool
     quality: int
 
-    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
-        """Encode 8 bits; opaque alpha is left out."""
+    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:  # noqa: ARG002
+        """Encode 8 bits; alpha is opaque, and is left out."""
         image = Image.fromarray(_squeezed(eight_bits(colours)))
         file = _save(image, "JPEG", quality=self.quality, subsampling=0)
         return jpeg_segments.with_segments(file, self.segments, keep_jfif=self.keep_jfif)
@@ -208,7 +208,7 @@ def _webp_writer(
 class TiffWriter:
     """TIFF with 8 or 16 bits in strips, uncompressed or Deflate."""
 
-    order: str
+    order: ByteOrder
     tags: TagFolder
     compressed: bool
 
@@ -255,8 +255,8 @@ def _tiff_writer(
     stored: StoredPhoto, content: bytes, metadata: Metadata, _quality: int
 ) -> tuple[PhotoWriter, list[str]]:
     if stored.file_type != "tiff":
-        order, tags, dropped = tiff_tags_of(metadata)
         compressed = True
+        order, tags, dropped = tiff_tags_of(metadata)
     else:
         compressed = is_compressed(content)
         try:

@@ -63,10 +63,10 @@ def blend(noisy: Photo, clean: Photo, config: BlendConfig) -> Photo:
         colour = removed - luma[:, :, None]
         if config.detail:
             luma = luma - returned_detail(luma, config.detail, deviations)
-        removed = config.luma * luma[:, :, None] + config.chroma * colour
-        part = removed[top - first : bottom - first]
-        blended = np.round(noisy[top:bottom] - config.strength * part)
-        result[top:bottom] = np.clip(blended, 0, peak(noisy))
+        kept = np.float32(config.luma) * luma[:, :, None] + np.float32(config.chroma) * colour
+        part = kept[top - first : bottom - first]
+        blended = noisy[top:bottom] - np.float32(config.strength) * part
+        result[top:bottom] = np.clip(np.round(blended), 0, peak(noisy))
     return result
 
 

@@ -86,7 +86,7 @@ class OpenPhoto:
     def megapixels(self) -> float:
         """Its size."""
         height, width = self.stored.colours.shape[:2]
-        return height * width / 1e6
+        return int(height) * int(width) / 1e6
 
     def denoise(self, denoiser: Denoiser) -> Photo:
         """The denoised colours, (H, W, 1) or (H, W, 3), as stored: turned, in their profile.
@@ -95,8 +95,7 @@ class OpenPhoto:
         for a profile that cannot be converted.
         """
         colours = self.stored.colours
-        height, width, channels = colours.shape
-        if channels == 1:
+        if colours.shape[2] == 1:
             return _channel_mean(denoiser(np.repeat(colours, 3, axis=2)))
         if not self.converts:
             return denoiser(np.ascontiguousarray(colours))
