@@ -17,10 +17,15 @@ from PIL import Image, UnidentifiedImageError
 
 from degrain.imaging.colour_profiles import convert_to_srgb
 from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles
-from degrain.imaging.pillow_formats import DAMAGE_ERRORS, is_deep_with_pillow, read_with_pillow
+from degrain.imaging.pillow_formats import (
+    DAMAGE_ERRORS,
+    is_deep_with_pillow,
+    read_with_pillow,
+    size_with_pillow,
+)
 from degrain.imaging.pixels import Photo, Plane, peak
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
-from degrain.imaging.tiff import is_deep_tiff, is_tiff, read_tiff
+from degrain.imaging.tiff import is_deep_tiff, is_tiff, read_tiff, tiff_size
 
 __all__ = [
     "SUFFIXES",
@@ -32,6 +37,7 @@ __all__ = [
     "encode_png",
     "is_deep",
     "is_photo",
+    "megapixels_by_header",
     "read_stored",
 ]
 
@@ -65,6 +71,13 @@ def is_deep(content: bytes) -> bool:
     """Whether a file has more than 8 bits per channel by its header; False for a damaged one."""
     _configure_codecs()
     return is_deep_tiff(content) if is_tiff(content) else is_deep_with_pillow(content)
+
+
+def megapixels_by_header(content: bytes) -> float:
+    """The size of a photo by its header; 0 for a damaged one."""
+    _configure_codecs()
+    width, height = tiff_size(content) if is_tiff(content) else size_with_pillow(content)
+    return width * height / 1e6
 
 
 def decode(

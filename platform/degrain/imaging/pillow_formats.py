@@ -50,6 +50,17 @@ def is_deep_with_pillow(content: bytes) -> bool:
         return False
 
 
+def size_with_pillow(content: bytes) -> tuple[int, int]:
+    """Width and height by the header; 0 for a damaged file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                return image.size
+    except DAMAGE_ERRORS:
+        return 0, 0
+
+
 def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
     """Read a PNG, JPEG, BMP or WebP file.
 

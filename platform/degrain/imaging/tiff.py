@@ -39,6 +39,16 @@ def is_deep_tiff(content: bytes) -> bool:
         return False
 
 
+def tiff_size(content: bytes) -> tuple[int, int]:
+    """Width and height by the header; 0 for a damaged file."""
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            page = file.pages.first
+            return page.imagewidth, page.imagelength
+    except Exception:  # noqa: BLE001 - damaged files raise many types in tifffile
+        return 0, 0
+
+
 def is_compressed(content: bytes) -> bool:
     """Whether the pixels of a TIFF that was read are compressed."""
     with tifffile.TiffFile(io.BytesIO(content)) as file:

@@ -3,8 +3,9 @@
 Only the standard library is imported here: the command line builds its options from these fields.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 from degrain.errors import InvalidFieldError
 from degrain.fields import check_choices, check_minimum, check_share
@@ -92,3 +93,24 @@ class BlendConfig:
 
     def __post_init__(self) -> None:
         check_share(self, "strength", "luma", "chroma", "detail")
+
+
+class Crop(tuple[int, int, int, int]):
+    """A part of an upright photo: width, height, left and top in pixels, written as WxH+X+Y."""
+
+    METAVAR: ClassVar[str] = "WxH+X+Y"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `600x400+1200+800`. Raises ValueError."""
+        found = re.fullmatch(r"(\d+)x(\d+)\+(\d+)\+(\d+)", text)
+        if found is None or not (int(found[1]) and int(found[2])):
+            raise ValueError(
+                f"'{text}' is not WxH+X+Y: width, height, left and top in pixels, "
+                "e.g. 600x400+1200+800"
+            )
+        return cls(map(int, found.groups()))
+
+    def __str__(self) -> str:
+        width, height, left, top = self
+        return f"{width}x{height}+{left}+{top}"
