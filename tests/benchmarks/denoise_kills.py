@@ -98,7 +98,7 @@ def main() -> int:
             (
                 "files equal to the undisturbed run's",
                 "",
-                str(sum(final[k] == expected[k] for k in final)),
+                str(equal),
             ),
             ("half-written files after a kill", "", str(wrong)),
             ("most reports of one file", "", str(max(written.values()))),
