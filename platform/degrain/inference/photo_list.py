@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from degrain.errors import UserError
@@ -85,21 +86,22 @@ def _matches(pattern: str, storage: Storage) -> Iterator[FoundPhoto]:
     parts = storage.locate(pattern).uri.split("/")
     first = next(i for i, part in enumerate(parts) if _WILDCARDS.search(part))
     folder = storage.locate("/".join(parts[:first]) or "/")
-    below = "/".join(parts[first:])
-    matcher = re.compile(_regular_expression(below))
-    names = list(folder.files()) if "/" in below or "**" in below else folder.names()
-    matching = [name for name in names if matcher.fullmatch(name)]
+    below = parts[first:]
+    names = list(folder.files()) if len(below) > 1 or "**" in below else folder.names()
+    matching = [name for name in names if _matches_pattern(name.split("/"), below)]
     yield from _below(folder, matching, f"no photo matches '{pattern}'; check the pattern")
 
 
-def _regular_expression(pattern: str) -> str:
-    """A shell pattern as a regular expression."""
-    forms = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", pattern)
-    return "".join(
-        forms.get(piece)
-        or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece))
-        for piece in pieces
+def _matches_pattern(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a pattern, both split into the names of folders and file."""
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return _matches_pattern(name, pattern[1:]) or (
+            bool(name) and _matches_pattern(name[1:], pattern)
+        )
+    return (
+        bool(name) and fnmatchcase(name[0], pattern[0]) and _matches_pattern(name[1:], pattern[1:])
     )
 
 
