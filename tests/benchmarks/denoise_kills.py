@@ -26,7 +26,7 @@ from table import Table, print_tables, progress
 
 def start(folder: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start `degrain denoise` in a session of its own; appends its lines to `log`."""
-    options = ["--filter", "nlm-tuned", "-r", "--out", str(out)]
+    options = ["--filter", "tv", "-r", "--out", str(out)]
     command = [sys.executable, "-c", CODE, "denoise", str(folder), *options]
     with log.open("ab") as lines:
         return subprocess.Popen(command, stdout=lines, stderr=lines, start_new_session=True)
@@ -70,7 +70,7 @@ def main() -> int:
         expected, log = files(folder / "whole"), folder / "killed.log"
         killed, wrong = 0, 0
         while killed < chosen.kills:
-            wait = moments.uniform(0.3, 2.5) * seconds / chosen.kills
+            wait = moments.uniform(0.05, 1) * seconds / chosen.kills
             before = len(files(folder / "killed"))
             running = start(folder / "in", folder / "killed", log)
             # Killed while it writes: not before the first new output.

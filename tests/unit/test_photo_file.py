@@ -33,6 +33,7 @@ from unit.photofiles import (
 from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
 from degrain.imaging.codecs import UnreadablePhotoError, read_stored
 from degrain.imaging.pixels import Photo, sixteen_bits
+from degrain.imaging.writers import BmpWriter, TiffWriter
 from degrain.inference.config import OutputConfig, OutputFormat, ReadingConfig
 from degrain.inference.denoiser import Denoiser, Identity
 from degrain.inference.photo_file import DenoisedContent, denoise_content
@@ -145,8 +146,6 @@ def test_grey_photos_are_written_as_the_mean_of_channels() -> None:
 def test_alpha_of_a_bmp_is_kept() -> None:
     clear = denoised(png(RGBA), Identity())
     assert np.array_equal(read_stored(clear.content).alpha, ALPHA)
-    from degrain.imaging.writers import BmpWriter
-
     content = BmpWriter().encode(PHOTO, ALPHA)
     assert np.array_equal(stored_values(content), RGBA)
     assert np.array_equal(stored_values(denoised(content).content), HALF_RGBA)
@@ -246,6 +245,24 @@ def test_maker_notes_keep_their_bytes_and_their_address() -> None:
     back = jpeg_segments.read_exif(denoised(again, file_format="jpeg").content)
     assert back is not None
     assert back[address : address + len(note)] == note
+
+
+@pytest.mark.parametrize("address", [40_000, 3_000_001])
+def test_pixels_fill_the_space_before_a_maker_note(address: int) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (900, 1500, 3), np.uint8)
+    note = tiff_tags.Tag(7, 50, b"n" * 50, address)
+    exif = tiff_tags.TagFolder({37500: note})
+    content = TiffWriter("<", tiff_tags.TagFolder({}, {34665: exif}), compressed=False).encode(
+        photo, None
+    )
+    assert content[address : address + 50] == note.value
+    assert np.array_equal(stored_values(content), photo)
+    assert len(content) < photo.nbytes + 2**20
+    done = denoised(content, Identity())
+    assert done.content[address : address + 50] == note.value
+    assert done.notes == ()
+    moved = denoised(content, file_format="png").notes
+    assert moved == (() if address < 2**16 else ("dropped: addresses inside the maker notes",))
 
 
 def test_jpeg_segments_are_copied_byte_for_byte() -> None:

@@ -86,6 +86,8 @@ def test_photos_inside_the_output_folder_are_left_out(trip: Path) -> None:
     make(trip, "out/a.jpg")
     assert "out/a.jpg" in names(trip, recursive=True)
     assert "out/a.jpg" not in names(trip, recursive=True, out=trip / "out")
+    assert names(f"{trip}/out/*", out=trip / "out") == ["a.jpg"]
+    assert names(trip / "a.jpg", out=trip) == ["a.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,15 @@ def _metadata_of_tiff(content: bytes, profile: bytes | None) -> Metadata:
     iptc = tags.tags.get(tiff_tags.IPTC)
     resources = photoshop.value if photoshop else _as_photoshop(iptc.value) if iptc else None
     rest = tags.without(_CARRIED_APART)
-    exif = tiff_tags.write_tags(order, rest, {}).block if rest.tags or rest.folders else None
-    return Metadata(exif=exif, xmp=xmp.value if xmp else None, photoshop=resources, profile=profile)
+    written = tiff_tags.write_tags(order, rest) if rest.tags or rest.folders else None
+    moved = written is not None and written.moved_maker_note
+    return Metadata(
+        exif=written.block if written else None,
+        xmp=xmp.value if xmp else None,
+        photoshop=resources,
+        profile=profile,
+        other=("addresses inside the maker notes",) if moved else (),
+    )
 
 
 def _as_photoshop(iptc: bytes) -> bytes:

@@ -7,7 +7,7 @@ them at the address that they had. TIFF 6.0 (Adobe 1992), section 2; BigTIFF; CI
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -19,9 +19,10 @@ _FOLDERS = frozenset({_EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER})
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by type."""
 _LONG = 4
+_STRIP_ADDRESSES = 273
 _DEEPEST = 4
 _LARGEST_GAP = 2**16
-"""Bytes before a maker note that may stay unused; EXIF of a JPEG is shorter."""
+"""Bytes of EXIF before a maker note that may stay unused; EXIF of a JPEG is shorter."""
 LARGEST_FILE = 2**32 - 1
 """Bytes: addresses have 32 bits."""
 
@@ -125,31 +126,37 @@ class Written:
     """Whether the maker note has another address than before."""
 
 
-def write_tags(order: ByteOrder, folder: TagFolder, pixels: Mapping[int, list[bytes]]) -> Written:
-    """Write a block: the header, the strips of `pixels`, the tags.
+def write_tags(order: ByteOrder, folder: TagFolder, strips: Sequence[bytes] = ()) -> Written:
+    """Write a block: the header, the pixels, the tags; EXIF has no pixels.
 
-    `pixels` maps the tag of the addresses to the strips; empty for EXIF. A maker note lies where it
-    did if nothing else must lie there. Raises DamagedTagsError for more than 4 GiB.
+    A maker note lies where it did; pixels fill the space before it. Raises DamagedTagsError for
+    more than 4 GiB.
     """
-    strips = [strip for group in pixels.values() for strip in group]
-    size = sum(len(strip) + len(strip) % 2 for strip in strips)
-    note = folder.maker_note()
-    fixed = note.address if note is not None and len(note.value) > 4 else 0
-    behind_pixels = fixed >= 8 + size
-    # Before the pixels only where this leaves little space unused.
-    kept = bool(fixed) and (behind_pixels or fixed <= _LARGEST_GAP)
     out = _Writer(order)
-    if kept and not behind_pixels:
-        out.place(note, fixed)
-    addresses = {tag: [out.append(strip) for strip in group] for tag, group in pixels.items()}
-    if kept and behind_pixels:
-        out.place(note, fixed)
-    for number, group in addresses.items():
-        folder.tags[number] = integers(order, _LONG, group)
+    note = folder.maker_note()
+    waiting = note if note is not None and _can_stay(note, has_pixels=bool(strips)) else None
+    moved = note is not None and waiting is None
+    addresses: list[int] = []
+    for strip in strips:
+        if waiting is not None and out.position + len(strip) > waiting.address:
+            out.place(waiting)
+            waiting = None
+        addresses.append(out.append(strip))
+    if waiting is not None:
+        out.place(waiting)
+    if strips:
+        folder.tags[_STRIP_ADDRESSES] = integers(order, _LONG, addresses)
     block = out.finish(folder)
     if len(block) > LARGEST_FILE:
         raise DamagedTagsError("it is larger than 4 GiB, which a TIFF cannot address")
-    return Written(block, moved_maker_note=bool(fixed) and not kept)
+    return Written(block, moved_maker_note=moved)
+
+
+def _can_stay(note: Tag, *, has_pixels: bool) -> bool:
+    """Whether a maker note is written where it was; pixels fill the space before it."""
+    return (
+        len(note.value) > 4 and note.address >= 8 and (has_pixels or note.address <= _LARGEST_GAP)
+    )
 
 
 class _Writer:
@@ -168,13 +175,12 @@ class _Writer:
         self.position += len(padded)
         return address
 
-    def place(self, tag: Tag | None, address: int) -> None:
-        """Write a value at an address that is not yet reached."""
-        assert tag is not None
-        end = address + len(tag.value)
-        self.parts += [b"\0" * (address - self.position), tag.value, b"\0" * (end % 2)]
+    def place(self, tag: Tag) -> None:
+        """Write a value at the address that it had, which is not yet reached."""
+        end = tag.address + len(tag.value)
+        self.parts += [b"\0" * (tag.address - self.position), tag.value, b"\0" * (end % 2)]
         self.position = end + end % 2
-        self.placed[id(tag)] = address
+        self.placed[id(tag)] = tag.address
 
     def finish(self, folder: TagFolder) -> bytes:
         """Write the tags; returns the whole block."""

@@ -127,7 +127,7 @@ def _jpeg_writer(
 
 def _orientation_block(orientation: int) -> bytes:
     tags = TagFolder({tiff_tags.ORIENTATION: integers("<", 3, [orientation])})
-    return tiff_tags.write_tags("<", tags, {}).block
+    return tiff_tags.write_tags("<", tags).block
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class TiffWriter:
         structure = {n: integers(self.order, kind, v) for n, (kind, v) in shape.items()}
         tags = TagFolder({**self.tags.tags, **structure}, self.tags.folders)
         try:
-            return tiff_tags.write_tags(self.order, tags, {273: strips}).block
+            return tiff_tags.write_tags(self.order, tags, strips).block
         except tiff_tags.DamagedTagsError as error:
             raise UnreadablePhotoError(str(error)) from None
 

@@ -54,34 +54,34 @@ def find_photos(
 ) -> list[FoundPhoto]:
     """Resolve files, folders and patterns to photos without duplicates.
 
-    Folders are searched below too if `recursive`. Photos inside `out` are left out. Raises
-    UserError for a path that does not exist, and a folder or pattern without photos.
+    Folders are searched below too if `recursive`; results of an earlier run, in a folder `out`
+    below them, are left out. Raises UserError for a path that does not exist, and a folder or
+    pattern without photos.
     """
     found: dict[str, FoundPhoto] = {}
-    outside = f"{out.identity}/" if out is not None else None
     for text in inputs:
-        for photo in _find(text, storage, recursive=recursive):
-            identity = photo.location.identity
-            if outside is None or not identity.startswith(outside):
-                found.setdefault(identity, photo)
+        for photo in _find(text, storage, recursive=recursive, out=out):
+            found.setdefault(photo.location.identity, photo)
     return list(found.values())
 
 
-def _find(text: str, storage: Storage, *, recursive: bool) -> Iterator[FoundPhoto]:
+def _find(
+    text: str, storage: Storage, *, recursive: bool, out: Location | None
+) -> Iterator[FoundPhoto]:
     location = storage.locate(text)
     location.check_answers()
     if location.is_folder():
         names = list(location.files()) if recursive else location.names()
-        yield from _below(location, names, f"there are no photos in the folder '{text}'")
+        yield from _below(location, names, out, f"there are no photos in the folder '{text}'")
     elif location.exists():
         yield FoundPhoto(location, PurePosixPath(location.path).name)
     elif _WILDCARDS.search(text):
-        yield from _matches(text, storage)
+        yield from _matches(text, storage, out)
     else:
         raise UserError(f"there is no photo '{text}'; check the path")
 
 
-def _matches(pattern: str, storage: Storage) -> Iterator[FoundPhoto]:
+def _matches(pattern: str, storage: Storage, out: Location | None) -> Iterator[FoundPhoto]:
     """The photos of a pattern; `*` and `?` stay within a folder, `**` goes down any number."""
     parts = storage.locate(pattern).uri.split("/")
     first = next(i for i, part in enumerate(parts) if _WILDCARDS.search(part))
@@ -89,7 +89,7 @@ def _matches(pattern: str, storage: Storage) -> Iterator[FoundPhoto]:
     below = parts[first:]
     names = list(folder.files()) if len(below) > 1 or "**" in below else folder.names()
     matching = [name for name in names if _matches_pattern(name.split("/"), below)]
-    yield from _below(folder, matching, f"no photo matches '{pattern}'; check the pattern")
+    yield from _below(folder, matching, out, f"no photo matches '{pattern}'; check the pattern")
 
 
 def _matches_pattern(name: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -105,8 +105,14 @@ def _matches_pattern(name: Sequence[str], pattern: Sequence[str]) -> bool:
     )
 
 
-def _below(folder: Location, names: Sequence[str], nothing: str) -> Iterator[FoundPhoto]:
+def _below(
+    folder: Location, names: Sequence[str], out: Location | None, nothing: str
+) -> Iterator[FoundPhoto]:
     photos = [name for name in names if is_photo(name)]
+    above = f"{folder.identity}/"
+    if out is not None and out.identity.startswith(above):
+        results = f"{out.identity.removeprefix(above)}/"
+        photos = [name for name in photos if not name.startswith(results)]
     if not photos:
         raise UserError(nothing)
     for name in photos:
