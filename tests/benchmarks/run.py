@@ -22,6 +22,7 @@ BENCHMARKS = (
     "networks",
     "reading",
     "inference",
+    "bulk",
     "loader",
     "training",
     "trials",

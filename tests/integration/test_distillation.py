@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from integration.support import SCENES, TEMPLATES, run_here, write_pairs, write_tracking
 
-from degrain.api import load_denoiser
+import degrain
 from degrain.imaging.codecs import decode
 from degrain.imaging.metrics import score_photo
 
@@ -38,7 +38,7 @@ def test_a_student_learns_from_noisy_photos_and_the_starter(
 ) -> None:
     done = run_here("train", train(folder, tmp_path, "--teacher", "starter"), tmp_path)
     assert done.status == 0, done.err
-    student = load_denoiser(str(tmp_path / str(done.summary["name"]) / "model"))
+    student = degrain.load(str(tmp_path / str(done.summary["name"]) / "model"))
     noisy, clean = (
         decode((folder / "photos" / kind / f"{SCENES[0]}_0.png").read_bytes())
         for kind in ("noisy", "clean")
@@ -50,7 +50,7 @@ def test_a_student_learns_from_noisy_photos_and_the_starter(
         tmp_path,
     )
     assert resumed.status == 0, resumed.err
-    again = load_denoiser(str(tmp_path / str(done.summary["name"]) / "model"))
+    again = degrain.load(str(tmp_path / str(done.summary["name"]) / "model"))
     assert np.array_equal(student(noisy), again(noisy))
 
 

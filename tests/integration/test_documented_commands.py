@@ -17,6 +17,8 @@ import pytest
 import ray
 from documented import PAGES, ROOT, Block, blocks
 from integration.support import SCENES, write_pairs
+from PIL import Image
+from skimage import data as skimage_data
 
 pytestmark = pytest.mark.ray
 
@@ -31,7 +33,19 @@ def own_photos(folder: Path) -> None:
             table.writerow([f"noisy/{scene}_0.png", f"clean/{scene}_0.png", scene])
 
 
-PREPARATIONS: dict[str, Callable[[Path], None]] = {"own-corpus.md": own_photos}
+def holiday_photos(folder: Path) -> None:
+    """A folder of photos with a folder below it, and a photo of 2.5 megapixels."""
+    (folder / "holiday" / "beach").mkdir(parents=True)
+    photo = Image.fromarray(skimage_data.chelsea())
+    for name in ("holiday/one.jpg", "holiday/beach/two.jpg"):
+        photo.resize((120, 80)).save(folder / name, quality=95)
+    photo.resize((1920, 1280)).save(folder / "photo.jpg", quality=95)
+
+
+PREPARATIONS: dict[str, Callable[[Path], None]] = {
+    "own-corpus.md": own_photos,
+    "denoise.md": holiday_photos,
+}
 """What a page takes for granted, made in its folder."""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from integration.support import SCENES, TEMPLATES, run_here, write_pairs, write_tracking
 
-from degrain.api import load_denoiser
+import degrain
 from degrain.imaging.codecs import decode
 from degrain.inference.config import STARTER
 
@@ -33,9 +33,9 @@ def test_denoise_without_a_champion_uses_the_starter_and_says_so(
     assert done.status == 0, done.err
     assert done.out.startswith("there is no champion yet: using the starter model")
     written = decode((tmp_path / "clean" / f"{noisy.stem}.png").read_bytes())
-    assert np.array_equal(written, load_denoiser(STARTER)(decode(noisy.read_bytes())))
+    assert np.array_equal(written, degrain.load(STARTER)(decode(noisy.read_bytes())))
     assert np.array_equal(
-        written, load_denoiser(mlflow=photos / "mlflow.yaml")(decode(noisy.read_bytes()))
+        written, degrain.load(mlflow=photos / "mlflow.yaml")(decode(noisy.read_bytes()))
     )
 
 

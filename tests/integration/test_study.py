@@ -24,7 +24,7 @@ from integration.support import (
     write_tracking,
 )
 
-from degrain.api import load_denoiser
+import degrain
 from degrain.evaluation.scores import Evaluation
 from degrain.imaging.codecs import decode
 from degrain.patchsets.patch_set import PatchSet
@@ -241,7 +241,7 @@ def test_champion_denoises_files_and_folders(study: Study, tmp_path: Path) -> No
 
 def test_api_loads_the_champion(study: Study) -> None:
     photo = decode(next((study.folder / "photos" / "noisy").iterdir()).read_bytes())
-    denoiser = load_denoiser(mlflow=study.tracking)
+    denoiser = degrain.load(mlflow=study.tracking)
     expected, _ = load_registered(client_of(study.tracking), "models:/degrain-denoiser@champion")
     assert np.array_equal(denoiser(photo), expected(photo))
 

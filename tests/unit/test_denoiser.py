@@ -1,6 +1,7 @@
 """Networks on whole photos, and the wrappers of denoisers."""
 
 import math
+import pickle
 from functools import cache
 
 import numpy as np
@@ -13,8 +14,9 @@ from unit.support import natural_photo, random_photo
 from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import to_float
 from degrain.imaging.pixels import sixteen_bits
-from degrain.inference.config import InferenceConfig
-from degrain.inference.denoiser import Identity, NetworkDenoiser, SelfEnsemble, Strength
+from degrain.inference.blending import Blended
+from degrain.inference.config import BlendConfig, InferenceConfig
+from degrain.inference.denoiser import Identity, NetworkDenoiser, SelfEnsemble
 from degrain.inference.tiling import pad_to_contract
 from denoisenets import list_models, model_contract
 
@@ -153,6 +155,14 @@ def test_tiles_and_batches_fit_in_memory_and_use_it(name: str) -> None:
     assert denoiser(name, memory=1).tiling(300, 200).batch == 1
 
 
+def test_a_pickled_denoiser_gives_the_same_photo() -> None:
+    photo = natural_photo(40, 50)
+    one = denoiser("pridnet", memory=64)
+    again = pickle.loads(pickle.dumps(Blended(one, BlendConfig(strength=0.5))))
+    assert (again.name, again.denoiser.config) == (one.name, one.config)
+    assert np.array_equal(again.denoiser(photo), one(photo))
+
+
 def test_name_and_number_of_parameters() -> None:
     parameters = sum(p.numel() for p in trained("red10").parameters())
     made = denoiser("red10")
@@ -166,25 +176,6 @@ def test_name_and_number_of_parameters() -> None:
 def test_identity_returns_the_photo() -> None:
     photo = random_photo(5, 6)
     assert np.array_equal(Identity()(photo), photo)
-
-
-@pytest.mark.parametrize("deep", [False, True])
-def test_strength_blends_the_photo_with_the_output(deep: bool) -> None:
-    photo = sixteen_bits(natural_photo(30, 40)) if deep else natural_photo(30, 40)
-    one = denoiser("red10")
-    clean = one(photo)
-    assert np.array_equal(Strength(one, 0)(photo), photo)
-    assert np.array_equal(Strength(one, 1)(photo), clean)
-    half = Strength(one, 0.5)(photo)
-    assert half.dtype == photo.dtype
-    assert np.abs(half - (photo.astype(float) + clean) / 2).max() <= 0.5
-    assert (Strength(one, 0.5).name, Strength(one, 0.5).parameters) == (one.name, one.parameters)
-
-
-@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
-def test_strength_refuses_values_outside_0_to_1(strength: float) -> None:
-    with pytest.raises(ValueError, match="strength must be from 0 to 1, got"):
-        Strength(Identity(), strength)
 
 
 class Corner:
@@ -242,7 +233,7 @@ def test_refuses_arrays_that_are_not_photos(photo: np.ndarray, message: str) -> 
         denoiser("red10"),
         create_filter("bilateral"),
         SelfEnsemble(denoiser("red10")),
-        Strength(Identity(), 0.5),
+        Blended(Identity(), BlendConfig(strength=0.5)),
     ):
         with pytest.raises(ValueError, match=message):
             one(photo)

@@ -65,3 +65,10 @@ def test_training_and_denoising_need_torch_and_numpy_alone(bare: Path) -> None:
 
 def test_codecs_need_imagecodecs(bare: Path) -> None:
     assert "No module named 'imagecodecs'" in run("import degrain.imaging.codecs", bare).stderr
+
+
+def test_import_degrain_imports_no_other_package(bare: Path) -> None:
+    code = "import sys; before = set(sys.modules); import degrain; degrain.load; "
+    code += "print({m for m in set(sys.modules) - before if m.split('.')[0] in "
+    code += "('torch', 'numpy', 'mlflow', 'ray', 'PIL')})"
+    assert run(code, bare).stdout == "set()\n"

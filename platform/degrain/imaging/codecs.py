@@ -17,20 +17,28 @@ from PIL import Image, UnidentifiedImageError
 
 from degrain.imaging.colour_profiles import convert_to_srgb
 from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles
-from degrain.imaging.pillow_formats import DAMAGE_ERRORS, is_deep_with_pillow, read_with_pillow
+from degrain.imaging.pillow_formats import (
+    DAMAGE_ERRORS,
+    is_deep_with_pillow,
+    read_with_pillow,
+    size_with_pillow,
+)
 from degrain.imaging.pixels import Photo, Plane, peak
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
-from degrain.imaging.tiff import is_deep_tiff, is_tiff, read_tiff
+from degrain.imaging.tiff import is_deep_tiff, is_tiff, read_tiff, tiff_size
 
 __all__ = [
     "SUFFIXES",
     "PhotoLayers",
     "UnreadablePhotoError",
+    "apply_orientation",
     "decode",
     "decode_layers",
     "encode_png",
     "is_deep",
     "is_photo",
+    "megapixels_by_header",
+    "read_stored",
 ]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", ".webp"})
@@ -65,6 +73,13 @@ def is_deep(content: bytes) -> bool:
     return is_deep_tiff(content) if is_tiff(content) else is_deep_with_pillow(content)
 
 
+def megapixels_by_header(content: bytes) -> float:
+    """The size of a photo by its header; 0 for a damaged one."""
+    _configure_codecs()
+    width, height = tiff_size(content) if is_tiff(content) else size_with_pillow(content)
+    return width * height / 1e6
+
+
 def decode(
     content: bytes,
     *,
@@ -97,6 +112,14 @@ def decode_layers(
     empty, damaged, not a photo or too large, and for content that would be lost: CMYK, several
     pages, other number types.
     """
+    return _to_layers(read_stored(content, largest_megapixels), profiles)
+
+
+def read_stored(content: bytes, largest_megapixels: float = LARGEST_MEGAPIXELS) -> StoredPhoto:
+    """Decode the pixels of a whole photo file as they are stored.
+
+    Raises UnreadablePhotoError as `decode_layers`, but not for colour profiles.
+    """
     if not content:
         raise UnreadablePhotoError("the file is empty")
     _configure_codecs()
@@ -105,7 +128,7 @@ def decode_layers(
             # Pillow warns about damaged EXIF and the like; damaged pixels raise errors.
             warnings.simplefilter("ignore")
             read = read_tiff if is_tiff(content) else read_with_pillow
-            return _to_layers(read(content, largest_megapixels), profiles)
+            return read(content, largest_megapixels)
     except UnidentifiedImageError:
         raise UnreadablePhotoError(
             "it is not a photo in a known format, or damaged at its start"
@@ -124,13 +147,13 @@ def _to_layers(stored: StoredPhoto, profiles: Profiles) -> PhotoLayers:
     if not grey and profiles == "convert":
         rgb = convert_to_srgb(rgb, stored.profile)
     return PhotoLayers(
-        rgb=_apply_orientation(rgb, stored.orientation),
-        alpha=None if alpha is None else _apply_orientation(alpha, stored.orientation),
+        rgb=apply_orientation(rgb, stored.orientation),
+        alpha=None if alpha is None else apply_orientation(alpha, stored.orientation),
         grey=grey,
     )
 
 
-def _apply_orientation(layer: NDArray[Any], orientation: int) -> NDArray[Any]:
+def apply_orientation(layer: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Apply EXIF orientation to (H, W) or (H, W, 3): 2-4 flip, 5 transposes, 6-8 transpose and
     flip.
     """

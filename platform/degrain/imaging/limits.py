@@ -4,6 +4,8 @@ from typing import Literal, TypeAlias
 
 from degrain.errors import InvalidFieldError
 
+FileType: TypeAlias = Literal["bmp", "jpeg", "png", "tiff", "webp"]
+"""Types of photo files."""
 Profiles: TypeAlias = Literal["convert", "keep"]
 """Colour profiles other than sRGB are converted, or kept: ignored."""
 LARGEST_MEGAPIXELS = 500.0

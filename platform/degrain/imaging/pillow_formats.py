@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from degrain.imaging.limits import FileType
 from degrain.imaging.stored_photo import (
     StoredPhoto,
     UnreadablePhotoError,
@@ -22,6 +23,13 @@ from degrain.imaging.stored_photo import (
     split_alpha,
 )
 
+_FILE_TYPES: dict[str | None, FileType] = {
+    "PNG": "png",
+    "JPEG": "jpeg",
+    "MPO": "jpeg",
+    "BMP": "bmp",
+    "WEBP": "webp",
+}
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 """The only formats that Pillow may open: some others run external programs."""
 DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, imagecodecs.PngError)
@@ -42,6 +50,17 @@ def is_deep_with_pillow(content: bytes) -> bool:
         return False
 
 
+def size_with_pillow(content: bytes) -> tuple[int, int]:
+    """Width and height by the header; 0 for a damaged file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                return image.size
+    except DAMAGE_ERRORS:
+        return 0, 0
+
+
 def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
     """Read a PNG, JPEG, BMP or WebP file.
 
@@ -56,10 +75,18 @@ def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
             _is_deep(image) or image.mode in _IMAGECODECS_MODES
         )
         orientation = _read_orientation(image, content)
+        file_type = _FILE_TYPES[image.format]
+        changes = ("palette colours became RGB",) if image.mode in ("P", "PA") else ()
         pixels: NDArray[Any] = (
             imagecodecs.png_decode(content) if with_imagecodecs else _read_pixels(image)
         )
-    return StoredPhoto(*split_alpha(pixels), profile=profile, orientation=orientation)
+    return StoredPhoto(
+        *split_alpha(pixels),
+        profile=profile,
+        orientation=orientation,
+        file_type=file_type,
+        changes=changes,
+    )
 
 
 def _is_deep(image: Image.Image) -> bool:

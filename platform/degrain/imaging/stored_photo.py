@@ -5,6 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from degrain.imaging.limits import FileType
 from degrain.imaging.pixels import Photo, Plane
 
 
@@ -23,6 +24,9 @@ class StoredPhoto:
     """ICC colour profile."""
     orientation: int
     """EXIF orientation, 1 to 8; other values count as 1."""
+    file_type: FileType
+    changes: tuple[str, ...] = ()
+    """How `colours` differ from the stored values, which a file with these pixels shows."""
 
 
 def check_size(width: int, height: int, largest_megapixels: float) -> None:

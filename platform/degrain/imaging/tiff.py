@@ -1,6 +1,7 @@
 """Read TIFF files with tifffile, because Pillow reduces 16-bit colours to 8 bits silently."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,22 @@ def is_deep_tiff(content: bytes) -> bool:
         return False
 
 
+def tiff_size(content: bytes) -> tuple[int, int]:
+    """Width and height by the header; 0 for a damaged file."""
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            page = file.pages.first
+            return page.imagewidth, page.imagelength
+    except Exception:  # noqa: BLE001 - damaged files raise many types in tifffile
+        return 0, 0
+
+
+def is_compressed(content: bytes) -> bool:
+    """Whether the pixels of a TIFF that was read are compressed."""
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        return bool(file.pages.first.compression != tifffile.COMPRESSION.NONE)
+
+
 def read_tiff(content: bytes, largest_megapixels: float) -> StoredPhoto:
     """Read the one page of a TIFF. Raises UnreadablePhotoError."""
     try:
@@ -68,7 +85,21 @@ def _read_page(page: tifffile.TiffPage, size: int) -> StoredPhoto:
         alpha,
         profile=page.tags.valueof(_PROFILE_TAG),
         orientation=page.tags.valueof(_ORIENTATION_TAG, 1),
+        file_type="tiff",
+        changes=tuple(_changes(page)),
     )
+
+
+def _changes(page: tifffile.TiffPage) -> Iterator[str]:
+    """What reading does to the values of a page."""
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        yield "palette colours became RGB"
+    elif page.sampleformat == tifffile.SAMPLEFORMAT.IEEEFP:
+        yield f"{page.bitspersample}-bit floats became 16 bits"
+    elif page.bitspersample not in (8, 16):
+        yield f"{page.bitspersample} bits became {8 if page.bitspersample < 8 else 16}"
+    if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
+        yield "premultiplied colours were divided by alpha"
 
 
 def _read_pixels(page: tifffile.TiffPage, size: int) -> NDArray[Any]:

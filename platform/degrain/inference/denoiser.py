@@ -71,29 +71,6 @@ class Identity:
         return photo
 
 
-class Strength:
-    """Blends a denoiser's output with its input: 0 is the input, 1 the output.
-
-    Raises ValueError for a strength outside 0 to 1.
-    """
-
-    def __init__(self, denoiser: Denoiser, strength: float) -> None:
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength must be from 0 to 1, got {strength}")
-        self.denoiser, self.strength = denoiser, strength
-        self.name, self.parameters = denoiser.name, denoiser.parameters
-
-    def __call__(self, photo: Photo) -> Photo:
-        """Denoise one photo."""
-        clean = self.denoiser(photo)
-        blended = np.empty_like(photo)
-        # Row by row, because whole photos in float take eight times their memory.
-        for blended_row, noisy_row, clean_row in zip(blended, photo, clean, strict=True):
-            noisy = noisy_row.astype(np.float32)
-            blended_row[:] = np.round(noisy + self.strength * (clean_row - noisy))
-        return blended
-
-
 class SelfEnsemble:
     """Averages a denoiser's outputs for a photo's eight flips and rotations: slightly better, eight
     times slower.
@@ -140,6 +117,7 @@ class NetworkDenoiser:
     ) -> None:
         self.name = name or model
         self.config = config or InferenceConfig()
+        self._source = model, dict(arguments), dict(weights), crop
         self.execution = choose_execution(
             torch.device(self.config.device), self.config.precision, self.config.compiled
         )
@@ -160,6 +138,10 @@ class NetworkDenoiser:
         self._size = contract.size
         self.network = self.execution.place(network.eval())
         self._forward_pass = self.execution.compile(self.network)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by weights and arguments: another machine chooses its own execution."""
+        return _rebuild, (*self._source, self.name, self.config)
 
     def __call__(self, photo: Photo) -> Photo:
         """Denoise one (H, W, 3) photo of any size."""
@@ -182,7 +164,7 @@ class NetworkDenoiser:
             tiling = self.tiling(height, width)
             for start in range(0, len(indices), tiling.batch):
                 chosen = indices[start : start + tiling.batch]
-                together = self._denoise(np.stack([photos[i] for i in chosen]), tiling)
+                together = self._denoise([photos[i] for i in chosen], tiling)
                 results.update(zip(chosen, together, strict=True))
         return [results[i] for i in range(len(photos))]
 
@@ -209,25 +191,61 @@ class NetworkDenoiser:
             batch=batch,
         )
 
-    def _denoise(self, photos: Photo, tiling: Tiling) -> Photo:
-        """(B, H, W, 3) -> (B, H, W, 3)."""
-        # PyTorch cannot pad uint16, so 16 bits are stored in int32.
-        pixels = torch.tensor(photos if photos.dtype == np.uint8 else photos.astype(np.int32))
-        pixels = pixels.to(self.execution.device).permute(
-            0, 3, 1, 2
-        )  # (B, H, W, 3) -> (B, 3, H, W)
+    def _denoise(self, photos: Sequence[Photo], tiling: Tiling) -> Photo:
+        """Photos of one shape and dtype -> (B, H, W, 3)."""
+        stacked = photos[0][None] if len(photos) == 1 else np.stack(photos)
+        deep = stacked.dtype == np.uint16
+        # PyTorch knows no arithmetic of uint16: whole photos are stored as int16 with the same
+        # bits, tiles are computed in int32.
+        writable = np.require(stacked.view(np.int16) if deep else stacked, requirements=["C", "W"])
+        pixels = torch.from_numpy(writable).to(self.execution.device)
         # The photos are one batch already; a batch of tiles multiplies it.
         tiling = replace(tiling, batch=max(tiling.batch // len(photos), 1))
         output = apply_tiled(
-            self._forward, pixels, tiling, lambda strip: to_pixels(strip, pixels.dtype)
+            self._forward,
+            pixels.permute(0, 3, 1, 2),  # (B, H, W, 3) -> (B, 3, H, W)
+            tiling,
+            start=_from_sixteen_bits if deep else _unchanged,
+            finish=_to_sixteen_bits if deep else _to_eight_bits,
         )
-        return output.permute(0, 2, 3, 1).cpu().numpy().astype(photos.dtype)
+        result: Photo = output.permute(0, 2, 3, 1).cpu().numpy()
+        return result.view(np.uint16) if deep else result
 
     def _forward(self, tiles: Tensor) -> Tensor:
         """(B, 3, H, W) pixels -> float32 in [0, 1], for one batch of tiles."""
         x = to_float(tiles).contiguous(memory_format=self.execution.memory_format)
         with self.execution.autocast():
             return self._forward_pass(x, *self._noise_level).float()
+
+
+def _rebuild(
+    model: str,
+    arguments: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    crop: int,
+    name: str,
+    config: InferenceConfig,
+) -> NetworkDenoiser:
+    return NetworkDenoiser(model, arguments, weights, name=name, crop=crop, config=config)
+
+
+def _unchanged(tiles: Tensor) -> Tensor:
+    return tiles
+
+
+def _from_sixteen_bits(tiles: Tensor) -> Tensor:
+    """The bits of uint16 in int16 -> values in int32."""
+    return tiles.to(torch.int32) & 0xFFFF
+
+
+def _to_sixteen_bits(strip: Tensor) -> Tensor:
+    """Floats in [0, 1] -> the bits of uint16 in int16."""
+    return to_pixels(strip, torch.int32).to(torch.int16)
+
+
+def _to_eight_bits(strip: Tensor) -> Tensor:
+    """Floats in [0, 1] -> uint8."""
+    return to_pixels(strip, torch.uint8)
 
 
 def _load_weights(network: nn.Module, model: str, weights: Mapping[str, Tensor]) -> None:

@@ -123,30 +123,43 @@ def apply_tiled(
     network: Callable[[Tensor], Tensor],
     photos: Tensor,
     tiling: Tiling,
+    *,
+    start: Callable[[Tensor], Tensor] = lambda tile: tile,
     finish: Callable[[Tensor], Tensor] = lambda strip: strip,
 ) -> Tensor:
     """Apply `network` to (B, 3, H, W) photos of any dtype in tiles; equals the whole frame up to
-    rounding.
+    rounding. The result is in channels_last memory format.
 
-    `network` returns float32 for a batch of tiles. `finish` converts each finished strip, (B, 3, h,
-    W) float32, before strips are concatenated.
+    `start` converts each tile for padding. `network` returns float32 for a batch of tiles. `finish`
+    converts each finished strip, (B, 3, h, W) float32, to the dtype of the result.
     """
     height, width = photos.shape[-2:]
     columns = list(tiles_along(width, tiling))
-    strips: list[Tensor] = []
+    result: Tensor | None = None
+    finished = 0
     pending: Tensor | None = None
     for row in tiles_along(height, tiling):
-        strip = _strip(network, photos, row, columns, tiling)
+        strip = _strip(network, photos, row, columns, tiling, start)
         strip *= row.weights(photos.device)[:, None]
         if pending is not None:
             strip[..., : pending.shape[-2], :] += pending
         # The rows that are blended with the next row of tiles stay pending.
         waiting = 2 * (row.blend_stop - row.stop)
         ready = strip.shape[-2] - waiting
-        strips.append(finish(strip[..., :ready, :]))
+        part = finish(strip[..., :ready, :])
+        if result is None:
+            result = torch.empty(
+                photos.shape,
+                dtype=part.dtype,
+                device=part.device,
+                memory_format=torch.channels_last,
+            )
+        result[..., finished : finished + ready, :] = part
+        finished += ready
         pending = strip[..., ready:, :].clone() if waiting else None
         del strip
-    return torch.cat(strips, dim=-2)
+    assert result is not None
+    return result
 
 
 def _strip(
@@ -155,6 +168,7 @@ def _strip(
     row: Tile,
     columns: list[Tile],
     tiling: Tiling,
+    start: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """The blended output of a row of tiles: (B, 3, row.blend_stop - row.blend_start, W) float32."""
     count, channels, _, width = photos.shape
@@ -166,7 +180,7 @@ def _strip(
     inside = slice(row.blend_start - row.read_start, row.blend_stop - row.read_start)
     for group in _groups_of_equal_width(columns, tiling.batch):
         inputs = [
-            photos[..., row.read_start : row.read_stop, tile.read_start : tile.read_stop]
+            start(photos[..., row.read_start : row.read_stop, tile.read_start : tile.read_stop])
             for tile in group
         ]
         clean = network(pad_to_contract(torch.cat(inputs), tiling.size))

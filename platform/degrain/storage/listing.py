@@ -35,6 +35,14 @@ class FileStamp:
         return f"{self.size}@{self.changed}"
 
 
+def local_names(folder: Path) -> Iterator[str]:
+    """Yield the names of the files directly inside a folder; none if it does not exist."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                yield entry.name
+
+
 def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
     """Yield files below a folder by relative name, without following links to folders.
 

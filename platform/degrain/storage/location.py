@@ -15,7 +15,13 @@ import pyarrow.fs as pafs
 
 from degrain.errors import UserError
 from degrain.storage.atomic import AtomicWrite
-from degrain.storage.listing import FileStamp, bucket_folders, local_files, local_folders
+from degrain.storage.listing import (
+    FileStamp,
+    bucket_folders,
+    local_files,
+    local_folders,
+    local_names,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -235,6 +241,14 @@ class Location:
     def is_folder(self) -> bool:
         """Whether the location is an existing folder (in a bucket: has keys below it)."""
         return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
+
+    def names(self) -> list[str]:
+        """Return the names of the files directly inside this folder, sorted; empty without it."""
+        if not self.remote:
+            return sorted(local_names(Path(self.path)))
+        selector = pafs.FileSelector(self.path, allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        return sorted(info.base_name for info in infos if info.type == pafs.FileType.File)
 
     def files(self) -> dict[str, FileStamp]:
         """Return all files below this folder by relative name, sorted.

@@ -1,0 +1,142 @@
+"""The marker segments of a JPEG file: read before the pixels, and inserted into another JPEG.
+
+A segment is kept with its bytes, so that EXIF with maker notes, XMP, IPTC and profiles are the same
+in the copy. JPEG: ITU-T T.81, annex B; EXIF: CIPA DC-008; XMP: Adobe XMP Specification, part 3.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+EXIF_HEADER = b"Exif\0\0"
+XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
+PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
+PROFILE_HEADER = b"ICC_PROFILE\0"
+_PICTURES_HEADER = b"MPF\0"
+_APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
+_START_OF_SCAN = 0xDA
+_LARGEST = 65533
+"""Bytes in a segment's body: its length takes two bytes and counts itself."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A marker and its body."""
+
+    marker: int
+    body: bytes
+
+    @property
+    def is_metadata(self) -> bool:
+        """Whether it describes the photo, not how its pixels are coded."""
+        return self.marker == _COM or _APP0 <= self.marker <= _APP15
+
+    def __bytes__(self) -> bytes:
+        return bytes([0xFF, self.marker]) + (len(self.body) + 2).to_bytes(2) + self.body
+
+
+def segments(jpeg: bytes) -> Iterator[Segment]:
+    """Yield the segments before the pixels; ends at the first damaged one."""
+    position = 2
+    while position + 4 <= len(jpeg) and jpeg[position] == 0xFF:
+        marker = jpeg[position + 1]
+        if marker == 0xFF:  # padding
+            position += 1
+            continue
+        if marker == _START_OF_SCAN:
+            return
+        length = int.from_bytes(jpeg[position + 2 : position + 4])
+        yield Segment(marker, jpeg[position + 4 : position + 2 + length])
+        position += 2 + max(length, 2)
+
+
+def copied_segments(jpeg: bytes) -> tuple[list[Segment], list[str]]:
+    """The segments that a JPEG with other pixels shares, and what they leave out.
+
+    Left out are the addresses of further pictures in the file (MPF), which are not copied, and the
+    colour transform of the stored pixels (Adobe's APP14), which is the encoder's.
+    """
+    kept: list[Segment] = []
+    dropped: list[str] = []
+    for segment in segments(jpeg):
+        if segment.marker == _APP2 and segment.body.startswith(_PICTURES_HEADER):
+            dropped.append("further pictures in the file (MPF)")
+        elif segment.is_metadata and segment.marker != _APP14:
+            kept.append(segment)
+    return kept, dropped
+
+
+def new_segments(
+    *, exif: bytes | None, xmp: bytes | None, photoshop: bytes | None, profile: bytes | None
+) -> tuple[list[Segment], list[str]]:
+    """Segments of metadata from another file type, and what is too long for a segment."""
+    kept: list[Segment] = []
+    dropped: list[str] = []
+    for name, marker, header, content in (
+        ("EXIF", _APP1, EXIF_HEADER, exif),
+        ("XMP", _APP1, XMP_HEADER, xmp),
+        ("IPTC", _APP13, PHOTOSHOP_HEADER, photoshop),
+    ):
+        if content and len(header) + len(content) > _LARGEST:
+            dropped.append(f"{name}, {len(content)} bytes, of which a JPEG holds {_LARGEST}")
+        elif content:
+            kept.append(Segment(marker, header + content))
+    return kept + _profile_segments(profile or b""), dropped
+
+
+def _profile_segments(profile: bytes) -> list[Segment]:
+    """A profile in numbered parts. ICC.1:2022, annex B.4."""
+    size = _LARGEST - len(PROFILE_HEADER) - 2
+    parts = [profile[start : start + size] for start in range(0, len(profile), size)]
+    return [
+        Segment(_APP2, PROFILE_HEADER + bytes([number, len(parts)]) + part)
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+def with_segments(jpeg: bytes, inserted: Sequence[Segment], *, keep_jfif: bool) -> bytes:
+    """A JPEG with `inserted` at its start, in place of its own JFIF header unless it is kept."""
+    own = next(segments(jpeg), None)
+    start = 2
+    if own is not None and own.marker == _APP0:
+        end = 2 + len(bytes(own))
+        if keep_jfif:
+            inserted = [own, *inserted]
+        start = end
+    return b"".join([jpeg[:2], *map(bytes, inserted), jpeg[start:]])
+
+
+def body_after(jpeg: bytes, marker: int, header: bytes) -> bytes | None:
+    """The body behind `header` of the first such segment."""
+    return next(
+        (
+            s.body[len(header) :]
+            for s in segments(jpeg)
+            if s.marker == marker and s.body.startswith(header)
+        ),
+        None,
+    )
+
+
+def read_exif(jpeg: bytes) -> bytes | None:
+    """The TIFF block of EXIF."""
+    return body_after(jpeg, _APP1, EXIF_HEADER)
+
+
+def read_xmp(jpeg: bytes) -> bytes | None:
+    """The main XMP packet; its extension, for packets above 64 KiB, is not part of it."""
+    return body_after(jpeg, _APP1, XMP_HEADER)
+
+
+def read_photoshop(jpeg: bytes) -> bytes | None:
+    """Photoshop's image resources, which hold IPTC."""
+    parts = [
+        s.body[len(PHOTOSHOP_HEADER) :]
+        for s in segments(jpeg)
+        if s.marker == _APP13 and s.body.startswith(PHOTOSHOP_HEADER)
+    ]
+    return b"".join(parts) or None
+
+
+def has_comment(jpeg: bytes) -> bool:
+    """Whether there is a comment segment."""
+    return any(s.marker == _COM for s in segments(jpeg))

@@ -1,0 +1,143 @@
+"""Metadata of photo files, in the forms that every file type can hold."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
+from degrain.imaging.limits import FileType
+
+_PHOTOSHOP_IPTC = 0x0404
+_STRUCTURE = frozenset(
+    {
+        *range(254, 260), *(262, 266, 273, 277, 278, 279, 284, 288, 289, 317, 318, 319, 320),
+        *(322, 323, 324, 325, 330, 332, 338, 339, 340, 341, 347, *range(512, 522)),
+        *(529, 530, 531, 532),
+    }
+)  # fmt: skip
+"""Tags of TIFF that describe how pixels are stored."""
+_CARRIED_APART = frozenset({tiff_tags.XMP, tiff_tags.IPTC, tiff_tags.PHOTOSHOP, tiff_tags.PROFILE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a file holds beside its pixels."""
+
+    exif: bytes | None = None
+    """A TIFF block with camera, exposure, position, maker notes and thumbnail."""
+    xmp: bytes | None = None
+    photoshop: bytes | None = None
+    """Photoshop's image resources, with IPTC inside."""
+    profile: bytes | None = None
+    """ICC colour profile."""
+    other: tuple[str, ...] = ()
+    """Names of what only this type of file can hold."""
+
+    def without_profile(self) -> "Metadata":
+        """The same without a colour profile."""
+        return replace(self, profile=None)
+
+
+def read_metadata(content: bytes, file_type: FileType, profile: bytes | None) -> Metadata:
+    """Read the metadata of a file whose pixels were decoded; damaged EXIF is kept as it is."""
+    if file_type == "jpeg":
+        return Metadata(
+            exif=jpeg_segments.read_exif(content),
+            xmp=jpeg_segments.read_xmp(content),
+            photoshop=jpeg_segments.read_photoshop(content),
+            profile=profile,
+            other=("the JPEG comment",) if jpeg_segments.has_comment(content) else (),
+        )
+    if file_type == "png":
+        keys = png_chunks.text_keys(content)
+        return Metadata(
+            exif=png_chunks.read_exif(content),
+            xmp=png_chunks.read_xmp(content),
+            profile=profile,
+            other=tuple(f"the PNG text '{key}'" for key in keys),
+        )
+    if file_type == "webp":
+        found = dict(webp_chunks(content))
+        exif = found.get(b"EXIF")
+        if exif is not None:
+            exif = exif.removeprefix(jpeg_segments.EXIF_HEADER)
+        return Metadata(exif=exif, xmp=found.get(b"XMP "), profile=profile)
+    if file_type == "tiff":
+        return _metadata_of_tiff(content, profile)
+    return Metadata(profile=profile)
+
+
+def webp_chunks(webp: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and bodies of a WebP's RIFF chunks. RFC 9649, section 2.3."""
+    found: list[tuple[bytes, bytes]] = []
+    position = 12
+    while position + 8 <= len(webp):
+        size = int.from_bytes(webp[position + 4 : position + 8], "little")
+        found.append((webp[position : position + 4], webp[position + 8 : position + 8 + size]))
+        position += 8 + size + size % 2
+    return found
+
+
+def descriptive_tags(content: bytes) -> tiff_tags.TagFolder:
+    """The tags of a TIFF file that do not describe how its pixels are stored.
+
+    Raises DamagedTagsError.
+    """
+    return tiff_tags.read_tags(content).without(_STRUCTURE)
+
+
+def _metadata_of_tiff(content: bytes, profile: bytes | None) -> Metadata:
+    try:
+        tags = descriptive_tags(content)
+        order = tiff_tags.byte_order(content)
+    except tiff_tags.DamagedTagsError as error:
+        return Metadata(profile=profile, other=(f"the tags of the TIFF ({error})",))
+    xmp, photoshop = (tags.tags.get(n) for n in (tiff_tags.XMP, tiff_tags.PHOTOSHOP))
+    iptc = tags.tags.get(tiff_tags.IPTC)
+    resources = photoshop.value if photoshop else _as_photoshop(iptc.value) if iptc else None
+    rest = tags.without(_CARRIED_APART)
+    written = tiff_tags.write_tags(order, rest) if rest.tags or rest.folders else None
+    moved = written is not None and written.moved_maker_note
+    return Metadata(
+        exif=written.block if written else None,
+        xmp=xmp.value if xmp else None,
+        photoshop=resources,
+        profile=profile,
+        other=("addresses inside the maker notes",) if moved else (),
+    )
+
+
+def _as_photoshop(iptc: bytes) -> bytes:
+    """IPTC as an image resource. Adobe Photoshop File Formats Specification."""
+    body = iptc + b"\0" * (len(iptc) % 2)
+    return b"8BIM" + _PHOTOSHOP_IPTC.to_bytes(2) + b"\0\0" + len(iptc).to_bytes(4) + body
+
+
+def tiff_tags_of(metadata: Metadata) -> tuple[tiff_tags.ByteOrder, tiff_tags.TagFolder, list[str]]:
+    """Byte order and tags for a TIFF of metadata from another file type, and what is left out."""
+    order: tiff_tags.ByteOrder = "<"
+    dropped: list[str] = []
+    tags = tiff_tags.TagFolder()
+    if metadata.exif:
+        try:
+            order = tiff_tags.byte_order(metadata.exif)
+            tags = descriptive_tags(metadata.exif)
+            if has_thumbnail(metadata.exif, order):
+                dropped.append("the thumbnail inside EXIF")
+        except tiff_tags.DamagedTagsError as error:
+            dropped.append(f"EXIF ({error})")
+    for number, value, kind in (
+        (tiff_tags.XMP, metadata.xmp, 1),
+        (tiff_tags.PHOTOSHOP, metadata.photoshop, 7),
+        (tiff_tags.PROFILE, metadata.profile, 7),
+    ):
+        if value:
+            tags.tags[number] = tiff_tags.opaque(value, kind)
+    return order, tags, dropped
+
+
+def has_thumbnail(exif: bytes, order: tiff_tags.ByteOrder) -> bool:
+    """Whether a block has a second folder."""
+    endian: Literal["little", "big"] = "little" if order == "<" else "big"
+    start = int.from_bytes(exif[4:8], endian)
+    link = start + 2 + 12 * int.from_bytes(exif[start : start + 2], endian)
+    return any(exif[link : link + 4])

@@ -1,0 +1,207 @@
+"""The tags of a TIFF block: of a TIFF file, or of EXIF in a file of any type.
+
+A block is read into a tree with the bytes of each value, and written again at new addresses. Maker
+notes hold addresses of their own in a form that only their camera's maker knows, so a writer puts
+them at the address that they had. TIFF 6.0 (Adobe 1992), section 2; BigTIFF; CIPA DC-008, section
+4.6.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+ByteOrder: TypeAlias = Literal["<", ">"]
+"""Little endian and big endian, as in `struct`."""
+ORIENTATION, XMP, IPTC, PHOTOSHOP, PROFILE = 274, 700, 33723, 34377, 34675
+_EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER, _MAKER_NOTE = 34665, 34853, 40965, 37500
+_FOLDERS = frozenset({_EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER})
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Bytes of one value by type."""
+_LONG = 4
+_STRIP_ADDRESSES = 273
+_DEEPEST = 4
+_LARGEST_GAP = 2**16
+"""Bytes of EXIF before a maker note that may stay unused; EXIF of a JPEG is shorter."""
+LARGEST_FILE = 2**32 - 1
+"""Bytes: addresses have 32 bits."""
+
+
+class DamagedTagsError(ValueError):
+    """The tags cannot be read."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A value as stored, in the byte order of its block."""
+
+    type: int
+    count: int
+    value: bytes
+    address: int = 0
+    """Where the value was stored; 0 for a new one."""
+
+
+@dataclass(frozen=True)
+class TagFolder:
+    """The tags of one image file directory (IFD), and the folders below it, by number."""
+
+    tags: dict[int, Tag] = field(default_factory=dict)
+    folders: dict[int, "TagFolder"] = field(default_factory=dict)
+
+    def without(self, numbers: frozenset[int]) -> "TagFolder":
+        """A copy that lacks some tags at its top."""
+        kept = {number: tag for number, tag in self.tags.items() if number not in numbers}
+        return TagFolder(kept, dict(self.folders))
+
+    def maker_note(self) -> Tag | None:
+        """The maker note of EXIF."""
+        exif = self.folders.get(_EXIF_FOLDER)
+        return exif.tags.get(_MAKER_NOTE) if exif else None
+
+
+def byte_order(block: bytes) -> ByteOrder:
+    """`<` or `>`. Raises DamagedTagsError."""
+    if block[:2] == b"II":
+        return "<"
+    if block[:2] == b"MM":
+        return ">"
+    raise DamagedTagsError("it is not a TIFF block")
+
+
+def read_tags(block: bytes) -> TagFolder:
+    """Read the first folder of a block, with EXIF and GPS below it. Raises DamagedTagsError."""
+    order = byte_order(block)
+    try:
+        big = struct.unpack_from(f"{order}H", block, 2)[0] == 43
+        address = struct.unpack_from(f"{order}{'Q' if big else 'I'}", block, 8 if big else 4)[0]
+        return _read_folder(block, address, order, big=big, depth=0)
+    except struct.error:
+        raise DamagedTagsError("a folder of tags lies outside the file") from None
+
+
+def _read_folder(
+    block: bytes, address: int, order: ByteOrder, *, big: bool, depth: int
+) -> TagFolder:
+    if depth > _DEEPEST:
+        raise DamagedTagsError("its folders of tags lie in each other")
+    folder = TagFolder()
+    count = struct.unpack_from(f"{order}{'Q' if big else 'H'}", block, address)[0]
+    start, step, inside = (address + 8, 20, 8) if big else (address + 2, 12, 4)
+    for entry in range(start, start + min(count, 2**16) * step, step):
+        number, kind, values = struct.unpack_from(f"{order}HH{'Q' if big else 'I'}", block, entry)
+        if kind not in _SIZES:
+            continue
+        size, place = _SIZES[kind] * values, entry + step - inside
+        if size > inside:
+            place = struct.unpack_from(f"{order}{'Q' if big else 'I'}", block, place)[0]
+        value = block[place : place + size]
+        if len(value) < size:
+            raise DamagedTagsError(f"tag {number} lies outside the file")
+        if number in _FOLDERS and kind in (_LONG, 13):
+            below = struct.unpack(f"{order}I", value[:4])[0]
+            folder.folders[number] = _read_folder(block, below, order, big=big, depth=depth + 1)
+        else:
+            folder.tags[number] = Tag(kind, values, value, place)
+    return folder
+
+
+def integers(order: ByteOrder, kind: int, values: list[int]) -> Tag:
+    """A tag of SHORT (3) or LONG (4) integers."""
+    letter = "H" if kind == 3 else "I"
+    return Tag(kind, len(values), struct.pack(f"{order}{len(values)}{letter}", *values))
+
+
+def opaque(value: bytes, kind: int = 7) -> Tag:
+    """A tag of bytes: UNDEFINED (7) or BYTE (1)."""
+    return Tag(kind, len(value), value)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A block, and what could not be kept in it."""
+
+    block: bytes
+    moved_maker_note: bool
+    """Whether the maker note has another address than before."""
+
+
+def write_tags(order: ByteOrder, folder: TagFolder, strips: Sequence[bytes] = ()) -> Written:
+    """Write a block: the header, the pixels, the tags; EXIF has no pixels.
+
+    A maker note lies where it did; pixels fill the space before it. Raises DamagedTagsError for
+    more than 4 GiB.
+    """
+    out = _Writer(order)
+    note = folder.maker_note()
+    waiting = note if note is not None and _can_stay(note, has_pixels=bool(strips)) else None
+    moved = note is not None and waiting is None
+    addresses: list[int] = []
+    for strip in strips:
+        if waiting is not None and out.position + len(strip) > waiting.address:
+            out.place(waiting)
+            waiting = None
+        addresses.append(out.append(strip))
+    if waiting is not None:
+        out.place(waiting)
+    if strips:
+        folder.tags[_STRIP_ADDRESSES] = integers(order, _LONG, addresses)
+    block = out.finish(folder)
+    if len(block) > LARGEST_FILE:
+        raise DamagedTagsError("it is larger than 4 GiB, which a TIFF cannot address")
+    return Written(block, moved_maker_note=moved)
+
+
+def _can_stay(note: Tag, *, has_pixels: bool) -> bool:
+    """Whether a maker note is written where it was; pixels fill the space before it."""
+    return (
+        len(note.value) > 4 and note.address >= 8 and (has_pixels or note.address <= _LARGEST_GAP)
+    )
+
+
+class _Writer:
+    def __init__(self, order: ByteOrder) -> None:
+        self.order = order
+        self.parts: list[bytes] = []
+        self.position = 8
+        self.placed: dict[int, int] = {}
+        """Addresses of values that are written already, by `id`."""
+
+    def append(self, value: bytes) -> int:
+        """Write a value at the next even address, which is returned."""
+        address = self.position
+        padded = value + b"\0" * (len(value) % 2)
+        self.parts.append(padded)
+        self.position += len(padded)
+        return address
+
+    def place(self, tag: Tag) -> None:
+        """Write a value at the address that it had, which is not yet reached."""
+        end = tag.address + len(tag.value)
+        self.parts += [b"\0" * (tag.address - self.position), tag.value, b"\0" * (end % 2)]
+        self.position = end + end % 2
+        self.placed[id(tag)] = tag.address
+
+    def finish(self, folder: TagFolder) -> bytes:
+        """Write the tags; returns the whole block."""
+        address = self._write_folder(folder)
+        mark = b"II*\0" if self.order == "<" else b"MM\0*"
+        return b"".join([mark, struct.pack(f"{self.order}I", address), *self.parts])
+
+    def _write_folder(self, folder: TagFolder) -> int:
+        entries = dict(self._entries(folder))
+        body = b"".join(entries[number] for number in sorted(entries))
+        head = struct.pack(f"{self.order}H", len(entries))
+        return self.append(head + body + b"\0\0\0\0")
+
+    def _entries(self, folder: TagFolder) -> Iterator[tuple[int, bytes]]:
+        for number, below in folder.folders.items():
+            address = struct.pack(f"{self.order}I", self._write_folder(below))
+            yield number, struct.pack(f"{self.order}HHI", number, _LONG, 1) + address
+        for number, tag in folder.tags.items():
+            head = struct.pack(f"{self.order}HHI", number, tag.type, tag.count)
+            if len(tag.value) <= 4:
+                yield number, head + tag.value.ljust(4, b"\0")
+            else:
+                place = self.placed.get(id(tag)) or self.append(tag.value)
+                yield number, head + struct.pack(f"{self.order}I", place)

@@ -1,0 +1,332 @@
+"""Encode photos as files of each type, with the metadata of the file that they were read from.
+
+A file of the same type gets the metadata byte for byte; another type gets what it can hold.
+`choose_writer` reads the metadata, so that the source file is no longer needed afterwards.
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
+from degrain.imaging.jpeg_segments import Segment
+from degrain.imaging.limits import FileType
+from degrain.imaging.metadata import (
+    Metadata,
+    descriptive_tags,
+    read_metadata,
+    tiff_tags_of,
+    webp_chunks,
+)
+from degrain.imaging.pixels import Photo, Plane, eight_bits, peak
+from degrain.imaging.png_chunks import Chunk
+from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
+from degrain.imaging.tiff import is_compressed
+from degrain.imaging.tiff_tags import ByteOrder, TagFolder, integers
+
+MEDIA_TYPES: dict[FileType, str] = {
+    "bmp": "image/bmp",
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "tiff": "image/tiff",
+    "webp": "image/webp",
+}
+_EIGHT_BIT_TYPES = ("bmp", "jpeg", "webp")
+_PNG_LEVEL = 1
+"""Higher levels take up to six times as long for photos, and save 3% of the bytes."""
+_DEFLATE_LEVEL = 4
+_FASTEST_LOSSLESS = 0
+"""Effort of lossless WebP."""
+_STRIP_BYTES = 2**20
+_LARGEST_WEBP, _LARGEST_JPEG = 16383, 65535
+"""Pixels of a side."""
+_DEFLATE, _UNCOMPRESSED, _HORIZONTAL_DIFFERENCES = 8, 1, 2
+
+
+class PhotoWriter(Protocol):
+    """Encodes pixels as a file."""
+
+    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
+        """Encode (H, W, 1) or (H, W, 3) of 8 or 16 bits, and opacity."""
+        ...
+
+
+def choose_writer(
+    stored: StoredPhoto, content: bytes, file_type: FileType, quality: int
+) -> tuple[PhotoWriter, list[str]]:
+    """The writer of a photo that was read from `content`, and what its file will lack.
+
+    Raises UnreadablePhotoError if the type cannot hold the photo.
+    """
+    _check_type(stored, file_type)
+    notes = list(stored.changes)
+    if file_type in _EIGHT_BIT_TYPES and stored.colours.dtype == np.uint16:
+        notes.append(f"16 bits became 8, because {file_type.upper()} holds no more")
+    same = stored.file_type == file_type
+    metadata = read_metadata(content, stored.file_type, stored.profile)
+    writer, dropped = _WRITERS[file_type](stored, content, metadata, quality)
+    if not same:
+        dropped += metadata.other
+    return writer, [*notes, *(f"dropped: {name}" for name in dropped)]
+
+
+def _check_type(stored: StoredPhoto, file_type: FileType) -> None:
+    height, width = stored.colours.shape[:2]
+    largest = {"webp": _LARGEST_WEBP, "jpeg": _LARGEST_JPEG}.get(file_type)
+    if largest is not None and max(height, width) > largest:
+        raise UnreadablePhotoError(
+            f"its size is {width}x{height} pixels, and {file_type.upper()} holds at most {largest} "
+            "a side; choose another `format`"
+        )
+    alpha = stored.alpha
+    if file_type == "jpeg" and alpha is not None and alpha.min() != peak(alpha):
+        raise UnreadablePhotoError(
+            "it is transparent in places, which a JPEG cannot hold; choose another `format`"
+        )
+
+
+@dataclass(frozen=True)
+class JpegWriter:
+    """JPEG without chroma subsampling."""
+
+    segments: list[Segment]
+    keep_jfif: bool
+    quality: int
+
+    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:  # noqa: ARG002
+        """Encode 8 bits; alpha is opaque, and is left out."""
+        image = Image.fromarray(_squeezed(eight_bits(colours)))
+        file = _save(image, "JPEG", quality=self.quality, subsampling=0)
+        return jpeg_segments.with_segments(file, self.segments, keep_jfif=self.keep_jfif)
+
+
+def _jpeg_writer(
+    stored: StoredPhoto, content: bytes, metadata: Metadata, quality: int
+) -> tuple[PhotoWriter, list[str]]:
+    if stored.file_type == "jpeg":
+        kept, dropped = jpeg_segments.copied_segments(content)
+        return JpegWriter(kept, keep_jfif=False, quality=quality), dropped
+    kept, dropped = jpeg_segments.new_segments(
+        exif=metadata.exif,
+        xmp=metadata.xmp,
+        photoshop=metadata.photoshop,
+        profile=metadata.profile,
+    )
+    has_exif = any(segment.body.startswith(jpeg_segments.EXIF_HEADER) for segment in kept)
+    if stored.orientation in range(2, 9) and not has_exif:
+        exif = jpeg_segments.EXIF_HEADER + _orientation_block(stored.orientation)
+        kept.append(Segment(0xE1, exif))
+    return JpegWriter(kept, keep_jfif=True, quality=quality), dropped
+
+
+def _orientation_block(orientation: int) -> bytes:
+    tags = TagFolder({tiff_tags.ORIENTATION: integers("<", 3, [orientation])})
+    return tiff_tags.write_tags("<", tags).block
+
+
+@dataclass(frozen=True)
+class PngWriter:
+    """PNG with 8 or 16 bits."""
+
+    chunks: list[Chunk]
+
+    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
+        """Encode colours, or grey, with or without alpha."""
+        return png_chunks.with_chunks(encode_png_pixels(_with_alpha(colours, alpha)), self.chunks)
+
+
+def encode_png_pixels(pixels: NDArray[Any]) -> bytes:
+    """Encode (H, W) or (H, W, 1..4) of 8 or 16 bits as PNG."""
+    # A copy, because imagecodecs refuses the strides of some views of a single pixel.
+    squeezed = _squeezed(pixels)
+    single = squeezed.shape[0] == 1 or squeezed.shape[1] == 1
+    return bytes(imagecodecs.png_encode(squeezed.copy() if single else squeezed, level=_PNG_LEVEL))
+
+
+def _png_writer(
+    stored: StoredPhoto, content: bytes, metadata: Metadata, _quality: int
+) -> tuple[PhotoWriter, list[str]]:
+    if stored.file_type == "png":
+        kept, dropped = png_chunks.copied_chunks(content)
+        return PngWriter(kept), dropped
+    made = png_chunks.new_chunks(
+        exif=metadata.exif,
+        xmp=metadata.xmp,
+        photoshop=metadata.photoshop,
+        profile=metadata.profile,
+    )
+    return PngWriter(made), []
+
+
+@dataclass(frozen=True)
+class WebpWriter:
+    """WebP, lossless or not; grey becomes RGB."""
+
+    metadata: Metadata
+    lossless: bool
+    quality: int
+
+    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
+        """Encode 8 bits; transparent pixels keep their colours."""
+        rgb = np.broadcast_to(eight_bits(colours), (*colours.shape[:2], 3))
+        opacity = None if alpha is None else eight_bits(alpha)
+        image = Image.fromarray(np.ascontiguousarray(_with_alpha(rgb, opacity)))
+        return _save(
+            image,
+            "WEBP",
+            lossless=self.lossless,
+            quality=_FASTEST_LOSSLESS if self.lossless else self.quality,
+            method=0 if self.lossless else 4,
+            exact=True,
+            icc_profile=self.metadata.profile,
+            exif=self.metadata.exif or b"",
+            xmp=self.metadata.xmp or b"",
+        )
+
+
+def _webp_writer(
+    stored: StoredPhoto, content: bytes, metadata: Metadata, quality: int
+) -> tuple[PhotoWriter, list[str]]:
+    if stored.file_type == "webp":
+        lossless = any(name == b"VP8L" for name, _ in webp_chunks(content))
+    else:
+        lossless = stored.file_type != "jpeg"
+    dropped = ["IPTC"] if metadata.photoshop else []
+    if stored.colours.shape[2] == 1 and metadata.profile:
+        dropped.append("the profile for grey")
+        metadata = metadata.without_profile()
+    return WebpWriter(metadata, lossless, quality), dropped
+
+
+@dataclass(frozen=True)
+class TiffWriter:
+    """TIFF with 8 or 16 bits in strips, uncompressed or Deflate."""
+
+    order: ByteOrder
+    tags: TagFolder
+    compressed: bool
+
+    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
+        """Encode colours, or grey, with or without alpha. Raises UnreadablePhotoError."""
+        pixels = _with_alpha(colours, alpha)
+        height, width, channels = pixels.shape
+        rows = min(max(_STRIP_BYTES // max(pixels[0].nbytes, 1), 1), height)
+        strips = [self._strip(pixels[top : top + rows]) for top in range(0, height, rows)]
+        bits = 8 * pixels.dtype.itemsize
+        short, long = 3, 4
+        shape = {
+            256: (long, [width]),
+            257: (long, [height]),
+            258: (short, [bits] * channels),
+            259: (short, [_DEFLATE if self.compressed else _UNCOMPRESSED]),
+            262: (short, [2 if channels >= 3 else 1]),  # RGB, or grey where 0 is black
+            277: (short, [channels]),
+            278: (long, [rows]),
+            279: (long, [len(strip) for strip in strips]),
+            284: (short, [1]),
+        }
+        if self.compressed:
+            shape[317] = (short, [_HORIZONTAL_DIFFERENCES])
+        if alpha is not None:
+            shape[338] = (short, [2])  # not premultiplied
+        structure = {n: integers(self.order, kind, v) for n, (kind, v) in shape.items()}
+        tags = TagFolder({**self.tags.tags, **structure}, self.tags.folders)
+        try:
+            return tiff_tags.write_tags(self.order, tags, strips).block
+        except tiff_tags.DamagedTagsError as error:
+            raise UnreadablePhotoError(str(error)) from None
+
+    def _strip(self, pixels: NDArray[Any]) -> bytes:
+        if self.compressed:
+            differences = pixels.copy()
+            differences[:, 1:] -= pixels[:, :-1]
+            pixels = differences
+        raw = pixels.astype(pixels.dtype.newbyteorder(self.order), copy=False).tobytes()
+        return bytes(imagecodecs.deflate_encode(raw, _DEFLATE_LEVEL)) if self.compressed else raw
+
+
+def _tiff_writer(
+    stored: StoredPhoto, content: bytes, metadata: Metadata, _quality: int
+) -> tuple[PhotoWriter, list[str]]:
+    if stored.file_type != "tiff":
+        compressed = True
+        order, tags, dropped = tiff_tags_of(metadata)
+    else:
+        compressed = is_compressed(content)
+        try:
+            order, tags, dropped = tiff_tags.byte_order(content), descriptive_tags(content), []
+        except tiff_tags.DamagedTagsError:
+            order, tags, dropped = "<", TagFolder(), list(metadata.other)
+    if stored.orientation in range(2, 9):
+        tags.tags[tiff_tags.ORIENTATION] = integers(order, 3, [stored.orientation])
+    return TiffWriter(order, tags, compressed), dropped
+
+
+@dataclass(frozen=True)
+class BmpWriter:
+    """BMP with 8 bits."""
+
+    def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
+        """Encode colours or grey; with alpha 32 bits a pixel."""
+        if alpha is None:
+            return _save(Image.fromarray(_squeezed(eight_bits(colours))), "BMP")
+        rgb = np.broadcast_to(colours, (*colours.shape[:2], 3))
+        return _bmp_with_alpha(np.dstack([rgb[:, :, ::-1], alpha])[::-1])
+
+
+def _bmp_with_alpha(pixels: NDArray[Any]) -> bytes:
+    """(H, W, 4) BGRA, the last row first. Microsoft's BITMAPV4HEADER, which names the masks."""
+    height, width = pixels.shape[:2]
+    start, header = 14 + 108, 108
+    masks = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
+    size = start + pixels.nbytes
+    return b"".join(
+        [
+            b"BM" + struct.pack("<IHHI", size, 0, 0, start),
+            struct.pack("<IiiHHIIiiII", header, width, height, 1, 32, 3, pixels.nbytes, *[0] * 4),
+            struct.pack("<IIII", *masks) + b"BGRs" + b"\0" * 48,
+            pixels.tobytes(),
+        ]
+    )
+
+
+def _bmp_writer(
+    _stored: StoredPhoto, _content: bytes, _metadata: Metadata, _quality: int
+) -> tuple[PhotoWriter, list[str]]:
+    return BmpWriter(), []
+
+
+_WRITERS = {
+    "bmp": _bmp_writer,
+    "jpeg": _jpeg_writer,
+    "png": _png_writer,
+    "tiff": _tiff_writer,
+    "webp": _webp_writer,
+}
+
+
+def _squeezed(pixels: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 1) -> (H, W); other shapes as they are."""
+    return pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+def _with_alpha(colours: Photo, alpha: Plane | None) -> NDArray[Any]:
+    """(H, W, C), and C + 1 with alpha."""
+    return colours if alpha is None else np.dstack([colours, alpha])
+
+
+def _save(image: Image.Image, file_type: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, format=file_type, **options)
+    except (OSError, ValueError) as error:
+        raise UnreadablePhotoError(
+            f"it cannot be written as {file_type}: {first_line(error)}"
+        ) from None
+    return buffer.getvalue()

@@ -1,0 +1,279 @@
+"""Many photo files: one that fails does not stop the others, and a kill leaves no half file."""
+
+import errno
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from unit.photofiles import DEEP, PHOTO, encoded, png, saved, tiff
+from unit.test_photo_file import Halving, stored_values
+
+from degrain.cli.main import main
+from degrain.imaging.pixels import Photo
+from degrain.inference.bulk import DenoisedFile, denoise_files
+from degrain.inference.config import Crop, OutputConfig, ReadingConfig
+from degrain.inference.denoiser import Denoiser
+from degrain.inference.photo_list import PhotoTask, find_photos, targets
+from degrain.storage.location import Location, Storage
+
+STORAGE = Storage()
+
+
+class Failing(Halving):
+    """Raises for photos of another size than `PHOTO`."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, photo: Photo) -> Photo:
+        if photo.shape[:2] != PHOTO.shape[:2]:
+            raise self.error
+        return photo // 2
+
+
+def tasks_of(folder: Path, contents: dict[str, bytes]) -> list[PhotoTask]:
+    """Files of these names and contents in `folder / "in"`, to be denoised into `out`."""
+    (folder / "in").mkdir()
+    for name, content in contents.items():
+        (folder / "in" / name).write_bytes(content)
+    paths = [str(folder / "in" / name) for name in contents]
+    return targets(find_photos(paths, STORAGE), STORAGE.locate(folder / "out"))
+
+
+def run(
+    tasks: list[PhotoTask], denoiser: Denoiser | None = None, preview: Crop | None = None
+) -> list[DenoisedFile]:
+    files = denoise_files(
+        denoiser or Halving(),
+        tasks,
+        output=OutputConfig(),
+        reading=ReadingConfig(),
+        preview=preview,
+    )
+    return list(files)
+
+
+def test_results_are_in_order_and_each_photo_has_its_own(tmp_path: Path) -> None:
+    photos = {f"{n:02}.png": png(np.roll(PHOTO, n, axis=1)) for n in range(30)}
+    files = run(tasks_of(tmp_path, photos))
+    assert [Path(f.source).name for f in files] == list(photos)
+    for number, file in enumerate(files):
+        expected = np.roll(PHOTO, number, axis=1) // 2
+        assert np.array_equal(stored_values(Path(file.target).read_bytes()), expected)
+        assert file.megapixels == 40 * 56 / 1e6
+
+
+def test_reading_and_writing_overlap_the_denoiser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 0.2 s for each step, eight photos take two seconds, not three to five."""
+    tasks = tasks_of(tmp_path, {f"{n}.png": png(PHOTO) for n in range(8)})
+    read, write = Location.read_bytes, Location.write_bytes
+
+    def slow_read(self: Location) -> bytes:
+        time.sleep(0.2)
+        return read(self)
+
+    def slow_write(self: Location, content: bytes) -> None:
+        time.sleep(0.2)
+        write(self, content)
+
+    class Slow(Halving):
+        def __call__(self, photo: Photo) -> Photo:
+            time.sleep(0.2)
+            return photo // 2
+
+    monkeypatch.setattr(Location, "read_bytes", slow_read)
+    monkeypatch.setattr(Location, "write_bytes", slow_write)
+    began = time.monotonic()
+    run(tasks, Slow())
+    assert time.monotonic() - began < 2.9
+
+
+def test_large_photos_are_in_memory_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("degrain.inference.bulk._MEGAPIXELS_AT_A_TIME", PHOTO[..., 0].size * 1.5e-6)
+    inside, most = [0], [0]
+    lock = threading.Lock()
+    import degrain.inference.bulk as bulk
+
+    opened, write = bulk.open_photo, Location.write_bytes
+
+    def count_open(*arguments: object) -> object:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        return opened(*arguments)  # type: ignore[arg-type]
+
+    def count_write(self: Location, content: bytes) -> None:
+        write(self, content)
+        with lock:
+            inside[0] -= 1
+
+    monkeypatch.setattr(bulk, "open_photo", count_open)
+    monkeypatch.setattr(Location, "write_bytes", count_write)
+    run(tasks_of(tmp_path, {f"{n}.png": png(PHOTO) for n in range(8)}))
+    assert most[0] == 1
+
+
+def test_unreadable_photo_is_reported_and_others_are_denoised(tmp_path: Path) -> None:
+    cmyk = encoded(Image.fromarray(PHOTO).convert("CMYK"), "JPEG")
+    contents = {
+        "bad.png": png(PHOTO)[:900],
+        "cmyk.jpg": cmyk,
+        "empty.tif": b"",
+        "good.png": png(PHOTO),
+    }
+    tasks = tasks_of(tmp_path, contents)
+    gone = STORAGE.locate(tmp_path / "gone.png")
+    tasks.insert(0, PhotoTask(gone, STORAGE.locate(tmp_path / "out" / "gone.png")))
+    files = run(tasks)
+    assert [f.error is None for f in files] == [False, False, False, False, True]
+    assert "No such file" in (files[0].error or "")
+    assert all(f.error is None or "\n" not in f.error for f in files)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 9"
+        ),
+    ],
+    ids=["python", "gpu", "cpu"],
+)
+def test_out_of_memory_is_reported_and_others_are_denoised(
+    tmp_path: Path, error: Exception
+) -> None:
+    tasks = tasks_of(tmp_path, {"large.png": png(DEEP[:30]), "small.png": png(PHOTO)})
+    large, small = run(tasks, Failing(error))
+    assert large.error == "it needs more memory than this machine has; denoise it on a larger one"
+    assert small.error is None
+
+
+def test_message_of_pytorch_for_too_little_cpu_memory() -> None:
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        torch.empty(2**50, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("shapes")])
+def test_errors_of_the_denoiser_are_raised(tmp_path: Path, error: Exception) -> None:
+    tasks = tasks_of(tmp_path, {f"{n}.png": png(PHOTO[:30]) for n in range(5)})
+    with pytest.raises(type(error), match="shapes"):
+        run(tasks, Failing(error))
+
+
+def test_unwritable_result_is_reported_and_others_are_written(tmp_path: Path) -> None:
+    (tmp_path / "out" / "folder.png").mkdir(parents=True)
+    long = f"{'n' * 250}.tif"
+    in_the_way, too_long, good = run(
+        tasks_of(tmp_path, {"folder.png": png(PHOTO), long: tiff(DEEP), "good.png": png(PHOTO)})
+    )
+    assert "Is a directory" in (in_the_way.error or "")
+    assert "File name too long" in (too_long.error or "")
+    assert good.error is None
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["folder.png", "good.png"]
+
+
+def test_full_disk_ends_the_run_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: Location, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tasks_of(tmp_path, {f"{n}.png": png(PHOTO) for n in range(5)})
+    monkeypatch.setattr(Location, "write_bytes", fail)
+    options = ["--filter", "bilateral", "--out", str(tmp_path / "out")]
+    assert main(["denoise", str(tmp_path / "in"), *options]) == 1
+    line = "error: No space left on device; free some space and run it again\n"
+    assert capsys.readouterr().err == line
+
+
+def test_preview_shows_the_part_before_and_after(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter: 40 wide and 56 high when upright
+    tasks = tasks_of(tmp_path, {"a.png": saved(PHOTO, "PNG", exif=exif), "small.png": png(PHOTO)})
+    tasks[0] = PhotoTask(tasks[0].source, STORAGE.locate(tmp_path / "out" / "preview.png"))
+    shown, outside = run(tasks, preview=Crop.parse("20x30+15+20"))
+    assert shown.error is None
+    preview = stored_values((tmp_path / "out" / "preview.png").read_bytes())
+    upright = np.rot90(PHOTO, -1)[20:50, 15:35]
+    assert preview.shape == (30, 20 + 4 + 20, 3)
+    assert np.array_equal(preview[:, :20], upright)
+    assert np.array_equal(preview[:, 24:], upright // 2)
+    message = "its size is 56x40 pixels, and the preview 20x30+15+20 reaches beyond it"
+    assert outside.error == message
+
+
+KILLED = """
+import sys
+from degrain.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    options = ["--filter", "median", "-r", "--out", str(folder / "out")]
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, "denoise", str(folder / "in"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+
+
+def wait_for_outputs(process: "subprocess.Popen[str]", out: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("*.png"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_and_killed_leaves_whole_files_and_goes_on(
+    tmp_path: Path,
+) -> None:
+    """`tests/benchmarks/denoise_kills.py` does the same with 500 files and ten kills."""
+    large = np.tile(PHOTO, (8, 6, 1))
+    tasks_of(tmp_path, {f"{n:03}.png": png(np.roll(large, n, axis=1)) for n in range(60)})
+    out = tmp_path / "out"
+
+    process = start(tmp_path)
+    wait_for_outputs(process, out, 2)
+    process.send_signal(signal.SIGINT)
+    interrupted, errors = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "of 60 photos are done; to go on: degrain denoise" in interrupted
+    assert errors == "error: interrupted; what was finished is kept\n"
+    assert not list(out.glob("*.part"))
+
+    process = start(tmp_path)
+    wait_for_outputs(process, out, 1 + len(list(out.glob("*.png"))))
+    process.kill()
+    killed = process.communicate()[0]
+    for file in out.glob("*.png"):
+        assert stored_values(file.read_bytes()).shape == large.shape
+    (out / "059.png.0123abcd.part").write_bytes(b"half")
+
+    process = start(tmp_path)
+    finished, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "photos are skipped, because their output exists" in finished
+    assert sorted(p.name for p in out.iterdir()) == [f"{n:03}.png" for n in range(60)]
+    lines = [line for run in (interrupted, killed, finished) for line in run.splitlines()]
+    written = [line.split(" -> ")[1].split("  ")[0] for line in lines if " -> " in line]
+    assert len(set(written)) == len(written)
