@@ -31,10 +31,11 @@ _TOO_SLOW = "timed out during startup"
 """In Ray's message after 30 seconds, which cannot be changed."""
 
 
-def start_ray() -> None:
+def start_ray(*, loopback: bool = False) -> None:
     """Join the cluster of `RAY_ADDRESS`, or start one; does nothing if already connected.
 
-    Raises UserError if the cluster does not answer, JobFailedError if none can be started.
+    With `loopback` a cluster that is started listens on 127.0.0.1 only. Raises UserError if the
+    cluster does not answer, JobFailedError if none can be started.
     """
     # The address is checked before `import ray`, which takes a second.
     address = os.environ.get("RAY_ADDRESS") or "local"
@@ -45,6 +46,9 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not verbose:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if loopback:
+        # Without it Ray replaces 127.0.0.1 by the machine's address and listens on all interfaces.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():
@@ -52,6 +56,8 @@ def start_ray() -> None:
     if not verbose:
         silence_libraries()
     options: dict[str, object] = {"include_dashboard": False} if address == "local" else {}
+    if loopback and address == "local":
+        options["_node_ip_address"] = "127.0.0.1"
     if not verbose:
         options |= {"log_to_driver": False, "configure_logging": False}
     try:

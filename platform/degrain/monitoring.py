@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from ray.util.metrics import Counter, Gauge
+    from ray.util.metrics import Counter, Gauge, Histogram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class Metric:
 
     name: str
     """Name in Ray; that of a counter ends in `_total`."""
-    kind: Literal["gauge", "counter"]
+    kind: Literal["gauge", "counter", "histogram"]
+    """Prometheus has `_bucket`, `_sum` and `_count` of a histogram."""
     unit: str
     labels: tuple[str, ...]
     description: str
@@ -94,6 +95,27 @@ DRIFT = Metric(
     labels=("trait",),
     description="Difference of new pairs from the known ones in a trait, see docs/retraining.md.",
 )
+SERVED_REQUESTS = Metric(
+    name="degrain_served_requests_total",
+    kind="counter",
+    unit="requests",
+    labels=("status",),
+    description="Answers of `degrain serve` to photos, by HTTP status.",
+)
+SERVED_SECONDS = Metric(
+    name="degrain_served_seconds",
+    kind="histogram",
+    unit="s",
+    labels=("version",),
+    description="Time from a photo's last byte to its answer, waiting included.",
+)
+WAITING_PHOTOS = Metric(
+    name="degrain_waiting_photos",
+    kind="gauge",
+    unit="photos",
+    labels=(),
+    description="Photos that `degrain serve` receives, keeps waiting or denoises.",
+)
 
 METRICS = (
     PATCHES_PER_SECOND,
@@ -104,9 +126,14 @@ METRICS = (
     TRIALS,
     RETRAININGS,
     DRIFT,
+    SERVED_REQUESTS,
+    SERVED_SECONDS,
+    WAITING_PHOTOS,
 )
 """All metrics; `docs/deployment.md` has the same table, and the dashboard shows each of them."""
 
+_SECONDS_BOUNDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0)
+"""Upper bounds of the histogram's buckets, in seconds."""
 _OF_A_TRAINING = {
     "patches_per_second": PATCHES_PER_SECOND,
     "data_wait_share": DATA_WAIT_SHARE,
@@ -160,6 +187,22 @@ def record_drift(trait: str, difference: float) -> None:
     _set(DRIFT, difference, {"trait": trait})
 
 
+def record_request(status: int) -> None:
+    """Count an answer of the service."""
+    _increase(SERVED_REQUESTS, {"status": str(status)})
+
+
+def record_served_photo(version: str, seconds: float) -> None:
+    """Record the time that a photo waited and was denoised."""
+    if _ray_runs():
+        _histogram(SERVED_SECONDS).observe(seconds, tags={"version": version})
+
+
+def record_waiting_photos(count: int) -> None:
+    """Set the number of photos in the service."""
+    _set(WAITING_PHOTOS, count, {})
+
+
 def _ray_runs() -> bool:
     """Whether this process is connected to a Ray cluster; does not import Ray."""
     ray = sys.modules.get("ray")
@@ -190,3 +233,11 @@ def _counter(metric: Metric) -> "Counter":
 
     assert metric.kind == "counter"
     return Counter(metric.name, metric.description, metric.labels)
+
+
+@functools.cache
+def _histogram(metric: Metric) -> "Histogram":
+    from ray.util.metrics import Histogram
+
+    assert metric.kind == "histogram"
+    return Histogram(metric.name, metric.description, list(_SECONDS_BOUNDS), metric.labels)

@@ -1,6 +1,7 @@
 """The manifests of `infra/k8s`, as kustomize renders them."""
 
 import copy
+import importlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,8 +19,10 @@ from deployment.manifests import (
     validate_object,
 )
 from jsonschema import ValidationError
+from ray.serve.schema import ServeDeploySchema
 
 from degrain.errors import UserError
+from degrain.serving.config import TOKEN_VARIABLE
 
 DOCUMENTATION = (ROOT / "docs" / "deployment.md").read_text()
 
@@ -43,7 +46,7 @@ def containers(overlay: str) -> Iterator[tuple[str, dict[str, Any], dict[str, An
 def test_every_object_is_valid(overlay: str) -> None:
     objects = render(overlay)
     kinds = {each["kind"] for each in objects}
-    assert {"RayCluster", "RayJob", "RayCronJob", "PodDisruptionBudget"} <= kinds
+    assert {"RayCluster", "RayJob", "RayCronJob", "RayService", "PodDisruptionBudget"} <= kinds
     for each in objects:
         validate_object(each)
 
@@ -67,6 +70,7 @@ def give_a_list_for_a_mapping(content: dict[str, Any]) -> None:
         ("RayCluster", "degrain"),
         ("RayJob", "degrain-tune"),
         ("RayCronJob", "degrain-retrain"),
+        ("RayService", "degrain-serve"),
         ("Deployment", "mlflow"),
         ("StatefulSet", "postgres"),
     ],
@@ -118,7 +122,8 @@ def test_pods_are_restricted(overlay: str) -> None:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-    assert names == {"degrain", "degrain-tune", "degrain-retrain", "mlflow", "postgres"}
+    of_ray = {"degrain", "degrain-tune", "degrain-retrain", "degrain-serve"}
+    assert names == of_ray | {"mlflow", "postgres"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -139,7 +144,7 @@ def test_ray_has_the_tested_version(overlay: str) -> None:
     tested = re.search(r"(?m)^ray==(.+)$", (ROOT / "infra" / "constraints.txt").read_text())
     assert tested is not None
     versions = [m["rayVersion"] for o in render(overlay) for m in mappings(o) if "rayVersion" in m]
-    assert versions == [tested[1]] * 2
+    assert versions == [tested[1]] * 3
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -153,7 +158,7 @@ def test_secrets_are_references_and_documented(overlay: str) -> None:
         for key in ("secretRef", "secretKeyRef")
         if key in m
     }
-    assert names == {"degrain-s3", "degrain-postgres"}
+    assert names == {"degrain-s3", "degrain-postgres", "degrain-serve"}
     for name in names:
         assert f"kubectl create secret generic {name}" in DOCUMENTATION
     for each in objects:
@@ -198,6 +203,29 @@ def test_the_large_cluster_scales_on_spot_nodes() -> None:
         assert pod["nodeSelector"] == {"degrain/pool": "gpu-spot"}
         assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
         assert pod["containers"][0]["image"].endswith("-cuda")
+
+
+def test_the_service_is_one_that_degrain_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = one(OVERLAYS[0], "RayService", "degrain-serve")["spec"]
+    config = ServeDeploySchema(**yaml.safe_load(spec["serveConfigV2"]))
+    (application,) = config.applications
+    module, _, function = application.import_path.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    with pytest.raises(UserError, match="there is no token"):
+        build(application.args)
+    monkeypatch.setenv(TOKEN_VARIABLE, "0123456789abcdef")
+    build(application.args)
+    for template in pod_templates(spec):
+        (container,) = template["spec"]["containers"]
+        assert TOKEN_VARIABLE in [variable["name"] for variable in container["env"]]
+        ports = [port["containerPort"] for port in container["ports"]]
+        assert config.http_options.port in ports
+    group = spec["rayClusterConfig"]["workerGroupSpecs"][0]
+    cores = group["minReplicas"] * int(
+        group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]
+    )
+    assert application.args["max_replicas"] * application.args["replica_cpus"] <= cores
 
 
 def test_mlflow_has_the_store_of_compose() -> None:

@@ -17,6 +17,12 @@ DASHBOARD = json.loads(
     (INFRA / "monitoring" / "grafana" / "dashboards" / "degrain.json").read_text()
 )
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+BUCKETS = {
+    f"{metric.exported_name}_bucket": metric.exported_name
+    for metric in METRICS
+    if metric.kind == "histogram"
+}
+"""Series of a histogram's buckets to the histogram."""
 OF_RAY = {"ray_node_cpu_count", "ray_node_gpus_utilization"}
 """Metrics of Ray itself; `tests/integration/test_monitoring.py` finds them at Ray's endpoint."""
 
@@ -31,7 +37,10 @@ def selectors(expression: str) -> list[tuple[str, set[str]]]:
         for label in labels.split(",")
     }
     found = re.findall(r"\b(ray_\w+)(\{[^}]*\})?", expression)
-    return [(name, grouped | set(re.findall(r"(\w+)=~", labels))) for name, labels in found]
+    return [
+        (BUCKETS.get(name, name), (grouped - {"le"}) | set(re.findall(r"(\w+)=~", labels)))
+        for name, labels in found
+    ]
 
 
 def test_names_of_metrics_are_unique_and_follow_prometheus() -> None:

@@ -11,8 +11,11 @@ from degrain.monitoring import (
     METRICS,
     TrainingGauges,
     record_drift,
+    record_request,
     record_retraining,
+    record_served_photo,
     record_trial,
+    record_waiting_photos,
 )
 
 pytestmark = pytest.mark.ray
@@ -50,10 +53,13 @@ def test_metrics_reach_the_endpoint_of_ray(ray_cluster: None) -> None:
         record_trial("red10", "metrics-test")
         record_retraining("metrics-test")
         record_drift("metrics-test", 1.5)
+        record_request(429)
+        record_served_photo("metrics-test", 1.5)
+        record_waiting_photos(3)
         deadline = time.monotonic() + 120
         while True:
             page = scrape()
-            if all(f"\n{metric.exported_name}{{" in page for metric in METRICS):
+            if all(re.search(rf"\n{m.exported_name}(_bucket)?{{", page) for m in METRICS):
                 break
             assert time.monotonic() < deadline, page
             time.sleep(1)
@@ -67,6 +73,9 @@ def test_metrics_reach_the_endpoint_of_ray(ray_cluster: None) -> None:
     assert value(page, "ray_degrain_trials_total", **trials) == 2
     assert value(page, "ray_degrain_retrainings_total", decision="metrics-test") == 1
     assert value(page, "ray_degrain_drift", trait="metrics-test") == 1.5
+    assert value(page, "ray_degrain_served_requests_total", status="429") == 1
+    assert value(page, "ray_degrain_served_seconds_sum", version="metrics-test") == 1.5
+    assert value(page, "ray_degrain_waiting_photos") == 3
     for metric in METRICS:
         assert re.search(rf"# TYPE {metric.exported_name} {metric.kind}\n", page)
     assert OF_RAY[0] in page

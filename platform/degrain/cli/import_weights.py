@@ -141,7 +141,8 @@ def _register(
     tracking: "TrackingConfig", weights: "Mapping[str, Tensor]", card: "ModelCard"
 ) -> "ModelVersion":
     from degrain.storage.location import Storage
-    from degrain.tracking.registry import provenance_tags, register
+    from degrain.tracking.card import provenance_tags
+    from degrain.tracking.registry import register
     from degrain.tracking.runs import Tracker
 
     tracker = Tracker.open(tracking, Storage.from_environment())

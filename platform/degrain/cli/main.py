@@ -20,6 +20,7 @@ COMMANDS = {
     "rollback": "make the previous champion the champion again",
     "history": "list the decisions on the champion",
     "denoise": "denoise whole photos with a model or a classical filter",
+    "serve": "serve the champion over HTTP, with a web page",
     "export": "write a model as an ONNX or torch.export file",
     "import": "register weights that others published",
 }

@@ -67,12 +67,17 @@ def write_embedded(folder: Location) -> None:
     if made.exists() and made.read_bytes() == recipe:
         return
     for place, name in enumerate(sorted(_PHOTOS)):
-        photo = centre_crop(_PHOTOS[name](), LARGEST_SIDE)
+        photo = embedded_photo(name)
         (folder / CLEAN_TEMPLATE.format(scene=name)).write_bytes(encode_png(photo))
         for iso, noise in ISO_LEVELS.items():
             noisy = photograph(photo, noise, np.random.default_rng([place, iso]))
             (folder / NOISY_TEMPLATE.format(scene=name, iso=iso)).write_bytes(encode_png(noisy))
     made.write_bytes(recipe)
+
+
+def embedded_photo(name: str) -> Photo:
+    """One of the clean photographs, by its name in SPLITS."""
+    return centre_crop(_PHOTOS[name](), LARGEST_SIDE)
 
 
 def list_embedded(

@@ -13,6 +13,17 @@ class UnreadablePhotoError(ValueError):
     """The bytes are not a supported photo; the message is the reason without a file name."""
 
 
+class TooManyPixelsError(UnreadablePhotoError):
+    """The photo is larger than the limit."""
+
+    def __init__(self, width: int, height: int, largest_megapixels: float) -> None:
+        super().__init__(
+            f"its size is {width}x{height} pixels, over the limit of {largest_megapixels:g} "
+            "megapixels; raise `largest_megapixels` to read it"
+        )
+        self.width, self.height, self.largest_megapixels = width, height, largest_megapixels
+
+
 @dataclass(frozen=True)
 class StoredPhoto:
     """Pixels and metadata of a file."""
@@ -34,10 +45,7 @@ def check_size(width: int, height: int, largest_megapixels: float) -> None:
     if width < 1 or height < 1:
         raise UnreadablePhotoError(f"it is damaged (its size is {width}x{height} pixels)")
     if width * height > largest_megapixels * 1e6:
-        raise UnreadablePhotoError(
-            f"its size is {width}x{height} pixels, over the limit of "
-            f"{largest_megapixels:g} megapixels; raise `largest_megapixels` to read it"
-        )
+        raise TooManyPixelsError(width, height, largest_megapixels)
 
 
 def refuse_pages(count: int) -> None:

@@ -43,3 +43,9 @@ class ModelCard:
         """The photos it was trained on; None if they are not known."""
         text = self.training_photos
         return None if text is None else TrainingPhotos.from_text(text)
+
+
+def provenance_tags(card: ModelCard) -> dict[str, str]:
+    """The tags that tell what the weights were trained on, or where they were published."""
+    patch_set = {} if card.patch_set is None else {"patch_set": card.patch_set}
+    return patch_set | {f"source.{key}": value for key, value in (card.source or {}).items()}

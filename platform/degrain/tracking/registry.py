@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.artifacts
-import safetensors
 import safetensors.torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from safetensors import SafetensorError
 from torch import Tensor
 
 from degrain.errors import NoModelError, UserError
@@ -26,8 +27,8 @@ from degrain.inference.config import STARTER, InferenceConfig
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Storage
-from degrain.tracking.card import CARD_FORMAT, ModelCard
-from degrain.tracking.client import connect, retry
+from degrain.tracking.card import CARD_FORMAT, ModelCard, provenance_tags
+from degrain.tracking.client import connect, retry, store_errors
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.mlmodel import write_mlmodel
 from degrain.tracking.model_manifest import (
@@ -41,15 +42,9 @@ from degrain.tracking.runs import Run, Tracker
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 ARTIFACT_FOLDER = "model"
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    RuntimeError,
-    safetensors.SafetensorError,
-)
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError)
 """Errors of reading files that are not a model's."""
+_NOT_REGISTERED = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 STARTER_FOLDER = Path(__file__).parent.parent / "starter"
 
 
@@ -155,19 +150,45 @@ def register(
     return ModelVersion(name, str(created.version))
 
 
-def provenance_tags(card: ModelCard) -> dict[str, str]:
-    """The tags that tell what the weights were trained on, or where they were published."""
-    patch_set = {} if card.patch_set is None else {"patch_set": card.patch_set}
-    return patch_set | {f"source.{key}": value for key, value in (card.source or {}).items()}
-
-
 def alias_holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
-    """Map each alias to the version that holds it; empty if the model is not registered."""
-    try:
-        aliases: dict[str, Any] = client.get_registered_model(name).aliases
-    except MlflowException:
-        return {}
+    """Map each alias to the version that holds it; empty if the model is not registered.
+
+    Raises JobFailedError if the store fails.
+    """
+    with store_errors():
+        try:
+            aliases: dict[str, Any] = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code != _NOT_REGISTERED:
+                raise
+            return {}
     return {alias: ModelVersion(name, str(version)) for alias, version in aliases.items()}
+
+
+@dataclass(frozen=True)
+class DownloadedModel:
+    """The files of a registered version in a local folder, not yet checked."""
+
+    folder: Path
+    name: str
+    """`NAME vVERSION`."""
+    digest: str | None
+    """SHA-256 of the manifest; None for versions that were registered before there were any."""
+
+    def read(self, config: InferenceConfig | None = None) -> tuple[NetworkDenoiser, ModelCard]:
+        """Read it as a denoiser. Raises UserError if files are not those that were registered."""
+        return read_model(self.folder, config, name=self.name, digest=self.digest)
+
+
+def download_registered(client: MlflowClient, uri: str, folder: Path) -> DownloadedModel:
+    """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into `folder`.
+
+    Raises UserError, listing the known aliases, for an unknown model.
+    """
+    found = _find_version(client, uri)
+    version = ModelVersion(str(found.name), str(found.version))
+    local = _download(client, str(found.source), folder)
+    return DownloadedModel(local, version.label, found.tags.get(DIGEST_TAG))
 
 
 def load_registered(
@@ -178,29 +199,19 @@ def load_registered(
     Raises UserError, listing the known aliases, for an unknown model, and for files that are not
     those that were registered.
     """
-    found = _find_version(client, uri)
-    version = ModelVersion(str(found.name), str(found.version))
-    # Versions that were registered before there were manifests have no tag.
-    digest = found.tags.get(DIGEST_TAG)
-    return _download(client, str(found.source), config, name=version.label, digest=digest)
-
-
-def _download(
-    client: MlflowClient,
-    artifacts: str,
-    config: InferenceConfig | None,
-    *,
-    name: str,
-    digest: str | None = None,
-) -> tuple[NetworkDenoiser, ModelCard]:
-    """Read the model at a URI of artifacts."""
     with tempfile.TemporaryDirectory() as temporary:
-        local = retry(
+        return download_registered(client, uri, Path(temporary)).read(config)
+
+
+def _download(client: MlflowClient, artifacts: str, folder: Path) -> Path:
+    """Download the folder at a URI of artifacts."""
+    return Path(
+        retry(
             lambda: mlflow.artifacts.download_artifacts(
-                artifact_uri=artifacts, dst_path=temporary, tracking_uri=client.tracking_uri
+                artifact_uri=artifacts, dst_path=str(folder), tracking_uri=client.tracking_uri
             )
         )
-        return read_model(Path(local), config, name=name, digest=digest)
+    )
 
 
 def _load_of_run(
@@ -210,7 +221,9 @@ def _load_of_run(
     try:
         run = client.get_run(uri.removeprefix("runs:/"))
         artifacts = f"{run.info.artifact_uri}/{ARTIFACT_FOLDER}"
-        return _download(client, artifacts, config, name=str(run.info.run_name))
+        with tempfile.TemporaryDirectory() as temporary:
+            local = _download(client, artifacts, Path(temporary))
+            return read_model(local, config, name=str(run.info.run_name))
     except (MlflowException, OSError):
         raise UserError(
             f"there is no model in the run '{uri}'; name a run of `degrain train` or a refit"

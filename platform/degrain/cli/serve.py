@@ -1,0 +1,50 @@
+"""`degrain serve`: photos over HTTP, and a web page."""
+
+import time
+from dataclasses import dataclass, field
+
+from degrain.cli.console import Console
+from degrain.cli.options import TrackingOptions
+from degrain.inference.config import InferenceConfig
+from degrain.serving.config import ServingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve(TrackingOptions):
+    """Serve the champion over HTTP, with a web page, until Ctrl-C. It follows promotions and
+    rollbacks; without a champion the starter model serves.
+    """
+
+    serving: ServingConfig = field(default_factory=ServingConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+    def run(self, console: Console) -> dict[str, object]:
+        """Start the service and wait."""
+        from degrain.cluster import shut_down_ray, start_ray
+        from degrain.serving.settings import check_reachable, read_settings
+
+        settings = read_settings(self.serving, self.inference, self.mlflow)
+        check_reachable(settings)
+        start_ray(loopback=self.serving.loopback)
+        # It imports Ray, which `start_ray` configures.
+        from degrain.serving.application import start, stop
+
+        url = f"http://{self.serving.host}:{self.serving.port}"
+        try:
+            models = start(settings)
+            if models.is_starter:
+                console.print("there is no champion yet: serving the starter model")
+            console.print(f"model: {models.champion.label}")
+            console.print(f"serving on {url}; Ctrl-C ends it")
+            # A signal may reach a thread of Ray's; this one handles it when it wakes.
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            console.print("ending: photos in work are finished")
+            stop()
+        finally:
+            shut_down_ray()
+        return {"url": url}
+
+
+COMMAND = Serve

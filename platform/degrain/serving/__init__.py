@@ -1,0 +1,1 @@
+"""`degrain serve`: photos over HTTP, and a web page, as a Ray Serve application."""

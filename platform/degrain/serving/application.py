@@ -1,0 +1,125 @@
+"""The service as a Ray Serve application, and its start on a cluster.
+
+    clients -> Ray's HTTP proxy -> Gateway -> PhotoReplica, PhotoReplica, ...
+                                                   |
+                                 MLflow <- ModelSource
+
+`degrain serve` starts it with `start`; a RayService of Kubernetes names `build`.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import AutoscalingConfig, HTTPOptions
+from ray.serve.deployment import Application
+from ray.serve.schema import LoggingConfig
+
+from degrain.errors import JobFailedError, UserError
+from degrain.inference.config import InferenceConfig
+from degrain.serving.config import ServingConfig, is_loopback
+from degrain.serving.gateway import PHOTO_REPLICA, Gateway
+from degrain.serving.messages import Models
+from degrain.serving.replica import AT_ONCE, ModelSource, PhotoReplica
+from degrain.serving.settings import Settings, read_settings
+
+APP = "degrain"
+"""Name of the application."""
+MODEL_SOURCE = "ModelSource"
+"""Name of the deployment that follows the registry."""
+_OPEN_CONNECTIONS = 2000
+"""Requests that the gateway handles at one time; all but those in the queue are answered with 429.
+"""
+
+
+def build_application(settings: Settings, *, loopback: bool) -> Application:
+    """The application, with its three deployments.
+
+    `loopback` is for a cluster whose processes are all on this machine, see `loopback.py`.
+    """
+    config = settings.serving
+    models = serve.deployment(ModelSource).options(
+        name=MODEL_SOURCE,
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=100,
+    )
+    photos = serve.deployment(PhotoReplica).options(
+        name=PHOTO_REPLICA,
+        ray_actor_options={"num_cpus": config.replica_cpus, "num_gpus": config.replica_gpus},
+        max_ongoing_requests=AT_ONCE,
+        # The gateway bounds the queue.
+        max_queued_requests=-1,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=config.min_replicas,
+            max_replicas=config.max_replicas,
+            target_ongoing_requests=1,
+            upscale_delay_s=3,
+            downscale_delay_s=120,
+        ),
+    )
+    gateway = serve.deployment(Gateway).options(
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=_OPEN_CONNECTIONS,
+    )
+    source = models.bind(
+        settings.tracking, settings.storage, config.follow_seconds, loopback=loopback
+    )
+    replicas = photos.bind(source, settings.inference, config.replica_cpus, loopback=loopback)
+    return gateway.bind(replicas, source, config, settings.token, APP, loopback=loopback)
+
+
+def build(arguments: Mapping[str, Any]) -> Application:
+    """The application for a configuration file of Ray Serve: `arguments` has fields of
+    `ServingConfig`, `inference` those of `InferenceConfig`, and `mlflow` a path.
+
+    The token is that of the environment, or of `token_file`. Raises UserError without a token.
+    """
+    fields = dict(arguments)
+    inference = InferenceConfig(**fields.pop("inference", {}))
+    mlflow = fields.pop("mlflow", None)
+    path = None if mlflow is None else Path(mlflow)
+    settings = read_settings(ServingConfig(**fields), inference, path)
+    return build_application(settings, loopback=False)
+
+
+def start(settings: Settings) -> Models:
+    """Start the application on the cluster of this process; returns the models that it serves.
+
+    Raises UserError for a cluster that is too small, JobFailedError if it does not start.
+    """
+    config = settings.serving
+    needed, present = config.min_replicas * config.replica_cpus, ray.cluster_resources()["CPU"]
+    if needed > present:
+        raise UserError(
+            f"min_replicas {config.min_replicas} of replica_cpus {config.replica_cpus} need "
+            f"{needed} cores, but Ray has {present:g}; set smaller ones"
+        )
+    if not logging.getLogger("degrain").isEnabledFor(logging.DEBUG):
+        # Ray Serve sets its own logger up when it is imported.
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(http_options=HTTPOptions(host=config.host, port=config.port), logging_config=quiet)
+    application = build_application(settings, loopback=_is_on_loopback())
+    try:
+        serve.run(application, name=APP, route_prefix="/", logging_config=quiet)
+    except RuntimeError as error:
+        raise JobFailedError(
+            f"the service did not start: {' '.join(str(error).split())[:300]}"
+        ) from error
+    models: Models = serve.get_deployment_handle(MODEL_SOURCE, APP).current.remote().result()
+    return models
+
+
+def _is_on_loopback() -> bool:
+    """Whether Ray is on the loopback interface, as `start_ray` starts it with `loopback`."""
+    return is_loopback(ray.util.get_node_ip_address())
+
+
+def stop() -> None:
+    """End the application and Ray Serve; photos in work are finished first."""
+    serve.shutdown()

@@ -1,0 +1,126 @@
+"""The Ray Serve deployments behind the interface: replicas that denoise, and the registry's models.
+
+A replica holds its networks and takes two photos at a time, so that one is decoded or encoded while
+the network runs on the other. Whole photos are the unit of work: docs/performance.md has the
+measurement against batches.
+"""
+
+import asyncio
+import logging
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from degrain.errors import UserError
+from degrain.inference.config import InferenceConfig
+from degrain.serving.follower import ModelFiles, RegistryFollower
+from degrain.serving.loaded_models import LoadedModels, UnknownModelError
+from degrain.serving.loopback import keep_replica_port_on_loopback
+from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal
+from degrain.serving.photo import OneAtATime, denoise_photo
+from degrain.storage.location import Storage
+from degrain.tracking.client import short_text
+from degrain.tracking.config import TrackingConfig
+
+FOLLOW_SECONDS = 1.0
+"""Time between two looks of a replica at the models; a look is a call inside the cluster."""
+AT_ONCE = 2
+"""Photos of a replica: one in the network, one being read or written."""
+_log = logging.getLogger(__name__)
+
+
+class ModelSource:
+    """The deployment that follows the registry; there is one."""
+
+    def __init__(
+        self, tracking: TrackingConfig, storage: Storage, seconds: float, *, loopback: bool
+    ) -> None:
+        if loopback:
+            keep_replica_port_on_loopback()
+        self._folder = tempfile.TemporaryDirectory(prefix="degrain-models-")
+        self._follower = RegistryFollower(tracking, storage, Path(self._folder.name))
+        self._seconds = seconds
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.to_thread(self._follower.look)
+            await asyncio.sleep(self._seconds)
+
+    async def current(self) -> Models | None:
+        """The models that clients may name; None before the registry has answered."""
+        return self._follower.current
+
+    async def files(self, label: str) -> ModelFiles | None:
+        """The files of a model; None for one that is not among `current`."""
+        return await asyncio.to_thread(self._follower.files, label)
+
+
+class RemoteSource:
+    """The `ModelSource` of another process."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def current(self) -> Models | None:
+        """The models that clients may name; None while that is not known."""
+        models: Models | None = await self._handle.current.remote()
+        return models
+
+    async def files(self, label: str) -> ModelFiles | None:
+        """The files of a model; None for one that is not among `current`."""
+        files: ModelFiles | None = await self._handle.files.remote(label)
+        return files
+
+
+class PhotoReplica:
+    """The deployment whose replicas denoise."""
+
+    # Ray Serve awaits it.
+    async def __init__(  # type: ignore[misc]
+        self, models: DeploymentHandle, inference: InferenceConfig, threads: int, *, loopback: bool
+    ) -> None:
+        if loopback:
+            keep_replica_port_on_loopback()
+        torch.set_num_threads(threads)
+        self._models = LoadedModels(RemoteSource(models), inference)
+        self._network = threading.Lock()
+        self._threads = ThreadPoolExecutor(AT_ONCE)
+        while self._models.champion is None:
+            await self._models.follow()
+            await asyncio.sleep(0 if self._models.champion else FOLLOW_SECONDS)
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        """Take over new champions. An error leaves the present one in place."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                await self._models.follow()
+            except (UserError, UnknownModelError, RayError, RayServeException) as error:
+                _log.warning("the new champion cannot be loaded: %s", short_text(error))
+
+    async def denoise(self, request: PhotoRequest) -> PhotoResult | Refusal:
+        """Denoise a photo."""
+        try:
+            network = await self._models.get(request.model)
+        except UnknownModelError:
+            return Refusal(status=404, reason=f"there is no model '{request.model}' any more")
+        except UserError as error:
+            return Refusal(status=503, reason=f"the model cannot be loaded: {short_text(error)}")
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads, denoise_photo, request, OneAtATime(network, self._network)
+        )
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The client has left, but the thread works on. Until it is done the replica stays
+            # taken: clients that come and go do not fill its memory.
+            await asyncio.wait([work])
+            raise

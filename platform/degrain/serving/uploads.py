@@ -1,0 +1,78 @@
+"""Reads the photo of a request: the type it states, and its bytes within limits of size and time.
+
+The body is the photo itself. Forms (multipart) are not accepted, so nothing parses them and a
+client's file name reaches no code.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "image/bmp")
+"""Types of photos that are read, in the order of the error message."""
+_ANY = "application/octet-stream"
+
+
+class RefusedError(Exception):
+    """A request that cannot be answered with a photo: status and one line for the client."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.headers = status, reason, dict(headers or {})
+
+
+def check_media_type(content_type: str | None) -> None:
+    """Raise RefusedError unless the header `Content-Type` is that of a photo, or unspecific.
+
+    The decoder looks at the content, not at this header.
+    """
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if media_type in (*MEDIA_TYPES, _ANY):
+        return
+    stated = f"'{media_type[:80]}'" if media_type else "missing"
+    raise RefusedError(
+        415,
+        f"Content-Type is {stated}; send the photo itself as the body, with one of "
+        f"{', '.join(MEDIA_TYPES)}",
+    )
+
+
+async def read_body(
+    chunks: AsyncIterator[bytes],
+    *,
+    stated: str | None,
+    largest: int,
+    seconds: float,
+    reserve: Callable[[int], None],
+) -> bytes:
+    """Read a body of at most `largest` bytes within `seconds`.
+
+    `stated` is the header `Content-Length`. `reserve` is called with the size of each chunk before
+    it is kept, and may raise. Raises RefusedError.
+    """
+    if stated is not None and stated.isdecimal() and int(stated) > largest:
+        raise _too_large(largest)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in chunks:
+                if len(body) + len(chunk) > largest:
+                    raise _too_large(largest)
+                reserve(len(chunk))
+                body += chunk
+    except TimeoutError:
+        raise RefusedError(
+            408, f"the photo did not arrive within {seconds:g} seconds; send it faster"
+        ) from None
+    if not body:
+        raise RefusedError(422, "the body is empty; send the photo as the body")
+    return bytes(body)
+
+
+def _too_large(largest: int) -> RefusedError:
+    return RefusedError(
+        413,
+        f"the photo has more than {largest / 1e6:g} megabytes; send a smaller one, or one with "
+        "lossless compression",
+        # The rest of the body is not read, so the connection cannot be used again.
+        {"Connection": "close"},
+    )
