@@ -41,14 +41,7 @@ def start_ray(*, loopback: bool = False) -> None:
     address = os.environ.get("RAY_ADDRESS") or "local"
     _check_address(address)
     verbose = logging.getLogger("degrain").isEnabledFor(logging.DEBUG)
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not verbose:
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    if loopback:
-        # Without it Ray replaces 127.0.0.1 by the machine's address and listens on all interfaces.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    _set_environment(verbose=verbose, loopback=loopback)
     import ray
 
     if ray.is_initialized():
@@ -73,6 +66,18 @@ def start_ray(*, loopback: bool = False) -> None:
         ) from None
     # `ray.init` replaced the handler of SIGTERM.
     interrupt_on_sigterm()
+
+
+def _set_environment(*, verbose: bool, loopback: bool) -> None:
+    """Set the variables that Ray reads when it is imported or started."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not verbose:
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if loopback:
+        # Without it Ray replaces 127.0.0.1 by the machine's address and listens on all interfaces.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def _init(address: str, options: Mapping[str, object]) -> None:

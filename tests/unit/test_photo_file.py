@@ -33,7 +33,8 @@ from unit.photofiles import (
 from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
 from degrain.imaging.codecs import UnreadablePhotoError, read_stored
 from degrain.imaging.pixels import Photo, sixteen_bits
-from degrain.imaging.writers import BmpWriter, TiffWriter
+from degrain.imaging.tiff_writer import TiffWriter
+from degrain.imaging.writers import BmpWriter
 from degrain.inference.config import OutputConfig, OutputFormat, ReadingConfig
 from degrain.inference.denoiser import Denoiser, Identity
 from degrain.inference.photo_file import DenoisedContent, denoise_content

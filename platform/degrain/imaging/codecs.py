@@ -6,6 +6,7 @@ transparency.
 
 import io
 import logging
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ __all__ = [
     "megapixels_by_header",
     "read_stored",
 ]
+
+_loading_formats = threading.Lock()
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", ".webp"})
 """File name suffixes of photos, in lower case."""
@@ -170,8 +173,11 @@ def _configure_codecs() -> None:
     """Lift Pillow's size limit and turn off the logs of imagecodecs and tifffile.
 
     Pillow's limit is smaller than today's photos; `check_size` applies the project's. The logs
-    repeat errors that are raised, or concern metadata.
+    repeat errors that are raised, or concern metadata. Pillow loads its formats when the first file
+    is opened; in two threads at one time it misses some (KeyError: 'WEBP').
     """
+    with _loading_formats:
+        Image.init()
     Image.MAX_IMAGE_PIXELS = None
     for name in ("imagecodecs", "tifffile"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -148,12 +148,7 @@ def apply_tiled(
         ready = strip.shape[-2] - waiting
         part = finish(strip[..., :ready, :])
         if result is None:
-            result = torch.empty(
-                photos.shape,
-                dtype=part.dtype,
-                device=part.device,
-                memory_format=torch.channels_last,
-            )
+            result = part.new_empty(photos.shape).to(memory_format=torch.channels_last)
         result[..., finished : finished + ready, :] = part
         finished += ready
         pending = strip[..., ready:, :].clone() if waiting else None

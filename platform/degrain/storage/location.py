@@ -251,10 +251,7 @@ class Location:
         return sorted(info.base_name for info in infos if info.type == pafs.FileType.File)
 
     def files(self) -> dict[str, FileStamp]:
-        """Return all files below this folder by relative name, sorted.
-
-        Links to folders are not followed.
-        """
+        """Return all files below this folder, links not followed, by relative name, sorted."""
         if not self.remote:
             return dict(sorted(local_files(Path(self.path))))
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))

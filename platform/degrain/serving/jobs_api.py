@@ -1,0 +1,78 @@
+"""The routes of jobs: large photos that are sent now and fetched later."""
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from degrain.serving import descriptions as text
+from degrain.serving.jobs import Job
+from degrain.serving.service import Choices, Service, photo_headers
+
+_SECONDS_FACTOR = 10
+"""How much longer a job may take than a photo that is answered at once."""
+
+
+def add_jobs(app: FastAPI, service: Service) -> None:
+    """Add the routes below `/v1/jobs`."""
+    _add_creation(app, service)
+    _add_results(app, service)
+
+
+def _add_creation(app: FastAPI, service: Service) -> None:
+    config = service.config
+
+    @app.post(
+        "/v1/jobs",
+        tags=["jobs"],
+        summary="Denoise a large photo later",
+        description=text.JOB,
+        status_code=202,
+        responses=text.JOB_RESPONSES,
+        openapi_extra=text.PHOTO_BODY,
+    )
+    async def create(request: Request, choices: Annotated[Choices, Query()]) -> Response:
+        output = service.check(request, choices)
+        service.jobs.check_room()
+
+        async def work(content: bytes) -> tuple[bytes, dict[str, str]]:
+            photo = choices.request(content, output, config.largest_job_megapixels)
+            seconds = config.request_seconds * _SECONDS_FACTOR
+            result = await service.denoise(photo, seconds, text.SMALLER)
+            return result.content, photo_headers(result)
+
+        with service.admission.place() as place:
+            job = await service.jobs.start(await service.read(request, place), work)
+        return JSONResponse(_described(service, job), 202, {"Location": f"/v1/jobs/{job.id}"})
+
+
+def _add_results(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/jobs/{identifier}", tags=["jobs"], summary="The state of a job")
+    async def state(identifier: str) -> dict[str, Any]:
+        return _described(service, service.jobs.find(identifier))
+
+    @app.get(
+        "/v1/jobs/{identifier}/result",
+        tags=["jobs"],
+        summary="The photo of a job that is done",
+        response_class=Response,
+        responses=text.PHOTO_RESPONSES,
+    )
+    async def result(identifier: str) -> Response:
+        job = service.jobs.find(identifier)
+        return Response(service.jobs.result(job), headers=job.headers)
+
+    @app.delete("/v1/jobs/{identifier}", tags=["jobs"], summary="End a job", status_code=204)
+    async def delete(identifier: str) -> Response:
+        service.jobs.delete(service.jobs.find(identifier))
+        return Response(status_code=204)
+
+
+def _described(service: Service, job: Job) -> dict[str, Any]:
+    seconds = round(service.jobs.seconds_left(job))
+    state = {"id": job.id, "state": job.state, "expires_in_seconds": seconds}
+    if job.error:
+        state["detail"] = job.error
+    if job.state == "done":
+        state["result"] = f"/v1/jobs/{job.id}/result"
+    return state
