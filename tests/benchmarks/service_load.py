@@ -167,9 +167,9 @@ def _half_headers(port: int, count: int) -> str:
         for _ in range(count):
             connection = stack.enter_context(_connect(port))
             connection.sendall(HEAD + b"X-Slow: ")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        other = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         started = time.perf_counter()
-        connection.request("GET", "/ready")
-        status = connection.getresponse().status
-        connection.close()
+        other.request("GET", "/ready")
+        status = other.getresponse().status
+        other.close()
     return f"/ready: {status} in {time.perf_counter() - started:.2f} s"
