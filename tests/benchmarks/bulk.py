@@ -62,7 +62,7 @@ def measure_throughput(settings: Settings) -> Table:
 
 
 def compare(folder: Path, turns: int) -> tuple[float, float, float, float]:
-    """Megapixels per second of the bare network and of files; ratios of wall and of CPU time."""
+    """MP/s of the bare network and of files, and their ratios by wall and by CPU time."""
     denoiser, storage = degrain.load("starter"), Storage()
     tasks = targets(find_photos([str(folder / "in")], storage), storage.locate(folder / "out"))
     photos = [read_stored(task.source.read_bytes()).colours for task in tasks]

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from bulk import noisy_photo
@@ -30,6 +31,12 @@ def start(folder: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", CODE, "denoise", str(folder), *options]
     with log.open("ab") as lines:
         return subprocess.Popen(command, stdout=lines, stderr=lines, start_new_session=True)
+
+
+def finish(folder: Path, out: Path, log: Path) -> None:
+    """Run to the end."""
+    if start(folder, out, log).wait():
+        raise SystemExit(f"a run failed: {log.read_text()[-2000:]}")
 
 
 def write_photos(folder: Path, count: int) -> None:
@@ -50,6 +57,11 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def has_files(folder: Path, count: int) -> bool:
+    """Whether a folder has so many finished files."""
+    return sum(file.suffix != ".part" for file in folder.rglob("*.*")) >= count
+
+
 def main() -> int:
     """Run both, and print the table."""
     options = argparse.ArgumentParser(
@@ -64,27 +76,24 @@ def main() -> int:
         folder = Path(name)
         write_photos(folder / "in", chosen.files)
         began = time.monotonic()
-        assert start(folder / "in", folder / "whole", folder / "whole.log").wait() == 0
+        finish(folder / "in", folder / "whole", folder / "whole.log")
         seconds = time.monotonic() - began
         progress(f"undisturbed: {seconds:.0f} s")
         expected, log = files(folder / "whole"), folder / "killed.log"
         killed, wrong = 0, 0
         while killed < chosen.kills:
-            wait = moments.uniform(0.05, 1) * seconds / chosen.kills
             before = len(files(folder / "killed"))
+            share = (chosen.files - before) / (chosen.kills - killed + 1)
+            enough = before + moments.randint(1, max(int(share), 1))
+            wait = moments.uniform(0, 0.2)
             running = start(folder / "in", folder / "killed", log)
-            # Killed while it writes: not before the first new output.
-            if not kill_after(
-                running,
-                wait,
-                lambda b=before: len(files(folder / "killed")) > b,  # type: ignore[misc]
-            ):
+            if not kill_after(running, wait, partial(has_files, folder / "killed", enough)):
                 break
             killed += 1
             present = files(folder / "killed")
             wrong += sum(expected[key] != content for key, content in present.items())
-            progress(f"kill {killed} after {wait:.1f} s: {len(present)} files")
-        assert start(folder / "in", folder / "killed", log).wait() == 0
+            progress(f"kill {killed}: {len(present)} files")
+        finish(folder / "in", folder / "killed", log)
         final = files(folder / "killed")
         written = Counter(
             line.split(" -> ")[1].split("  ")[0]

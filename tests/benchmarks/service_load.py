@@ -103,6 +103,16 @@ def photo_replicas() -> list[psutil.Process]:
     return [p for p in service_processes() if "PhotoReplica" in p.cmdline()[0]]
 
 
+def cpu_seconds() -> float:
+    """CPU time so far of all processes below this one: the service, and Ray's own."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 class PeakMemory:
     """The largest memory of the service's processes together, in MB above that at the start."""
 
