@@ -100,7 +100,13 @@ def service_processes() -> list[psutil.Process]:
 
 def photo_replicas() -> list[psutil.Process]:
     """The replicas that denoise."""
-    return [p for p in service_processes() if "PhotoReplica" in p.cmdline()[0]]
+    found = []
+    for process in service_processes():
+        # One that was killed is a zombie for a moment.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "PhotoReplica" in process.cmdline()[0]:
+                found.append(process)
+    return found
 
 
 def cpu_seconds() -> float:

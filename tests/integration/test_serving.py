@@ -181,11 +181,13 @@ class Load:
 
 
 def replica_processes() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.name().startswith("ray::ServeRepli") and "PhotoReplica" in process.cmdline()[0]
-    ]
+    """The replicas that denoise; a killed one is a zombie for a moment, without a command."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "PhotoReplica" in "".join(process.cmdline()[:1]):
+                found.append(process)
+    return found
 
 
 def wait_until_ready(service: Service, replicas: int = REPLICAS, seconds: float = 120) -> None:

@@ -13,6 +13,7 @@ from unit.support import random_photo
 
 from degrain.imaging.codecs import decode, encode_png
 from degrain.serving.messages import PhotoRequest, PhotoResult, Refusal
+from degrain.serving.service import photo_headers
 
 PNG = {"Content-Type": "image/png"}
 PHOTO = random_photo(24, 32)
@@ -76,6 +77,19 @@ def test_metadata_is_kept() -> None:
     with Image.open(io.BytesIO(answer.content)) as image:
         assert image.format == "JPEG"
         assert image.getexif()[0x010F] == "Camera maker"
+
+
+def test_notes_that_name_parts_of_a_file_cannot_break_the_headers() -> None:
+    result = PhotoResult(
+        content=b"",
+        media_type="image/png",
+        suffix=".png",
+        model="m v3",
+        megapixels=1.0,
+        seconds=1.0,
+        notes=("PNG text '\u4e16\r\nSet-Cookie: x'",),
+    )
+    assert photo_headers(result)["Degrain-Notes"] == "PNG text '???Set-Cookie: x'"
 
 
 def test_what_is_wrong_before_the_photo_is_read_is_refused_in_words() -> None:

@@ -24,7 +24,7 @@ from degrain import __version__
 from degrain.serving import descriptions as text
 from degrain.serving.admission import BusyError
 from degrain.serving.config import ServingConfig
-from degrain.serving.jobs_api import add_jobs
+from degrain.serving.job_routes import add_job_routes
 from degrain.serving.middleware import Guard, RequestCounter
 from degrain.serving.page import add_page
 from degrain.serving.service import SOON, Backend, Choices, Service, photo_headers
@@ -57,7 +57,7 @@ def create_app(backend: Backend, config: ServingConfig, token: str | None) -> Fa
     _add_errors(app)
     _add_health(app, service)
     _add_photos(app, service)
-    add_jobs(app, service)
+    add_job_routes(app, service)
     add_page(app)
     app.add_middleware(Guard, token=token)
     app.add_middleware(RequestCounter)

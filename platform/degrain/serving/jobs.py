@@ -126,6 +126,10 @@ class JobStore:
         now = time.monotonic()
         for job in [job for job in self._jobs.values() if job.expires <= now]:
             self.delete(job)
+        # A result may be written while its job is deleted.
+        for file in Path(self._folder.name).iterdir():
+            if file.name not in self._jobs:
+                file.unlink(missing_ok=True)
 
     def _file(self, job: Job) -> Path:
         return Path(self._folder.name) / job.id

@@ -1,6 +1,7 @@
-"""What the routes share: the queue, the jobs, and the replicas behind them."""
+"""What the routes share: the backend, the queue, the jobs, and the choices of a client."""
 
 import asyncio
+import re
 import time
 from typing import Annotated, Protocol
 
@@ -17,9 +18,9 @@ from degrain.serving.messages import CHAMPION, Models, PhotoRequest, PhotoResult
 from degrain.serving.negotiation import choose_format
 from degrain.serving.uploads import RefusedError, check_media_type, read_body
 
-_REFRESH_SECONDS = 1.0
 SOON = {"Retry-After": "2"}
-"""Headers of a refusal that will not last."""
+"""Header of an answer 503."""
+_REFRESH_SECONDS = 1.0
 
 
 class Backend(Protocol):
@@ -130,12 +131,17 @@ def photo_headers(result: PhotoResult) -> dict[str, str]:
     headers = {
         "Content-Type": result.media_type,
         "Content-Disposition": f'inline; filename="denoised{result.suffix}"',
-        "Degrain-Model": result.model,
+        "Degrain-Model": _header_text(result.model),
         "Degrain-Seconds": f"{result.seconds:.3f}",
         "Degrain-Megapixels": f"{result.megapixels:.3f}",
         "Server-Timing": f"network;dur={result.seconds * 1000:.0f}",
         "Cache-Control": "no-store",
     }
     if result.notes:
-        headers["Degrain-Notes"] = "; ".join(result.notes)
+        headers["Degrain-Notes"] = _header_text("; ".join(result.notes))
     return headers
+
+
+def _header_text(text: str) -> str:
+    """A text in printable ASCII; notes name parts of a file, whose names are the client's."""
+    return re.sub(r"[^ -~]", "?", text)

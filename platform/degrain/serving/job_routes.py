@@ -1,5 +1,6 @@
 """The routes of jobs: large photos that are sent now and fetched later."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -10,13 +11,32 @@ from degrain.serving.jobs import Job
 from degrain.serving.service import Choices, Service, photo_headers
 
 _SECONDS_FACTOR = 10
-"""How much longer a job may take than a photo that is answered at once."""
+"""By how much longer a job may take than a photo that is answered at once."""
 
 
-def add_jobs(app: FastAPI, service: Service) -> None:
-    """Add the routes below `/v1/jobs`."""
+def add_job_routes(app: FastAPI, service: Service) -> None:
+    """Add the routes."""
     _add_creation(app, service)
-    _add_results(app, service)
+
+    @app.get("/v1/jobs/{identifier}", tags=["jobs"], summary="The state of a job")
+    async def state(identifier: str) -> dict[str, Any]:
+        return _described(service, service.jobs.find(identifier))
+
+    @app.get(
+        "/v1/jobs/{identifier}/result",
+        tags=["jobs"],
+        summary="The photo of a job that is done",
+        response_class=Response,
+        responses=text.PHOTO_RESPONSES,
+    )
+    async def result(identifier: str) -> Response:
+        job = service.jobs.find(identifier)
+        return Response(await asyncio.to_thread(service.jobs.result, job), headers=job.headers)
+
+    @app.delete("/v1/jobs/{identifier}", tags=["jobs"], summary="End a job", status_code=204)
+    async def delete(identifier: str) -> Response:
+        service.jobs.delete(service.jobs.find(identifier))
+        return Response(status_code=204)
 
 
 def _add_creation(app: FastAPI, service: Service) -> None:
@@ -44,28 +64,6 @@ def _add_creation(app: FastAPI, service: Service) -> None:
         with service.admission.place() as place:
             job = await service.jobs.start(await service.read(request, place), work)
         return JSONResponse(_described(service, job), 202, {"Location": f"/v1/jobs/{job.id}"})
-
-
-def _add_results(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/jobs/{identifier}", tags=["jobs"], summary="The state of a job")
-    async def state(identifier: str) -> dict[str, Any]:
-        return _described(service, service.jobs.find(identifier))
-
-    @app.get(
-        "/v1/jobs/{identifier}/result",
-        tags=["jobs"],
-        summary="The photo of a job that is done",
-        response_class=Response,
-        responses=text.PHOTO_RESPONSES,
-    )
-    async def result(identifier: str) -> Response:
-        job = service.jobs.find(identifier)
-        return Response(service.jobs.result(job), headers=job.headers)
-
-    @app.delete("/v1/jobs/{identifier}", tags=["jobs"], summary="End a job", status_code=204)
-    async def delete(identifier: str) -> Response:
-        service.jobs.delete(service.jobs.find(identifier))
-        return Response(status_code=204)
 
 
 def _described(service: Service, job: Job) -> dict[str, Any]:
