@@ -58,7 +58,10 @@ def environment() -> dict[str, str]:
     env = {
         k: v
         for k, v in os.environ.items()
-        if not k.startswith(("RAY_", "PYTHONPATH", "MLFLOW_", "AWS_", "VIRTUAL_ENV"))
+        # Within `make test` the variables of make would add lines to what its targets print.
+        if not k.startswith(
+            ("RAY_", "PYTHONPATH", "MLFLOW_", "AWS_", "VIRTUAL_ENV", "MAKE", "MFLAGS")
+        )
     }
     return {**env, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
