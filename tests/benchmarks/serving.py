@@ -38,11 +38,13 @@ from degrain.tracking.runs import Tracker
 
 CORES = min(os.cpu_count() or 1, 2)
 QUEUE = 16
+SECONDS = 300
+"""Length of each load."""
 
 
 def run(settings: Settings) -> list[Table]:
     """All tables."""
-    side, seconds = (128, 8) if settings.quick else (1000, 300)
+    side, seconds = (128, 8) if settings.quick else (1000, SECONDS)
     photos = [noisy_photo(side, seed) for seed in range(4)]
     files = [as_jpeg(photo) for photo in photos]
     tables = [measure_batches(settings)]
