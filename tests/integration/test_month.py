@@ -227,7 +227,7 @@ def live(month: Month, promises: Promises) -> None:
             job = start(month)
             time.sleep(randomness.uniform(0.2, 0.6) * LONG)
             os.killpg(job.pid, signal.SIGKILL)
-            job.communicate(timeout=60)
+            job.communicate(timeout=300)
             champion = month.client.get_model_version_by_alias(MODEL, "champion").version
             load_registered(month.client, f"models:/{MODEL}/{champion}")
             if month.lease_expires():
@@ -243,7 +243,7 @@ def live(month: Month, promises: Promises) -> None:
     with promises.keep("two at once"):
         month.scenes([33], "IP")
         jobs = [start(month) for _ in range(2)]
-        ends = [job.communicate(timeout=240) for job in jobs]
+        ends = [job.communicate(timeout=900) for job in jobs]
         statuses = sorted(job.returncode for job in jobs)
         assert statuses == [0, 1], ends
         assert any("another retraining is running" in err for _, err in ends), ends
@@ -323,7 +323,7 @@ def missed_schedule(month: Month) -> None:
             time.sleep(0.2)
     finally:
         os.killpg(job.pid, signal.SIGINT)
-        out, err = job.communicate(timeout=60)
+        out, err = job.communicate(timeout=300)
     assert out.count("looking for new photos") == 1, (out, err)
     assert out.count("unchanged: ") == 1, (out, err)
 

@@ -7,6 +7,8 @@
 `degrain serve` starts it with `start`; a RayService of Kubernetes names `build`.
 """
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,4 +124,7 @@ def _is_on_loopback() -> bool:
 
 def stop() -> None:
     """End the application and Ray Serve; photos in work are finished first."""
-    serve.shutdown()
+    # While its controller ends, Ray prints that calls to it fail.
+    unread = io.StringIO()
+    with contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
+        serve.shutdown()
