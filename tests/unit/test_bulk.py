@@ -236,7 +236,7 @@ def start(folder: Path) -> "subprocess.Popen[str]":
 
 
 def wait_for_outputs(process: "subprocess.Popen[str]", out: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(list(out.glob("*.png"))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

@@ -34,7 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_mixed(folder / "in", PHOTOS)
     summary = ["--summary", str(folder / "summary.json")]
     options = ["--filter", "bilateral", "--strength", "0", "-r", "--out", str(folder / "out")]
-    assert main(["denoise", str(folder / "in"), *options, *summary]) == 1
+    status = main(["denoise", str(folder / "in"), *options, *summary])
+    assert status == 1, status
     return folder
 
 
