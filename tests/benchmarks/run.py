@@ -51,7 +51,7 @@ def main() -> int:
             options.error(f"unknown benchmark '{name}'. Known: {', '.join(KNOWN)}")
     # A checkout where nothing is installed works too, also in subprocesses.
     root = Path(__file__).parents[2]
-    sys.path[:0] = roots = [str(root / "platform"), str(root / "models")]
+    sys.path[:0] = roots = [str(root / name) for name in ("platform", "models", "tests")]
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([*roots, *filter(None, inherited)])
     settings = Settings(

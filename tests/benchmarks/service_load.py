@@ -7,10 +7,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 import psutil
+from client_threads import client_threads
 
 HEAD = b"POST /v1/denoise HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\n"
 
@@ -35,28 +37,14 @@ class Load:
     photos: Sequence[bytes]
     answers: list[Answer] = field(default_factory=list)
 
-    @contextlib.contextmanager
-    def run(self, clients: int) -> Iterator[None]:
+    def run(self, clients: int) -> AbstractContextManager[None]:
         """Send photos for the length of a block."""
-        ended = threading.Event()
-        threads = [
-            threading.Thread(target=self._client, args=(number, ended)) for number in range(clients)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
+        return client_threads(clients, self._send_next)
 
-    def _client(self, number: int, ended: threading.Event) -> None:
-        while not ended.is_set():
-            self.answers.append(self.send(self.photos[number % len(self.photos)]))
-            if self.answers[-1].status == 429:
-                time.sleep(0.2)
-            number += 1
+    def _send_next(self, number: int) -> None:
+        self.answers.append(self.send(self.photos[number % len(self.photos)]))
+        if self.answers[-1].status == 429:
+            time.sleep(0.2)
 
     def send(self, photo: bytes) -> Answer:
         """Send one photo on a connection of its own."""

@@ -9,7 +9,6 @@ import itertools
 import os
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,19 +18,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
+from client_threads import client_threads
 from integration.support import MlflowServer, client_of, free_ports, run_here, write_tracking
+from unit.serving_support import untrained
 
 from degrain.imaging.codecs import decode, encode_png
 from degrain.inference.config import InferenceConfig
 from degrain.serving.config import ServingConfig
 from degrain.serving.settings import Settings
 from degrain.storage.location import Storage
-from degrain.tracking.card import ModelCard
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.registry import load_model, register
 from degrain.tracking.runs import Tracker
-from denoisenets import create_model, full_arguments
 
 pytestmark = pytest.mark.ray
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -83,19 +81,9 @@ def register_versions(tracking: Path, count: int) -> None:
     """Register untrained networks, each with weights of its own."""
     tracker = Tracker.open(load_tracking_config(tracking), Storage())
     for number in range(count):
-        torch.manual_seed(number)
-        network = create_model("red10", width=4)
-        card = ModelCard(
-            model="red10",
-            arguments=full_arguments("red10", {"width": 4}),
-            patch_set=None,
-            training={},
-            crop=32,
-            size_multiple=1,
-            halo=10,
-        )
+        weights, card = untrained(number)
         with tracker.run("training", "training") as run:
-            register(tracker, run, network.state_dict(), card)
+            register(tracker, run, weights, card)
 
 
 @pytest.fixture(scope="module")
@@ -147,23 +135,11 @@ class Load:
     service: Service
     answers: list[tuple[float, Answer]] = field(default_factory=list)
 
-    @contextlib.contextmanager
-    def run(self, clients: int = 2) -> Iterator[None]:
-        ended = threading.Event()
+    def run(self, clients: int = 2) -> contextlib.AbstractContextManager[None]:
+        return client_threads(clients, self._send)
 
-        def send() -> None:
-            while not ended.is_set():
-                self.answers.append((time.monotonic(), self.service.post()))
-
-        threads = [threading.Thread(target=send) for _ in range(clients)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
+    def _send(self, _: int) -> None:
+        self.answers.append((time.monotonic(), self.service.post()))
 
     def statuses(self) -> Counter[int]:
         return Counter(answer.status for _, answer in self.answers)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
+from torch import Tensor
 
 from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import Denoiser
@@ -17,10 +19,28 @@ from degrain.serving.config import ServingConfig
 from degrain.serving.http_api import create_app
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal, ServedModel
 from degrain.serving.photo import denoise_photo
+from degrain.tracking.card import ModelCard
+from denoisenets import create_model, full_arguments
 
 CARD = {"model": "red10", "scores": {}, "halo": 10, "patch_set": None, "source": None}
 STARTER = ServedModel(id="starter", label="starter", card=CARD)
 CHAMPION = ServedModel(id="champion", label="m v3", card=CARD)
+
+
+def untrained(seed: int) -> tuple[dict[str, Tensor], ModelCard]:
+    """Weights that differ with the seed, and the card of a model with them."""
+    torch.manual_seed(seed)
+    arguments = full_arguments("red10", {"width": 4})
+    card = ModelCard(
+        model="red10",
+        arguments=arguments,
+        patch_set=None,
+        training={},
+        crop=32,
+        size_multiple=1,
+        halo=10,
+    )
+    return create_model("red10", **arguments).state_dict(), card
 
 
 class Darker:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
+from unit.serving_support import untrained
 from unit.support import random_photo
 
 from degrain.errors import JobFailedError, NoModelError, UserError
@@ -15,11 +15,9 @@ from degrain.serving.follower import ModelFiles, RegistryFollower
 from degrain.serving.loaded_models import MOST, LoadedModels, UnknownModelError
 from degrain.serving.messages import Models
 from degrain.storage.location import Storage
-from degrain.tracking.card import ModelCard
 from degrain.tracking.config import TrackingConfig
 from degrain.tracking.model_manifest import manifest_digest
 from degrain.tracking.registry import DownloadedModel, ModelVersion, write_model
-from denoisenets import create_model, full_arguments
 
 PHOTO = random_photo(16, 16)
 
@@ -51,18 +49,8 @@ class Registry:
         self.downloads.append(version)
         place = folder / "model"
         place.mkdir()
-        torch.manual_seed(int(version))
-        network = create_model("red10", width=4)
-        card = ModelCard(
-            model="red10",
-            arguments=full_arguments("red10", {"width": 4}),
-            patch_set=None,
-            training={},
-            crop=32,
-            size_multiple=1,
-            halo=10,
-        )
-        write_model(place, network.state_dict(), card)
+        weights, card = untrained(int(version))
+        write_model(place, weights, card)
         return DownloadedModel(place, f"m v{version}", manifest_digest(place))
 
 

@@ -50,7 +50,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", 
 
 @dataclass(frozen=True)
 class PhotoLayers:
-    """The decoded content of a photo file, upright and in sRGB; `encode_png` writes it back."""
+    """The decoded content of a photo file, upright and in sRGB."""
 
     rgb: Photo
     """(H, W, 3), three equal channels for a grey photo. Not multiplied by alpha: transparent pixels
@@ -183,24 +183,11 @@ def _configure_codecs() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def encode_png(photo: Photo, *, alpha: Plane | None = None, grey: bool = False) -> bytes:
-    """Encode (H, W, 3) uint8 or uint16 as PNG with the same bits per channel.
-
-    `alpha` adds an alpha channel; `grey` writes the mean of the three channels.
-    """
-    channels = _channel_mean(photo) if grey else photo
-    pixels = channels if alpha is None else np.dstack([channels, alpha])
+def encode_png(photo: Photo) -> bytes:
+    """Encode (H, W, 3) uint8 or uint16 as PNG with the same bits per channel."""
     if photo.dtype == np.uint16:
         # A copy, because imagecodecs refuses the strides of some views of a single pixel.
-        return bytes(imagecodecs.png_encode(pixels.copy(), level=4))
+        return bytes(imagecodecs.png_encode(photo.copy(), level=4))
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=4)
+    Image.fromarray(photo).save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()
-
-
-def _channel_mean(photo: Photo) -> Plane:
-    """(H, W, 3) -> (H, W), rounded; a third is never half-way, so adding 1 before dividing
-    suffices.
-    """
-    total = photo.sum(axis=2, dtype=np.uint32)
-    return np.asarray((total + 1) // 3, dtype=photo.dtype)

@@ -7,7 +7,8 @@ which alone refuses a truncated JPEG.
 
 import io
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -23,6 +24,7 @@ from degrain.imaging.stored_photo import (
     split_alpha,
 )
 
+T = TypeVar("T")
 _FILE_TYPES: dict[str | None, FileType] = {
     "PNG": "png",
     "JPEG": "jpeg",
@@ -41,24 +43,23 @@ _ORIENTATION_TAG = 274
 
 def is_deep_with_pillow(content: bytes) -> bool:
     """Whether a file has more than 8 bits per channel by its header; False for a damaged one."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                return _is_deep(image)
-    except DAMAGE_ERRORS:
-        return False
+    return _by_header(content, _is_deep, damaged=False)
 
 
 def size_with_pillow(content: bytes) -> tuple[int, int]:
     """Width and height by the header; 0 for a damaged file."""
+    return _by_header(content, lambda image: image.size, damaged=(0, 0))
+
+
+def _by_header(content: bytes, read: Callable[[Image.Image], T], *, damaged: T) -> T:
+    """What `read` returns for a file that is opened but not decoded; `damaged` if that fails."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                return image.size
+                return read(image)
     except DAMAGE_ERRORS:
-        return 0, 0
+        return damaged
 
 
 def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:

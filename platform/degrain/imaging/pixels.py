@@ -33,6 +33,14 @@ def sixteen_bits(photo: Photo) -> NDArray[np.uint16]:
     )
 
 
+def channel_mean(photo: Photo) -> Photo:
+    """(H, W, 3) -> (H, W, 1), rounded; a third is never half-way, so adding 1 before dividing
+    suffices.
+    """
+    total = photo.sum(axis=2, dtype=np.uint32, keepdims=True)
+    return np.asarray((total + 1) // 3, dtype=photo.dtype)
+
+
 def check_photo(photo: Photo) -> None:
     """Raise ValueError unless `photo` is (H, W, 3) of uint8 or uint16 with at least one pixel."""
     if photo.ndim != 3 or photo.shape[2] != 3:

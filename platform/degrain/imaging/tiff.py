@@ -1,8 +1,8 @@
 """Read TIFF files with tifffile, because Pillow reduces 16-bit colours to 8 bits silently."""
 
 import io
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import tifffile
@@ -18,6 +18,7 @@ from degrain.imaging.stored_photo import (
     split_alpha,
 )
 
+T = TypeVar("T")
 _ORIENTATION_TAG = 274
 _PROFILE_TAG = 34675
 _GREYS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
@@ -31,22 +32,25 @@ def is_tiff(content: bytes) -> bool:
 
 def is_deep_tiff(content: bytes) -> bool:
     """Whether a TIFF has more than 8 bits per channel by its header; False for a damaged one."""
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            page = file.pages.first
-            return page.bitspersample > 8 and page.photometric != tifffile.PHOTOMETRIC.PALETTE
-    except Exception:  # noqa: BLE001 - damaged files raise many types in tifffile
-        return False
+
+    def is_deep(page: tifffile.TiffPage) -> bool:
+        return bool(page.bitspersample > 8 and page.photometric != tifffile.PHOTOMETRIC.PALETTE)
+
+    return _by_header(content, is_deep, damaged=False)
 
 
 def tiff_size(content: bytes) -> tuple[int, int]:
     """Width and height by the header; 0 for a damaged file."""
+    return _by_header(content, lambda page: (page.imagewidth, page.imagelength), damaged=(0, 0))
+
+
+def _by_header(content: bytes, read: Callable[[tifffile.TiffPage], T], *, damaged: T) -> T:
+    """What `read` returns for the first page; `damaged` if it cannot be read."""
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
-            page = file.pages.first
-            return page.imagewidth, page.imagelength
+            return read(file.pages.first)
     except Exception:  # noqa: BLE001 - damaged files raise many types in tifffile
-        return 0, 0
+        return damaged
 
 
 def is_compressed(content: bytes) -> bool:

@@ -25,11 +25,11 @@ from degrain.imaging.tiff_tags import TagFolder, integers
 from degrain.imaging.tiff_writer import tiff_writer
 
 MEDIA_TYPES: dict[FileType, str] = {
-    "bmp": "image/bmp",
     "jpeg": "image/jpeg",
     "png": "image/png",
     "tiff": "image/tiff",
     "webp": "image/webp",
+    "bmp": "image/bmp",
 }
 _EIGHT_BIT_TYPES = ("bmp", "jpeg", "webp")
 _PNG_LEVEL = 1

@@ -13,7 +13,7 @@ import numpy as np
 from degrain.imaging.codecs import read_stored
 from degrain.imaging.colour_profiles import apply_change, convert_to_srgb, is_srgb
 from degrain.imaging.limits import FileType
-from degrain.imaging.pixels import Photo, sixteen_bits
+from degrain.imaging.pixels import Photo, channel_mean, sixteen_bits
 from degrain.imaging.stored_photo import StoredPhoto
 from degrain.imaging.writers import MEDIA_TYPES, PhotoWriter, choose_writer
 from degrain.inference.config import OutputConfig, ReadingConfig
@@ -96,7 +96,7 @@ class OpenPhoto:
         """
         colours = self.stored.colours
         if colours.shape[2] == 1:
-            return _channel_mean(denoiser(np.repeat(colours, 3, axis=2)))
+            return channel_mean(denoiser(np.repeat(colours, 3, axis=2)))
         if not self.converts:
             return denoiser(np.ascontiguousarray(colours))
         profile = self.stored.profile
@@ -126,11 +126,3 @@ def open_photo(content: bytes, output: OutputConfig, reading: ReadingConfig) -> 
 def _with_sixteen_bits(stored: StoredPhoto) -> StoredPhoto:
     alpha = None if stored.alpha is None else sixteen_bits(stored.alpha)
     return replace(stored, colours=sixteen_bits(stored.colours), alpha=alpha)
-
-
-def _channel_mean(photo: Photo) -> Photo:
-    """(H, W, 3) -> (H, W, 1), rounded; a third is never half-way, so adding 1 before dividing
-    suffices.
-    """
-    total = photo.sum(axis=2, dtype=np.uint32, keepdims=True)
-    return np.asarray((total + 1) // 3, dtype=photo.dtype)

@@ -148,7 +148,7 @@ def apply_tiled(
         ready = strip.shape[-2] - waiting
         part = finish(strip[..., :ready, :])
         if result is None:
-            result = part.new_empty(photos.shape).to(memory_format=torch.channels_last)
+            result = torch.empty_like(photos, dtype=part.dtype, memory_format=torch.channels_last)
         result[..., finished : finished + ready, :] = part
         finished += ready
         pending = strip[..., ready:, :].clone() if waiting else None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from degrain.serving.uploads import MEDIA_TYPES
+from degrain.imaging.writers import MEDIA_TYPES
 
 SUMMARY = "Removes noise from photos."
 DESCRIPTION = """\
@@ -64,7 +64,7 @@ PHOTO_BODY = {
     "requestBody": {
         "required": True,
         "description": "The photo itself.",
-        "content": dict.fromkeys(MEDIA_TYPES, _BINARY),
+        "content": dict.fromkeys(MEDIA_TYPES.values(), _BINARY),
     }
 }
 _RETRY = _headers(Retry_After="Seconds after which to send the photo again.")
@@ -83,7 +83,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 PHOTO_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The denoised photo.",
-        "content": dict.fromkeys(MEDIA_TYPES, _BINARY),
+        "content": dict.fromkeys(MEDIA_TYPES.values(), _BINARY),
         "headers": _headers(
             Degrain_Model="The model that denoised it: `NAME vVERSION` or `starter`.",
             Degrain_Seconds="Time of the network.",

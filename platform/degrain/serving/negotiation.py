@@ -1,14 +1,12 @@
 """Content negotiation: the format of the answer by the header `Accept` (RFC 9110, 12.5.1)."""
 
+from typing import get_args
+
+from degrain.imaging.writers import MEDIA_TYPES
 from degrain.inference.config import OutputFormat
 from degrain.serving.uploads import RefusedError
 
-FORMATS: dict[str, OutputFormat] = {
-    "image/jpeg": "jpeg",
-    "image/png": "png",
-    "image/tiff": "tiff",
-    "image/webp": "webp",
-}
+FORMATS: dict[str, OutputFormat] = {MEDIA_TYPES[name]: name for name in get_args(OutputFormat)}
 """Media type to the name of the output format."""
 _WHATEVER = ("*/*", "image/*")
 

@@ -7,8 +7,8 @@ client's file name reaches no code.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/webp", "image/bmp")
-"""Types of photos that are read, in the order of the error message."""
+from degrain.imaging.writers import MEDIA_TYPES
+
 _ANY = "application/octet-stream"
 
 
@@ -26,13 +26,13 @@ def check_media_type(content_type: str | None) -> None:
     The decoder looks at the content, not at this header.
     """
     media_type = (content_type or "").partition(";")[0].strip().lower()
-    if media_type in (*MEDIA_TYPES, _ANY):
+    if media_type in (*MEDIA_TYPES.values(), _ANY):
         return
     stated = f"'{media_type[:80]}'" if media_type else "missing"
     raise RefusedError(
         415,
         f"Content-Type is {stated}; send the photo itself as the body, with one of "
-        f"{', '.join(MEDIA_TYPES)}",
+        f"{', '.join(MEDIA_TYPES.values())}",
     )
 
 
