@@ -10,6 +10,7 @@
 import contextlib
 import io
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ MODEL_SOURCE = "ModelSource"
 _OPEN_CONNECTIONS = 2000
 """Requests that the gateway handles at one time; all but those in the queue are answered with 429.
 """
+_READY_SECONDS = 0.1
+"""Time between two questions whether the service is ready."""
 
 
 def build_application(settings: Settings, *, loopback: bool) -> Application:
@@ -108,11 +111,14 @@ def start(settings: Settings) -> Models:
     serve.start(http_options=HTTPOptions(host=config.host, port=config.port), logging_config=quiet)
     application = build_application(settings, loopback=_is_on_loopback())
     try:
-        serve.run(application, name=APP, route_prefix="/", logging_config=quiet)
+        gateway = serve.run(application, name=APP, route_prefix="/", logging_config=quiet)
     except RuntimeError as error:
         raise JobFailedError(
             f"the service did not start: {' '.join(str(error).split())[:300]}"
         ) from error
+    # It may have counted the replicas before they ran, and counts them each second.
+    while not gateway.is_ready.remote().result():
+        time.sleep(_READY_SECONDS)
     models: Models = serve.get_deployment_handle(MODEL_SOURCE, APP).current.remote().result()
     return models
 

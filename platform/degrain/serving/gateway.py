@@ -73,6 +73,10 @@ class Gateway:
         self._backend = ReplicaBackend(photos, models, app)
         self._config, self._token = config, token
 
+    async def is_ready(self) -> bool:
+        """Whether a replica can denoise, as `/ready` answers."""
+        return self._backend.models is not None and self._backend.replicas > 0
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application; Ray Serve calls the method by this name."""
         return create_app(self._backend, self._config, self._token)
