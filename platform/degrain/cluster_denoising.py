@@ -19,7 +19,7 @@ from degrain.storage.location import Storage
 
 _LARGEST_BLOCK = 64
 """Photos that an actor takes at a time."""
-_BLOCKS_PER_ACTOR = 4
+_BLOCKS_PER_ACTOR = 16
 _RESULTS = pa.schema(
     [
         ("source", pa.string()),
@@ -40,8 +40,8 @@ def denoise_on_cluster(
     output: OutputConfig,
     reading: ReadingConfig,
     device: Device = "cpu",
-) -> Iterator[DenoisedFile]:
-    """Denoise each photo; yields the results as blocks of photos finish, in any order.
+) -> Iterator[list[DenoisedFile]]:
+    """Denoise each photo; yields the results of each block of photos, in any order.
 
     Starts Ray. Raises JobFailedError if no photo can be written.
     """
@@ -67,12 +67,18 @@ def denoise_on_cluster(
     # Closed at once after Ctrl-C, whose traceback would else keep the actors running.
     with contextlib.closing(tables):
         for table in tables:
+            done: list[DenoisedFile] = []
+            fatal: list[str] = []
             for row in table.to_pylist():
-                if fatal := row.pop("fatal"):
-                    raise JobFailedError(
-                        f"no photo can be written: {fatal}; what was finished is kept, run it again"
-                    )
-                yield DenoisedFile(**row | {"notes": tuple(row["notes"])})
+                if reason := row.pop("fatal"):
+                    fatal.append(reason)
+                else:
+                    done.append(DenoisedFile(**row | {"notes": tuple(row["notes"])}))
+            yield done
+            if fatal:
+                raise JobFailedError(
+                    f"no photo can be written: {fatal[0]}; what was finished is kept, run it again"
+                )
 
 
 def _blocks(tasks: Sequence[PhotoTask], actors: int) -> list[pa.Table]:

@@ -95,8 +95,8 @@ class Denoise(TrackingOptions):
         if plan.tasks:
             denoiser = self._denoiser(storage, console)
             try:
-                for file in self._files(denoiser, plan.tasks):
-                    report.add(file)
+                for files in self._files(denoiser, plan.tasks):
+                    report.add(files)
             except KeyboardInterrupt:
                 report.interrupted()
                 raise
@@ -124,7 +124,8 @@ class Denoise(TrackingOptions):
 
     def _files(
         self, denoiser: "Denoiser", tasks: "Sequence[PhotoTask]"
-    ) -> "Iterator[DenoisedFile]":
+    ) -> "Iterator[Sequence[DenoisedFile]]":
+        """The photos as they are done; several at a time on a cluster."""
         if self.cluster:
             from degrain.cluster_denoising import denoise_on_cluster
 
@@ -137,9 +138,10 @@ class Denoise(TrackingOptions):
             )
         from degrain.inference.bulk import denoise_files
 
-        return denoise_files(
+        files = denoise_files(
             denoiser, tasks, output=self.output, reading=self.reading, preview=self.preview
         )
+        return ([file] for file in files)
 
     def _denoiser(self, storage: "Storage", console: Console) -> "Denoiser":
         """The filter or model that the options name, with its wrappers."""
@@ -174,12 +176,13 @@ class _Report:
         self.done: list[DenoisedFile] = []
         self.began = time.monotonic()
 
-    def add(self, file: "DenoisedFile") -> None:
-        """Report one photo; failures are listed at the end."""
-        self.done.append(file)
-        if file.error is None:
-            cost = f"{file.megapixels:.2f} MP  {file.seconds:.2f} s"
-            self.console.print(f"{file.source} -> {file.target}  {cost}")
+    def add(self, files: "Sequence[DenoisedFile]") -> None:
+        """Report photos that were done together; failures are listed at the end."""
+        self.done.extend(files)
+        for file in files:
+            if file.error is None:
+                cost = f"{file.megapixels:.2f} MP  {file.seconds:.2f} s"
+                self.console.print(f"{file.source} -> {file.target}  {cost}")
         count = len(self.done)
         seconds = (time.monotonic() - self.began) / count * (self.total - count)
         left = f", about {Duration(max(seconds, 1))} left" if count < self.total else ""
