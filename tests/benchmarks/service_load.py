@@ -35,6 +35,10 @@ class Load:
 
     port: int
     photos: Sequence[bytes]
+    obedient: bool = True
+    """Whether clients wait for the time of `Retry-After` before they send a refused photo again,
+    and not for 0.2 s.
+    """
     answers: list[Answer] = field(default_factory=list)
 
     def run(self, clients: int) -> AbstractContextManager[None]:
@@ -42,9 +46,10 @@ class Load:
         return client_threads(clients, self._send_next)
 
     def _send_next(self, number: int) -> None:
-        self.answers.append(self.send(self.photos[number % len(self.photos)]))
-        if self.answers[-1].status == 429:
-            time.sleep(0.2)
+        answer = self.send(self.photos[number % len(self.photos)])
+        self.answers.append(answer)
+        if answer.status == 429:
+            time.sleep(float(answer.retry_after or 0) if self.obedient else 0.2)
 
     def send(self, photo: bytes) -> Answer:
         """Send one photo on a connection of its own."""

@@ -179,11 +179,19 @@ def move(tracking: Path, version: str) -> None:
 
 
 def measure_load(port: int, files: list[bytes], seconds: float, bare: Bare) -> Table:
-    """Closed loops of clients: as many as there are replicas, twice as many, and far too many."""
+    """Closed loops of clients: as many as there are replicas, twice as many, and far too many,
+    which wait as long as they are told or do not.
+    """
     Load(port, files).send(files[0])
     rows = []
-    for clients in (CORES, 2 * CORES, 4 * (CORES + QUEUE)):
-        load = Load(port, files)
+    many = 4 * (CORES + QUEUE)
+    for clients, obedient in (
+        (CORES, True),
+        (2 * CORES, True),
+        (many, True),
+        (many, False),
+    ):
+        load = Load(port, files, obedient)
         started, cpu = time.perf_counter(), cpu_seconds()
         with load.run(clients):
             time.sleep(seconds)
@@ -194,7 +202,7 @@ def measure_load(port: int, files: list[bytes], seconds: float, bare: Bare) -> T
         other = sum(statuses.values()) - statuses[200] - statuses[429]
         rows.append(
             [
-                f"{clients} clients",
+                f"{clients} clients{'' if obedient else ', deaf to Retry-After'}",
                 f"{rate:.3f}",
                 f"{rate / bare.per_second:.2f}",
                 f"{bare.cpu_seconds / cpu:.2f}",

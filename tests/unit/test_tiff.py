@@ -1,6 +1,8 @@
 """TIFF files of all supported kinds decode exactly."""
 
+import gc
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from degrain.imaging.codecs import (
     UnreadablePhotoError,
     decode,
     decode_layers,
+    read_stored,
 )
 from degrain.imaging.pixels import Photo, Plane, peak, sixteen_bits
 
@@ -147,3 +150,16 @@ def test_a_tiff_of_several_pages_is_refused() -> None:
         UnreadablePhotoError, match="it has 3 pages or frames; store one photo per file"
     ):
         decode(buffer.getvalue())
+
+
+def test_the_content_of_a_file_is_free_once_it_is_decoded() -> None:
+    """It may be as large as the pixels; a cycle of references would keep it until a collection."""
+    content = tiff(DEEP)
+    gc.disable()
+    try:
+        before = sys.getrefcount(content)
+        stored = read_stored(content)
+        assert sys.getrefcount(content) == before
+    finally:
+        gc.enable()
+    assert stored.colours.shape == DEEP.shape

@@ -1,5 +1,6 @@
 """Read TIFF files with tifffile, because Pillow reduces 16-bit colours to 8 bits silently."""
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -47,22 +48,31 @@ def tiff_size(content: bytes) -> tuple[int, int]:
 def _by_header(content: bytes, read: Callable[[tifffile.TiffPage], T], *, damaged: T) -> T:
     """What `read` returns for the first page; `damaged` if it cannot be read."""
     try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
+        with _open(content) as file:
             return read(file.pages.first)
     except Exception:  # noqa: BLE001 - damaged files raise many types in tifffile
         return damaged
 
 
+@contextlib.contextmanager
+def _open(content: bytes) -> Iterator[tifffile.TiffFile]:
+    """Open a file. The objects of tifffile refer to each other and outlive it for a while; without
+    an end of the buffer so would `content`, which is as large as the photo.
+    """
+    with io.BytesIO(content) as buffer, tifffile.TiffFile(buffer) as file:
+        yield file
+
+
 def is_compressed(content: bytes) -> bool:
     """Whether the pixels of a TIFF that was read are compressed."""
-    with tifffile.TiffFile(io.BytesIO(content)) as file:
+    with _open(content) as file:
         return bool(file.pages.first.compression != tifffile.COMPRESSION.NONE)
 
 
 def read_tiff(content: bytes, largest_megapixels: float) -> StoredPhoto:
     """Read the one page of a TIFF. Raises UnreadablePhotoError."""
     try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
+        with _open(content) as file:
             page = file.pages.first
             check_size(page.imagewidth, page.imagelength, largest_megapixels)
             refuse_pages(len(file.pages))

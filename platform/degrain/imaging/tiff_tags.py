@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 
 ByteOrder: TypeAlias = Literal["<", ">"]
 """Little endian and big endian, as in `struct`."""
+Strip: TypeAlias = bytes | memoryview
+"""Bytes, or those of an array, which large photos have no memory to copy."""
 ORIENTATION, XMP, IPTC, PHOTOSHOP, PROFILE = 274, 700, 33723, 34377, 34675
 _EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER, _MAKER_NOTE = 34665, 34853, 40965, 37500
 _FOLDERS = frozenset({_EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER})
@@ -126,7 +128,7 @@ class Written:
     """Whether the maker note has another address than before."""
 
 
-def write_tags(order: ByteOrder, folder: TagFolder, strips: Sequence[bytes] = ()) -> Written:
+def write_tags(order: ByteOrder, folder: TagFolder, strips: Sequence[Strip] = ()) -> Written:
     """Write a block: the header, the pixels, the tags; EXIF has no pixels.
 
     A maker note lies where it did; pixels fill the space before it. Raises DamagedTagsError for
@@ -162,17 +164,17 @@ def _can_stay(note: Tag, *, has_pixels: bool) -> bool:
 class _Writer:
     def __init__(self, order: ByteOrder) -> None:
         self.order = order
-        self.parts: list[bytes] = []
+        self.parts: list[Strip] = []
         self.position = 8
         self.placed: dict[int, int] = {}
         """Addresses of values that are written already, by `id`."""
 
-    def append(self, value: bytes) -> int:
+    def append(self, value: Strip) -> int:
         """Write a value at the next even address, which is returned."""
         address = self.position
-        padded = value + b"\0" * (len(value) % 2)
-        self.parts.append(padded)
-        self.position += len(padded)
+        odd = len(value) % 2
+        self.parts += [value, b"\0" * odd]
+        self.position += len(value) + odd
         return address
 
     def place(self, tag: Tag) -> None:

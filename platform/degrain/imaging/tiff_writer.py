@@ -12,7 +12,7 @@ from degrain.imaging.metadata import Metadata, descriptive_tags, tiff_tags_of
 from degrain.imaging.pixels import Photo, Plane
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError
 from degrain.imaging.tiff import is_compressed
-from degrain.imaging.tiff_tags import ByteOrder, TagFolder, integers
+from degrain.imaging.tiff_tags import ByteOrder, Strip, TagFolder, integers
 
 _DEFLATE, _UNCOMPRESSED, _HORIZONTAL_DIFFERENCES = 8, 1, 2
 _DEFLATE_LEVEL = 4
@@ -57,13 +57,15 @@ class TiffWriter:
         except tiff_tags.DamagedTagsError as error:
             raise UnreadablePhotoError(str(error)) from None
 
-    def _strip(self, pixels: NDArray[Any]) -> bytes:
+    def _strip(self, pixels: NDArray[Any]) -> Strip:
         if self.compressed:
             differences = pixels.copy()
             differences[:, 1:] -= pixels[:, :-1]
             pixels = differences
-        raw = pixels.astype(pixels.dtype.newbyteorder(self.order), copy=False).tobytes()
-        return bytes(imagecodecs.deflate_encode(raw, _DEFLATE_LEVEL)) if self.compressed else raw
+        stored = pixels.astype(pixels.dtype.newbyteorder(self.order), copy=False)
+        if self.compressed:
+            return bytes(imagecodecs.deflate_encode(stored.tobytes(), _DEFLATE_LEVEL))
+        return np.ascontiguousarray(stored).view(np.uint8).data.cast("B")
 
 
 def tiff_writer(
