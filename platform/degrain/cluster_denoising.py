@@ -67,18 +67,24 @@ def denoise_on_cluster(
     # Closed at once after Ctrl-C, whose traceback would else keep the actors running.
     with contextlib.closing(tables):
         for table in tables:
-            done: list[DenoisedFile] = []
-            fatal: list[str] = []
-            for row in table.to_pylist():
-                if reason := row.pop("fatal"):
-                    fatal.append(reason)
-                else:
-                    done.append(DenoisedFile(**row | {"notes": tuple(row["notes"])}))
+            done, fatal = _read_results(table)
             yield done
             if fatal:
                 raise JobFailedError(
-                    f"no photo can be written: {fatal[0]}; what was finished is kept, run it again"
+                    f"no photo can be written: {fatal}; what was finished is kept, run it again"
                 )
+
+
+def _read_results(table: pa.Table) -> tuple[list[DenoisedFile], str | None]:
+    """The photos of a block, and why no more can be written, if so."""
+    done: list[DenoisedFile] = []
+    fatal: str | None = None
+    for row in table.to_pylist():
+        if reason := row.pop("fatal"):
+            fatal = reason
+        else:
+            done.append(DenoisedFile(**row | {"notes": tuple(row["notes"])}))
+    return done, fatal
 
 
 def _blocks(tasks: Sequence[PhotoTask], actors: int) -> list[pa.Table]:

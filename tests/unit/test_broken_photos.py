@@ -363,6 +363,7 @@ def damaged(content: bytes, how: str, place: float, value: int) -> bytes:
     return content[:at] + (content[at + value :] if how == "delete" else b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SEEDS)
 def test_random_damage_decodes_or_is_refused(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Random damage: bytes changed, inserted, deleted or cut off."""

@@ -92,6 +92,7 @@ def test_a_catalog_that_lacks_a_column_is_refused() -> None:
         read_catalog(buffer.getvalue())
 
 
+@pytest.mark.slow
 def test_a_long_listing_survives_the_catalog() -> None:
     names = [
         f"Data/{i:06}_{i % 90:03}_{('GP', 'S6', 'IP')[i % 3]}_00100_00060_3200_L/"

@@ -120,6 +120,7 @@ def test_a_checkpoint_restores_everything() -> None:
     assert_same(fresh, state)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_counts_the_training_time_of_both_processes(tmp_path: Path) -> None:
     file = tmp_path / "checkpoints"
     with pytest.raises(Killed):

@@ -191,6 +191,7 @@ def test_white_of_eight_bits_is_not_white_of_sixteen() -> None:
     assert measure(PAIR, clean + np.uint16(1), clean, RULES).clipped == 0
 
 
+@pytest.mark.slow
 def test_a_misaligned_pair_is_corrected_by_an_integer_shift() -> None:
     for down, right in ((3, -5), (-9, 0), (0, 14), (-12, -7)):
         noisy, clean = shifted(down, right)

@@ -120,6 +120,7 @@ def test_distillation_resumes_bit_for_bit() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_a_student_of_noisy_photos_alone_approaches_its_teacher() -> None:
     noisy = with_noise(np.stack([smooth_photo(20, 20, i) for i in range(16)]))
     metadata = PatchMetadata(

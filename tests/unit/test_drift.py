@@ -61,6 +61,7 @@ def delivered(random: np.random.Generator, scenes: int = 2, **changes: object) -
     return [p for number in numbers for p in scene(number, random, **changes)]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photos", [1, 8])
 def test_deliveries_of_the_same_kind_are_seldom_flagged(photos: int) -> None:
     random = np.random.default_rng(0)

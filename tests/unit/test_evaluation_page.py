@@ -135,6 +135,7 @@ def test_the_page_of_the_noisy_photo_alone_has_neither_speed_nor_extremes() -> N
     assert "there are no confidence intervals" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("denoisers", [1, 4, 9])
 @pytest.mark.parametrize("size", [(12, 40), (300, 170)])
 def test_crops_of_any_size_and_number_have_their_captions(

@@ -79,10 +79,9 @@ def reference(name: str, noisy: Tensor) -> Tensor:
     return clean
 
 
+@pytest.mark.slow
 @both
-@pytest.mark.parametrize(
-    "name", ["red10", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ffdnet", "unet"))]
-)
+@pytest.mark.parametrize("name", ["red10", "ffdnet", "unet"])
 def test_file_has_metadata_and_equals_the_network_for_all_sizes(
     tmp_path: Path, name: str, export_format: Format
 ) -> None:
@@ -173,6 +172,7 @@ def test_check_detects_a_different_output(export_format: Format, by: float) -> N
         check(export_format, content, changed(other, by), size)
 
 
+@pytest.mark.slow
 @both
 def test_wrong_export_writes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_format: Format

@@ -155,6 +155,7 @@ def test_the_first_model_needs_no_gain() -> None:
     assert {(d.version, d.moved) for d in decide(evaluation, entrants, CONFIG)} == {("1", True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenes", [4, 12])
 def test_equal_models_are_seldom_promoted(scenes: int) -> None:
     """Of 1000 retrainings with an equal model at most 2.5% promote it: the level of the interval

@@ -15,6 +15,7 @@ from unit.mixed_photos import EXIFTOOL, MixedPhoto, mixed_photos, write_mixed
 
 from degrain.cli.main import main
 
+pytestmark = pytest.mark.slow
 IGNORED_GROUPS = ("System", "ExifTool", "File", "Composite")
 STRUCTURE = {
     *("NewSubfileType", "SubfileType", "Compression", "StripOffsets", "StripByteCounts"),

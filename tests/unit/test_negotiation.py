@@ -38,6 +38,7 @@ def test_types_that_cannot_be_written_are_refused(accept: str) -> None:
     assert caught.value.status == 406
 
 
+@pytest.mark.slow
 @given(st.text(max_size=80))
 def test_any_text_gives_a_format_or_a_refusal(accept: str) -> None:
     try:

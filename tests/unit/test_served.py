@@ -32,6 +32,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
+@pytest.mark.slow
 def test_predict_gives_the_pixels_of_the_denoiser_bit_for_bit(folder: Path) -> None:
     photos = np.stack([random_photo(45, 67, seed) for seed in range(3)])
     denoiser, _ = read_model(folder)

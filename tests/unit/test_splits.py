@@ -273,6 +273,7 @@ hashes = st.sampled_from([f"hash{i}" for i in range(14)])
 found_pairs = st.lists(st.tuples(st.integers(0, 6), hashes, hashes), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(found=found_pairs, data=st.data())
 def test_no_scene_and_no_content_is_in_two_splits(

@@ -93,6 +93,7 @@ def test_status_names_the_log_of_a_server_that_has_ended(
     assert second.split(maxsplit=2)[2] == f"ended; see its log '{folder / 'ray.log'}'"
 
 
+@pytest.mark.slow
 def test_up_restarts_a_server_that_has_ended_on_its_port(folder: Path) -> None:
     mlflow, ray = start(folder).servers
     child = family(ray)[1]
@@ -247,6 +248,7 @@ def test_prometheus_finds_ray_and_s3_by_files(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_up_prints_addresses_notes_and_next_commands(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def test_losses_at_a_fixed_seed_equal_the_recorded_ones(loss: Loss) -> None:
     assert host.history[0]["val_psnr"] == pytest.approx(expected_psnr, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_adversarial_losses_at_a_fixed_seed_equal_the_recorded_ones() -> None:
     config = replace(GOLDEN_CONFIG, adversarial=0.5, crop=24)
     host = LocalSession(smooth_patches(7, 24), smooth_patches(5, 24, 1))
@@ -63,6 +64,7 @@ def test_adversarial_losses_at_a_fixed_seed_equal_the_recorded_ones() -> None:
     assert host.history[0]["val_psnr"] == pytest.approx(6.898333, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_discriminator_learns_and_changes_the_network() -> None:
     config = replace(
         CONFIG,

@@ -29,6 +29,7 @@ def run_whole(name: str, photo: Tensor) -> Tensor:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["red10", "mwcnn", "unet"])
 @pytest.mark.parametrize(("tile", "batch"), [(16, 1), (24, 3)])
 @pytest.mark.parametrize(
