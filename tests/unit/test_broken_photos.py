@@ -42,7 +42,10 @@ TIFF = tiff(PHOTO)
 TIFF_AT_THE_END = saved(PHOTO, "TIFF", compression="tiff_lzw")
 """Pillow writes the header of a compressed TIFF behind the pixels, tifffile before them."""
 FLOATS = (DEEP / 65535).astype(np.float32)
-UNKNOWN = "it is not a photo in a known format, or damaged at its start"
+UNKNOWN = (
+    "it is not a photo in a known format, or damaged at its start; convert it to JPEG, PNG, TIFF, "
+    "WebP or BMP"
+)
 DAMAGED = r"it is damaged \(.+\)"
 TRANSPARENT = "it is transparent in places; flatten it first"
 

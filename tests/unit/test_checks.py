@@ -77,7 +77,8 @@ def test_each_photo_keeps_its_bits(deep: tuple[bool, bool]) -> None:
         (
             b"<html>",
             CLEAN,
-            "s3://corpus/noisy.png: it is not a photo in a known format, or damaged at its start",
+            "s3://corpus/noisy.png: it is not a photo in a known format, or damaged at its start; "
+            "convert it to JPEG, PNG, TIFF, WebP or BMP",
         ),
         (
             NOISY[:39],

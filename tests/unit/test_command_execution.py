@@ -1,6 +1,8 @@
 """From options to an exit status: summaries and errors."""
 
 import errno
+import resource
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,11 @@ def raising(error: BaseException) -> Callable[[Console], dict[str, object]]:
             "error: No space left on device ('/x'); free some space and run it again\n",
         ),
         (KeyboardInterrupt(), 130, ""),
+        (
+            UserError("there is no photo 'a\nb\x1b[2J\udcff'"),
+            2,
+            "error: there is no photo 'a\\nb\\x1b[2J\\udcff'\n",
+        ),
     ],
 )
 def test_errors_become_one_line_and_a_status(
@@ -100,3 +107,31 @@ def test_summary_does_not_replace_another_file(
     assert run(lambda _: {}, "--summary", str(photo)) == 2
     assert "it is a file but no summary" in capsys.readouterr().err
     assert photo.read_bytes() == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda _: {"photos": "x" * 40_000},
+        raising(PartialFailureError("2 of 3 failed", {"photos": "x" * 40_000})),
+    ],
+    ids=["success", "part failed"],
+)
+def test_a_summary_on_a_full_disk_is_named_and_the_old_one_stays(
+    work: Callable[[Console], dict[str, object]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = tmp_path / "summary.json"
+    summary.write_text("{}")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))
+    try:
+        assert run(work, "--summary", str(summary)) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert str(summary) in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
+    assert summary.read_text() == "{}"

@@ -1,5 +1,6 @@
 """Which photos are found, which files they become, and which are left to do."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,24 @@ def test_existing_outputs_are_skipped_and_what_a_kill_left_is_removed(trip: Path
     # Files of other names are not ours.
     assert left == ["B.PNG.part", "a.jpg", "day1/other.0123abcd.part"]
     assert plan(tasks, overwrite=True) == type(todo)(tasks, 0)
+
+
+def test_a_link_to_a_photo_of_the_same_folder_is_a_photo_too(trip: Path) -> None:
+    (trip / "link.jpg").symlink_to("a.jpg")
+    assert names(trip) == ["B.PNG", "a.jpg", "link.jpg"]
+    assert names(trip / "link.jpg", trip) == ["B.PNG", "a.jpg", "link.jpg"]
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_links_that_lead_nowhere_are_skipped(trip: Path, recursive: bool) -> None:
+    (trip / "gone.jpg").symlink_to("nowhere.jpg")
+    (trip / "self.jpg").symlink_to("self.jpg")
+    assert {"B.PNG", "a.jpg"} <= set(found := names(trip, recursive=recursive))
+    assert not {"gone.jpg", "self.jpg"} & set(found)
+
+
+def test_a_pipe_is_not_opened(trip: Path) -> None:
+    os.mkfifo(trip / "pipe.jpg")
+    assert names(trip) == ["B.PNG", "a.jpg"]
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        names(trip / "pipe.jpg")

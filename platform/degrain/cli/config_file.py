@@ -44,7 +44,9 @@ def _yaml_arguments(file: Path, command: type) -> Iterator[list[str]]:
     except OSError as error:
         raise UserError(f"cannot read '{file}': {error.strerror}; check `config`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read '{file}': {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"cannot read '{file}': {' '.join(str(error).split())}; name a YAML file with `config`"
+        ) from None
     yield from _arguments_of(values, texts, command, str(file))
 
 

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 _PROGRESS_SECONDS = 15
 
 
+def visible(text: str) -> str:
+    """A text as one line: characters that move the cursor, as file names may have, as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class Console:
     """Prints lines, and shows progress: in place on a terminal, a line now and then elsewhere."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from degrain.cli.console import Console
+from degrain.cli.console import Console, visible
 from degrain.cli.options import TrackingOptions
 from degrain.durations import Duration
 from degrain.errors import UserError
@@ -182,7 +182,7 @@ class _Report:
         for file in files:
             if file.error is None:
                 cost = f"{file.megapixels:.2f} MP  {file.seconds:.2f} s"
-                self.console.print(f"{file.source} -> {file.target}  {cost}")
+                self.console.print(visible(f"{file.source} -> {file.target}  {cost}"))
         count = len(self.done)
         seconds = (time.monotonic() - self.began) / count * (self.total - count)
         left = f", about {Duration(max(seconds, 1))} left" if count < self.total else ""
@@ -207,7 +207,7 @@ class _Report:
             self.console.print(f"{note} ({count} photos)")
         failed = [file for file in self.done if file.error is not None]
         for file in failed:
-            self.console.print(f"{file.source}: failed: {file.error}")
+            self.console.print(visible(f"{file.source}: failed: {file.error}"))
         summary: dict[str, object] = {
             "files": len(self.done),
             "skipped": skipped,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from degrain.cli.console import Console
+from degrain.cli.console import Console, visible
 from degrain.cli.option_types import option_types, with_flags
 from degrain.cli.options import parse
 from degrain.errors import JobFailedError, UserError, find_cause
@@ -73,16 +73,18 @@ def execute(kind: type[C], argv: Sequence[str], *, prog: str, interrupt: object 
         if interrupt is not None:
             signal.signal(signal.SIGINT, interrupt)  # type: ignore[arg-type]
         interrupt_on_sigterm()
-        result = command.run(console)
+        failure: PartialFailureError | None = None
+        try:
+            result = command.run(console)
+        except PartialFailureError as error:
+            result, failure = error.summary, error
         console.end_status()
         _write_summary(command.summary, result)
+        if failure is not None:
+            raise failure
     except KeyboardInterrupt:
         console.end_status()
         return _interrupted(console)
-    except PartialFailureError as error:
-        console.end_status()
-        _write_summary(command.summary, error.summary)
-        return _exit(report_error(error, names))
     except Exception as error:  # noqa: BLE001 - the outermost frame: every error gets a status
         console.end_status()
         return _exit(report_error(error, names))
@@ -134,7 +136,7 @@ def _exit(status: int) -> int:
 
 
 def _fail(text: str, status: int) -> int:
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {visible(text)}", file=sys.stderr, flush=True)
     return status
 
 
@@ -162,5 +164,10 @@ def _may_be_summary(path: Path) -> bool:
 def _write_summary(path: Path | None, result: Mapping[str, object]) -> None:
     if path is not None:
         from degrain.storage.json_file import json_bytes
+        from degrain.storage.location import Storage
 
-        path.write_bytes(json_bytes(result))
+        content = json_bytes(result)
+        if path.exists() and not path.is_file():  # a pipe or a terminal, which cannot be replaced
+            path.write_bytes(content)
+        else:
+            Storage().locate(path.resolve()).write_bytes(content)

@@ -134,7 +134,8 @@ def read_stored(content: bytes, largest_megapixels: float = LARGEST_MEGAPIXELS) 
             return read(content, largest_megapixels)
     except UnidentifiedImageError:
         raise UnreadablePhotoError(
-            "it is not a photo in a known format, or damaged at its start"
+            "it is not a photo in a known format, or damaged at its start; convert it to JPEG, "
+            "PNG, TIFF, WebP or BMP"
         ) from None
     except UnreadablePhotoError:
         raise

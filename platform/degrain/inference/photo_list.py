@@ -4,6 +4,7 @@ Photos are named by files, folders, `s3://` prefixes and patterns. Below `out` a
 path that it has below the folder, or below the part of the pattern without wildcards.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -61,8 +62,16 @@ def find_photos(
     found: dict[str, FoundPhoto] = {}
     for text in inputs:
         for photo in _find(text, storage, recursive=recursive, out=out):
-            found.setdefault(photo.location.identity, photo)
+            found.setdefault(_place(photo.location), photo)
     return list(found.values())
+
+
+def _place(location: Location) -> str:
+    """Where a photo's name is: links to folders are resolved, a link to a photo is one itself."""
+    if location.remote:
+        return location.uri
+    folder, name = os.path.split(location.path)
+    return os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
 
 
 def _find(
@@ -74,6 +83,8 @@ def _find(
         names = list(location.files()) if recursive else location.names()
         yield from _below(location, names, out, f"there are no photos in the folder '{text}'")
     elif location.exists():
+        if not storage.stamps([location.uri]):
+            raise UserError(f"'{text}' is neither a file nor a folder; name a photo")
         yield FoundPhoto(location, PurePosixPath(location.path).name)
     elif _WILDCARDS.search(text):
         yield from _matches(text, storage, out)

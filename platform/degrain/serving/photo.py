@@ -41,7 +41,9 @@ def denoise_photo(request: PhotoRequest, denoiser: Denoiser) -> PhotoResult | Re
     except TooManyPixelsError as error:
         return Refusal(status=413, reason=_too_many_pixels(error))
     except UnreadablePhotoError as error:
-        return Refusal(status=422, reason=f"the photo cannot be read: {error}")
+        # The option `format` of the command is a header here.
+        reason = str(error).replace("`format`", "`Accept`")
+        return Refusal(status=422, reason=f"the photo cannot be read: {reason}")
     except (MemoryError, torch.OutOfMemoryError):
         return Refusal(status=413, reason="the photo needs more memory than this machine has")
     return PhotoResult(

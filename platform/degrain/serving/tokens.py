@@ -21,10 +21,10 @@ def read_token(file: Path | None) -> str | None:
         token = os.environ.get(TOKEN_VARIABLE)
         return None if token is None else _checked(token, TOKEN_VARIABLE)
     try:
-        return _checked(file.read_text(), f"token_file '{file}'")
+        return _checked(file.read_text(), f"`token_file` '{file}'")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot read token_file '{file}': {getattr(error, 'strerror', 'it is not text')}; "
+            f"cannot read `token_file` '{file}': {getattr(error, 'strerror', 'it is not text')}; "
             "name a text file with one line"
         ) from None
 

@@ -1,5 +1,6 @@
 """Atomic writes: a reader sees all of a file or none."""
 
+import os
 import uuid
 from pathlib import Path
 
@@ -10,8 +11,9 @@ PARTIAL = ".part"
 class AtomicWrite:
     """Context manager that returns a temporary path, which replaces `target` on success.
 
-    On failure the temporary file is removed. For S3 the path is the target itself, because an
-    object appears only when its upload is complete.
+    On failure the temporary file is removed, and an OSError without a file name, as pyarrow raises
+    it, gets that of `target`. For S3 the path is the target itself, because an object appears only
+    when its upload is complete.
     """
 
     def __init__(self, target: str, *, remote: bool) -> None:
@@ -24,7 +26,9 @@ class AtomicWrite:
             Path(self.target).parent.mkdir(parents=True, exist_ok=True)
         return self.path
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         if self.remote:
             return
         written = Path(self.path)
@@ -34,3 +38,5 @@ class AtomicWrite:
         finally:
             # It still exists if the block failed, or if `target` is a folder.
             written.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), self.target) from error

@@ -39,8 +39,10 @@ def local_names(folder: Path) -> Iterator[str]:
     """Yield the names of the files directly inside a folder; none if it does not exist."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file():
-                yield entry.name
+            # A link to itself raises an error.
+            with contextlib.suppress(OSError):
+                if entry.is_file():
+                    yield entry.name
 
 
 def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
