@@ -130,7 +130,7 @@ BEFORE_RAY = [
     (
         "train",
         ["--data", "{tmp}/nowhere", "--start", "{tmp}/nowhere"],
-        "'{tmp}/nowhere' is not a degrain model",
+        "there is no model '{tmp}/nowhere'",
     ),
     (
         "train",

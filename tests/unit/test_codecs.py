@@ -42,6 +42,7 @@ from degrain.imaging.codecs import (
     encode_png,
     is_deep,
     is_photo,
+    read_stored,
 )
 from degrain.imaging.pixels import Photo, Plane, channel_mean, sixteen_bits
 from degrain.imaging.writers import encode_png_pixels
@@ -385,6 +386,8 @@ def test_few_bits_and_palettes_are_promoted(bits: int) -> None:
     assert_layers(
         layers, repeated(grey), np.where(grey[0, 0] == grey, 0, 255).astype(np.uint8), grey=True
     )
+    stored = read_stored(raw_png(16, 6, bits=bits, colours=0, scanlines=scanlines))
+    assert stored.changes == ((f"{bits} bits became 8",) if bits < 8 else ())
     colours = random.integers(0, 256, (2**bits, 3), dtype=np.uint8)
     palette = chunk(b"PLTE", colours.tobytes())
     assert_decodes(

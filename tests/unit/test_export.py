@@ -258,7 +258,7 @@ def test_missing_onnx_package_is_an_error_with_a_remedy(
         ("model.txt", "name a file that ends in .onnx or .pt2"),
         ("file/model.pt2", "cannot write to '{tmp}/file': '{tmp}/file' is a file; name a folder"),
         ("folder.pt2", "cannot write '{tmp}/folder.pt2': it is a folder; name a file"),
-        ("model.pt2", "'{tmp}/nothing' is not a degrain model"),
+        ("model.pt2", "there is no model '{tmp}/nothing'"),
     ],
 )
 def test_invalid_targets_and_models_are_refused(tmp_path: Path, out: str, said: str) -> None:

@@ -7,7 +7,7 @@ which alone refuses a truncated JPEG.
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import imagecodecs
@@ -39,6 +39,8 @@ DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, imagecodecs.PngErro
 _IMAGECODECS_MODES = frozenset({"RGB", "RGBA", "L", "LA", "1"})
 _EIGHT_BIT_MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "PA"})
 _ORIENTATION_TAG = 274
+_PNG_DEPTH = 24
+"""Position of the bits per channel in the first chunk of a PNG."""
 
 
 def is_deep_with_pillow(content: bytes) -> bool:
@@ -77,7 +79,7 @@ def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
         )
         orientation = _read_orientation(image, content)
         file_type = _FILE_TYPES[image.format]
-        changes = ("palette colours became RGB",) if image.mode in ("P", "PA") else ()
+        changes = tuple(_changes(image, content))
         pixels: NDArray[Any] = (
             imagecodecs.png_decode(content) if with_imagecodecs else _read_pixels(image)
         )
@@ -88,6 +90,14 @@ def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
         file_type=file_type,
         changes=changes,
     )
+
+
+def _changes(image: Image.Image, content: bytes) -> Iterator[str]:
+    """What reading does to the values of an opened image."""
+    if image.mode in ("P", "PA"):
+        yield "palette colours became RGB"
+    elif image.format == "PNG" and content[_PNG_DEPTH] < 8:
+        yield f"{content[_PNG_DEPTH]} bits became 8"
 
 
 def _is_deep(image: Image.Image) -> bool:

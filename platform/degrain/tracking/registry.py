@@ -269,12 +269,13 @@ def resolve_version(named: str, mlflow: Path | None, storage: Storage) -> str:
 
 
 def _model_folder(text: str) -> Path:
-    if ":/" in text:
+    folder = Path(text).expanduser()
+    if ":/" in text or not folder.is_dir():
         raise UserError(
-            f"cannot load a model from '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION, "
-            "starter or a local folder"
+            f"there is no model '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION, starter, "
+            "or a folder that `degrain train` wrote"
         )
-    return Path(text).expanduser()
+    return folder
 
 
 def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion
