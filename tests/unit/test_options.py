@@ -98,7 +98,7 @@ def test_repeated_options_are_gathered_and_others_take_the_last_value() -> None:
         (["--steps", "it's"], "argument --steps: 'it's' is not a number; see degrain example"),
         (
             ["--kind", "rde"],
-            "unknown value 'rde'; did you mean 'red'. Known values: red",
+            "unknown value 'rde'; did you mean 'red'. Known values: blue, red",
         ),
         (["--patch-size", "3"], "--patch-size must be at least 16, got 3"),
         (["--workers", "4:2"], "--workers must be a range MIN:MAX with MIN <= MAX, got 4:2"),

@@ -155,7 +155,8 @@ def _error_line(event: tyro_errors.ParseErrorEvent, fields: Mapping[str, Any], p
             names = ", ".join(m.arg.display_name() for m in missing)
             return f"the following arguments are required: {names}; see {prog} --help"
         case tyro_errors.InvalidChoice(argument=argument, value=value, choices=choices):
-            return f"argument {argument.display_name()}: {unknown_name('value', value, choices)}"
+            known = sorted(set(choices) - {"None"})
+            return f"argument {argument.display_name()}: {unknown_name('value', value, known)}"
         case tyro_errors.InstantiationFailure(message=message, argument=None):
             # Raised by a config's own check, which names the field.
             return with_flags(message, fields)
