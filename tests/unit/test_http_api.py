@@ -100,10 +100,26 @@ def test_what_is_wrong_before_the_photo_is_read_is_refused_in_words() -> None:
         assert post(http, Accept="application/pdf")[0] == 406
         status, detail = post(http, query="?model=../../etc/passwd")
         assert (status, "name one of champion, starter" in detail) == (404, True)
-        assert post(http, query="?strength=2")[0] == 422
-        status, detail = post(http, query="?strenght=1")
-        assert (status, detail.startswith("strenght:")) == (422, True)
+        for query, reason in WRONG_QUERIES.items():
+            assert post(http, query=f"?{query}") == (422, reason)
+        assert http.get("/v1/photo").json()["detail"].startswith("there is nothing at this address")
+        found = http.get("/v1/denoise")
+        assert (found.status_code, found.headers["allow"]) == (405, "POST")
+        assert found.json()["detail"] == "this address takes other methods; see /openapi.json"
     assert backend.requests == []
+
+
+WRONG_QUERIES = {
+    "strength=2": "strength must be at most 1, got '2'",
+    "strength=-0.5": "strength must be at least 0, got '-0.5'",
+    "strength=nan": "strength must be a number, got 'nan'",
+    "detail=much": "detail must be a number, got 'much'",
+    "quality=9.5": "quality must be a whole number, got '9.5'",
+    "strenght=1": (
+        "unknown parameter 'strenght'; did you mean 'strength'? Known parameters: model, strength, "
+        "detail, luma, chroma, quality"
+    ),
+}
 
 
 @pytest.mark.parametrize(

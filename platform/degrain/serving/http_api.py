@@ -17,13 +17,12 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from degrain import __version__
 from degrain.serving import descriptions as text
-from degrain.serving.admission import BusyError
 from degrain.serving.config import ServingConfig
+from degrain.serving.error_answers import add_errors
 from degrain.serving.job_routes import add_job_routes
 from degrain.serving.middleware import Guard, RequestCounter
 from degrain.serving.page import add_page
@@ -54,7 +53,7 @@ def create_app(backend: Backend, config: ServingConfig, token: str | None) -> Fa
         lifespan=lifespan,
         openapi_tags=text.TAGS,
     )
-    _add_errors(app)
+    add_errors(app)
     _add_health(app, service)
     _add_photos(app, service)
     add_job_routes(app, service)
@@ -62,28 +61,6 @@ def create_app(backend: Backend, config: ServingConfig, token: str | None) -> Fa
     app.add_middleware(Guard, token=token)
     app.add_middleware(RequestCounter)
     return app
-
-
-def _add_errors(app: FastAPI) -> None:
-    """Answer every error with `{"detail": "one line"}`."""
-
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RefusedError)
-        return JSONResponse({"detail": error.reason}, error.status, headers=error.headers)
-
-    async def busy(_: Request, error: Exception) -> Response:
-        assert isinstance(error, BusyError)
-        headers = {"Retry-After": str(error.retry_after), "Connection": "close"}
-        return JSONResponse({"detail": str(error)}, 429, headers=headers)
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
-
-    app.add_exception_handler(RefusedError, refused)
-    app.add_exception_handler(BusyError, busy)
-    app.add_exception_handler(RequestValidationError, invalid)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
