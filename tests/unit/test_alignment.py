@@ -53,6 +53,7 @@ def test_integer_shifts_are_estimated_exactly(name: str, down: int, right: int) 
     assert shift.gain > BELIEVED_GAIN
 
 
+@pytest.mark.slow
 @photos
 @pytest.mark.parametrize(("down", "right"), [(0.5, 0.25), (1.3, -2.6), (-3.75, 0.4), (0.0, 0.3)])
 def test_subpixel_shifts_are_estimated(name: str, down: float, right: float) -> None:

@@ -132,6 +132,7 @@ def test_lower_bits_of_sixteen_change_the_output() -> None:
     assert not np.array_equal(denoiser("red10")(photo // 2 + low), denoiser("red10")(photo // 2))
 
 
+@pytest.mark.slow
 @every_model
 def test_tiles_and_batches_fit_in_memory_and_use_it(name: str) -> None:
     """Only the smallest tile may exceed the memory limit; large limits are used."""

@@ -69,6 +69,7 @@ def test_deliveries_of_the_same_kind_are_seldom_flagged(photos: int) -> None:
     assert sum(bool(f) for f in flags) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "trait"),
     [

@@ -122,6 +122,7 @@ def test_every_class_of_networks_exports_to_both_formats(name: str) -> None:
         assert check(export_format, content, network(name), allowed) < 1e-5
 
 
+@pytest.mark.slow
 def test_dynamic_axes_have_names_in_onnx() -> None:
     graph = onnx.load_from_string(exported("onnx", "unet").content).graph
     for value, name in ((graph.input[0], "noisy"), (graph.output[0], "clean")):
@@ -134,6 +135,7 @@ def test_dynamic_axes_have_names_in_onnx() -> None:
         ]
 
 
+@pytest.mark.slow
 @both
 def test_file_has_no_paths_of_this_machine(export_format: Format) -> None:
     content = exported(export_format, "red10").content
@@ -141,6 +143,7 @@ def test_file_has_no_paths_of_this_machine(export_format: Format) -> None:
     assert b"rednet.py" not in content
 
 
+@pytest.mark.slow
 def test_pt2_refuses_unsupported_sizes(tmp_path: Path) -> None:
     made = exported("pt2", "unet")
     file = tmp_path / "model.pt2"

@@ -18,6 +18,7 @@ def output(published: Published, weights: Weights, noisy: torch.Tensor) -> torch
     return network(noisy, *level)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("seed", [0, 1])
@@ -41,6 +42,7 @@ def test_arguments_follow_from_the_file(name: str) -> None:
     assert arguments == {**arguments, **published.arguments}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_each_tensor_of_the_file_matters(name: str) -> None:
     """A file without one of its tensors is refused, whichever it is: all but the counter of batch

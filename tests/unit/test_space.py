@@ -21,6 +21,7 @@ from degrain.tuning.suggest import Suggester
 from denoisenets import full_arguments, list_models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", get_args(Scale))
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_has_a_search_space(name: str, scale: Scale) -> None:
