@@ -185,12 +185,7 @@ def measure_load(port: int, files: list[bytes], seconds: float, bare: Bare) -> T
     Load(port, files).send(files[0])
     rows = []
     many = 4 * (CORES + QUEUE)
-    for clients, obedient in (
-        (CORES, True),
-        (2 * CORES, True),
-        (many, True),
-        (many, False),
-    ):
+    for clients, obedient in ((CORES, True), (2 * CORES, True), (many, True), (many, False)):
         load = Load(port, files, obedient)
         started, cpu = time.perf_counter(), cpu_seconds()
         with load.run(clients):

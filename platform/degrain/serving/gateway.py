@@ -13,6 +13,7 @@ from degrain.serving.config import ServingConfig
 from degrain.serving.http_api import create_app
 from degrain.serving.loopback import keep_replica_port_on_loopback
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal
+from degrain.serving.service import ready_models
 from degrain.tracking.client import short_text
 
 PHOTO_REPLICA = "PhotoReplica"
@@ -75,7 +76,7 @@ class Gateway:
 
     async def is_ready(self) -> bool:
         """Whether a replica can denoise, as `/ready` answers."""
-        return self._backend.models is not None and self._backend.replicas > 0
+        return ready_models(self._backend) is not None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application; Ray Serve calls the method by this name."""

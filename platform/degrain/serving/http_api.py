@@ -26,7 +26,14 @@ from degrain.serving.error_answers import add_errors
 from degrain.serving.job_routes import add_job_routes
 from degrain.serving.middleware import Guard, RequestCounter
 from degrain.serving.page import add_page
-from degrain.serving.service import SOON, Backend, Choices, Service, photo_headers
+from degrain.serving.service import (
+    SOON,
+    Backend,
+    Choices,
+    Service,
+    photo_headers,
+    ready_models,
+)
 from degrain.serving.uploads import RefusedError
 
 
@@ -72,8 +79,8 @@ def _add_health(app: FastAPI, service: Service) -> None:
         "/ready", tags=["health"], summary="Whether photos can be denoised", responses=text.READY
     )
     async def ready() -> Response:
-        models, replicas = service.backend.models, service.backend.replicas
-        if models is None or replicas == 0:
+        models, replicas = ready_models(service.backend), service.backend.replicas
+        if models is None:
             return JSONResponse({"ready": False, "replicas": replicas}, 503)
         state = {
             "ready": True,

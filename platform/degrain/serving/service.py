@@ -40,6 +40,11 @@ class Backend(Protocol):
         ...
 
 
+def ready_models(backend: Backend) -> Models | None:
+    """The models, if a replica can denoise with them at this moment."""
+    return backend.models if backend.replicas else None
+
+
 class Choices(BaseModel):
     """What a client chooses for one photo, in the query."""
 
