@@ -5,10 +5,10 @@
 
 Each run is `degrain train --budget` as a user types it; NAME@starter starts from the starter model,
 NAME+balance=0.5+loss=l1 sets options.
-A run that is in the output folder is not repeated, so that an interrupted ladder continues. The
-table and the plot, in dB against minutes, have a column and a panel per corpus; noisy, filters, the
-starter and models named by --also LABEL=FOLDER are lines. Choose by the val split, look at the test
-split once.
+A run that is in the output folder is not repeated, so that an interrupted ladder continues;
+--no-training leaves out those that are not. The table and the plot, in dB against minutes, have a
+column and a panel per corpus; noisy, filters, the starter and models named by --also LABEL=FOLDER
+are lines. Choose by the val split, look at the test split once.
 """
 
 import argparse
@@ -85,11 +85,15 @@ def cached(file: Path, denoiser: Denoiser, patch_set: PatchSet, split: str) -> l
     return [PhotoScore(**raw) for raw in json.loads(file.read_text())]
 
 
-def train(run: str, minutes: float, seed: int, data: str, out: Path) -> Path:
-    """Train unless that was done before; returns the folder of the model."""
+def train(
+    run: str, minutes: float, seed: int, data: str, out: Path, *, may_train: bool
+) -> Path | None:
+    """Train unless that was done before; returns the folder of the model, None if there is none."""
     folder = out / "runs" / f"{run}-{minutes:g}m-seed{seed}"
     done = folder / "summary.json"
     if not done.exists():
+        if not may_train:
+            return None
         network, *changes = run.split("+")
         model, _, start = network.partition("@")
         choice = ["--start", start] if start else ["--model", model]
@@ -170,6 +174,7 @@ def main() -> int:
     options.add_argument("--minutes", nargs="*", type=float, default=[2, 5, 15])
     options.add_argument("--seeds", nargs="*", type=int, default=[0])
     options.add_argument("--split", choices=("val", "test"), default="val")
+    options.add_argument("--no-training", action="store_true", help="only what was trained before")
     options.add_argument("--filters", nargs="*", default=["nlm"], help="nlm, bm3d, ...")
     options.add_argument("--also", nargs="*", default=[], metavar="LABEL=FOLDER")
     chosen = options.parse_args()
@@ -195,7 +200,10 @@ def main() -> int:
     for run in chosen.runs:
         for minutes in chosen.minutes:
             for seed in chosen.seeds:
-                model = train(run, minutes, seed, chosen.data, out)
+                may_train = not chosen.no_training
+                model = train(run, minutes, seed, chosen.data, out, may_train=may_train)
+                if model is None:
+                    continue
                 file = scores_folder / f"{model.parents[1].name}.json"
                 denoiser = load_model(str(model), None, storage)[0]
                 scores = cached(file, denoiser, patch_set, chosen.split)
