@@ -40,7 +40,8 @@ tune: $(VENV)/.installed  ## the default study on the embedded photos, about fiv
 	@$(BIN)/python pipelines/tune.py
 
 # These start clusters and jobs of their own and mostly wait; the others share one local cluster.
-WAITING := $(addprefix tests/integration/test_,training_faults.py job.py month.py retraining.py)
+WAITING := $(addprefix tests/integration/test_,training_faults.py job.py month.py retraining.py \
+	mlflow_outage.py serve_command.py)
 
 test: $(VENV)/.installed-dev  ## every test, three groups side by side
 	@logs=$$(mktemp -d); trap 'kill $$(jobs -p) 2> /dev/null; rm -rf $$logs' EXIT; \
