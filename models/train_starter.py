@@ -4,8 +4,10 @@
 
 PHOTOS is a folder of clean photos whose licences allow it; docs/models.md names those of the
 shipped weights. Two photographs inside scikit-image (CC0 and public domain) are added; the embedded
-corpus' val and test photos are not. The noise is drawn anew in every step, see `wide_noise`. The
-result, weights in half precision and a card, is written to platform/degrain/starter.
+corpus' val and test photos are not. Each is there in three sizes: a photo reduced for a screen has
+finer texture than one from a camera, and a network that has seen only the latter takes such texture
+for noise. The noise is drawn anew in every step, see `wide_noise`. The result, weights in half
+precision and a card, is written to platform/degrain/starter.
 """
 
 import argparse
@@ -15,27 +17,22 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from PIL import Image
 from skimage import data as skimage_data
 
 from degrain.cli.main import main as degrain
-from degrain.imaging.codecs import encode_png
 
 STARTER = Path(__file__).resolve().parent.parent / "platform" / "degrain" / "starter"
 SOURCE = {
     "origin": "models/train_starter.py: clean photographs with synthetic noise",
     "licence": "Apache-2.0; NOTICE.md names the photographs and their licences",
 }
-TRAINING = ["--model", "fast24", "--loss", "psnr", "--noise", "on-the-fly"]
-TRAINING += [
-    "--clean-share",
-    "0.05",
-    "--crop",
-    "96",
-    "--batch-size",
-    "12",
-    "--validation-patches",
-    "64",
-]
+TRAINING = ["--loss", "psnr", "--noise", "on-the-fly", "--clean-share", "0.05"]
+TRAINING += ["--crop", "96", "--batch-size", "12", "--balance", "0.5"]
+REDUCTIONS = (1, 2, 4)
+"""Factors by which the photographs are reduced; each size is a corpus of its own."""
+HELD_OUT = {"--val-scenes": "Dragonfly_by_Bolly", "--test-scenes": "coffee"}
+"""The photograph of each split that is not trained on, in all sizes."""
 
 
 def run(*arguments: str) -> None:
@@ -44,12 +41,19 @@ def run(*arguments: str) -> None:
         sys.exit(status)
 
 
-def write_embedded(folder: Path) -> None:
-    """Write the photographs inside scikit-image as PNG."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("astronaut", "coffee"):
-        photo = getattr(skimage_data, name)()
-        (folder / f"{name}.png").write_bytes(encode_png(photo))
+def write_sizes(photos: Path, out: Path) -> list[str]:
+    """Write all photographs in all sizes as PNG; returns the corpora, as ingest names them."""
+    found = {file.stem: Image.open(file).convert("RGB") for file in sorted(photos.glob("*.png"))}
+    if not found:
+        sys.exit(f"error: there are no PNG files in '{photos}'; name a folder of clean photos")
+    found |= {n: Image.fromarray(getattr(skimage_data, n)()) for n in ("astronaut", "coffee")}
+    for reduction in REDUCTIONS:
+        folder = out / f"reduced{reduction}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, photo in found.items():
+            size = photo.width // reduction, photo.height // reduction
+            photo.resize(size, Image.Resampling.LANCZOS).save(folder / f"{name}.png")
+    return [f"clean:reduced{r}={out / f'reduced{r}'}" for r in REDUCTIONS]
 
 
 def pack(model: Path) -> None:
@@ -69,15 +73,22 @@ def main() -> None:
     parser.add_argument("--budget", default="35m", help="time of training (default: 35m)")
     parser.add_argument("--cpus", default="2", help="CPUs of training (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="working folder")
+    parser.add_argument("--start", help="model to train on from; none: random weights")
     options = parser.parse_args()
-    embedded, summary = options.out / "embedded", options.out / "summary.json"
-    write_embedded(embedded)
-    corpora = ["--corpus", f"clean={options.photos}", f"clean:embedded={embedded}"]
-    run("ingest", *corpora, "--noise", "wide", "--out", str(options.out / "patches"))
+    summary = options.out / "summary.json"
+    corpora = write_sizes(Path(options.photos), options.out / "photos")
+    splits: list[str] = []
+    for option, name in HELD_OUT.items():
+        splits += [option, ",".join(f"reduced{r}/{name}.png" for r in REDUCTIONS)]
     run(
-        *("train", *TRAINING, "--data", str(options.out / "patches"), "--out", str(options.out)),
+        *("ingest", "--corpus", *corpora, "--noise", "wide", *splits),
+        *("--out", str(options.out / "patches")),
+    )
+    first = ["--start", options.start] if options.start else ["--model", "fast24"]
+    run(
+        *("train", *first, *TRAINING, "--data", str(options.out / "patches")),
         *("--budget", options.budget, "--cpus-per-worker", options.cpus),
-        *("--summary", str(summary)),
+        *("--out", str(options.out), "--summary", str(summary)),
     )
     pack(options.out / json.loads(summary.read_text())["name"] / "model")
 
