@@ -43,6 +43,7 @@ def test_the_starter_removes_noise_of_many_kinds(
     assert after - before > gain
 
 
+@pytest.mark.slow
 def test_fine_texture_under_weak_noise_is_not_taken_for_noise(starter: NetworkDenoiser) -> None:
     rocket = skimage_data.rocket()
     noisy = add_noise(rocket, "gaussian:4", "a")
