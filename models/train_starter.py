@@ -2,12 +2,12 @@
 
     python models/train_starter.py PHOTOS --budget 35m
 
-PHOTOS is a folder of clean photos whose licences allow it; docs/models.md names those of the
-shipped weights. Two photographs inside scikit-image (CC0 and public domain) are added; the embedded
-corpus' val and test photos are not. Each is there in three sizes: a photo reduced for a screen has
-finer texture than one from a camera, and a network that has seen only the latter takes such texture
-for noise. The noise is drawn anew in every step, see `wide_noise`. The result, weights in half
-precision and a card, is written to platform/degrain/starter.
+PHOTOS is a folder with the photographs that docs/models.md names, as PNG. Two photographs inside
+scikit-image (CC0 and public domain) are added; the embedded corpus' val and test photos are not.
+Each is there in three sizes: a photo reduced for a screen has finer texture than one from a camera,
+and a network that has seen only the latter takes such texture for noise. The noise is drawn anew in
+every step, see `wide_noise`. The result, weights in half precision and a card, is written to
+platform/degrain/starter.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def pack(model: Path) -> None:
 def main() -> None:
     """Ingest, train, pack."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("photos", help="folder of clean photos")
+    parser.add_argument("photos", help="folder of the photographs")
     parser.add_argument("--budget", default="35m", help="time of training (default: 35m)")
     parser.add_argument("--cpus", default="2", help="CPUs of training (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="working folder")

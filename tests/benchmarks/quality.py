@@ -85,15 +85,16 @@ def cached(file: Path, denoiser: Denoiser, patch_set: PatchSet, split: str) -> l
     return [PhotoScore(**raw) for raw in json.loads(file.read_text())]
 
 
-def train(
-    run: str, minutes: float, seed: int, data: str, out: Path, *, may_train: bool
-) -> Path | None:
-    """Train unless that was done before; returns the folder of the model, None if there is none."""
-    folder = out / "runs" / f"{run}-{minutes:g}m-seed{seed}"
-    done = folder / "summary.json"
+def summary_file(run: str, minutes: float, seed: int, out: Path) -> Path:
+    """The file that a finished run has in its folder."""
+    return out / "runs" / f"{run}-{minutes:g}m-seed{seed}" / "summary.json"
+
+
+def train(run: str, minutes: float, seed: int, data: str, out: Path) -> Path:
+    """Train unless that was done before; returns the folder of the model."""
+    done = summary_file(run, minutes, seed, out)
+    folder = done.parent
     if not done.exists():
-        if not may_train:
-            return None
         network, *changes = run.split("+")
         model, _, start = network.partition("@")
         choice = ["--start", start] if start else ["--model", model]
@@ -200,10 +201,9 @@ def main() -> int:
     for run in chosen.runs:
         for minutes in chosen.minutes:
             for seed in chosen.seeds:
-                may_train = not chosen.no_training
-                model = train(run, minutes, seed, chosen.data, out, may_train=may_train)
-                if model is None:
+                if chosen.no_training and not summary_file(run, minutes, seed, out).exists():
                     continue
+                model = train(run, minutes, seed, chosen.data, out)
                 file = scores_folder / f"{model.parents[1].name}.json"
                 denoiser = load_model(str(model), None, storage)[0]
                 scores = cached(file, denoiser, patch_set, chosen.split)
