@@ -64,7 +64,9 @@ def measure_throughput(settings: Settings) -> Table:
 def compare(folder: Path, turns: int) -> tuple[float, float, float, float]:
     """MP/s of the bare network and of files, and their ratios by wall and by CPU time."""
     denoiser, storage = degrain.load("starter"), Storage()
-    tasks = targets(find_photos([str(folder / "in")], storage), storage.locate(folder / "out"))
+    tasks = targets(
+        find_photos([str(folder / "in")], storage).photos, storage.locate(folder / "out")
+    )
     photos = [read_stored(task.source.read_bytes()).colours for task in tasks]
     megapixels = sum(photo.shape[0] * photo.shape[1] for photo in photos) / 1e6
     denoiser(photos[0])

@@ -8,6 +8,8 @@ from integration.support import run_here
 from PIL import Image
 from skimage import data as skimage_data
 
+from degrain.inference.output_records import RECORDS, OutputRecords
+from degrain.inference.photo_list import PhotoTask
 from degrain.storage.location import Storage
 
 FILTER = ["--filter", "bilateral"]
@@ -27,7 +29,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.*")}
+    """The files below a folder but the records of what they were made from."""
+    files = (p for p in folder.rglob("*.*") if p.name != RECORDS)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 @pytest.mark.ray
@@ -63,6 +67,23 @@ def test_prefixes_and_patterns_in_a_bucket(photos: Path, tmp_path: Path, bucket:
     assert rest.status == 1
     assert rest.summary["skipped"] == 8
     listed = client.list_objects_v2(Bucket=bucket, Prefix="clean/")["Contents"]
-    assert {entry["Key"] for entry in listed} == {f"clean/{name}" for name in expected}
+    records = {f"clean/day{day}/{RECORDS}" for day in range(3)}
+    assert {entry["Key"] for entry in listed} == records | {f"clean/{name}" for name in expected}
     for name, content in expected.items():
         assert client.get_object(Bucket=bucket, Key=f"clean/{name}")["Body"].read() == content
+
+
+def test_records_of_a_bucket_are_uploaded_at_the_end(bucket: str) -> None:
+    storage = Storage.from_environment()
+    source, target = (storage.locate(f"s3://{bucket}/{name}/a.png") for name in ("in", "out"))
+    source.write_bytes(b"photo")
+    task = PhotoTask(source, target, storage.stamps([source.uri])[source.uri].stamp)
+    records = OutputRecords("recipe")
+    assert records.plan([task], overwrite=False).tasks == [task]
+    target.write_bytes(b"output")
+    records.add([task])
+    records.close(target)
+    assert OutputRecords("recipe").plan([task], overwrite=False).skipped == 1
+    assert OutputRecords("other").plan([task], overwrite=False).outdated == 1
+    target.write_bytes(b"another")
+    assert OutputRecords("recipe").plan([task], overwrite=False).foreign == 1

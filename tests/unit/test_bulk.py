@@ -1,25 +1,30 @@
 """Many photo files: one that fails does not stop the others, and a kill leaves no half file."""
 
 import errno
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from unit.photofiles import DEEP, PHOTO, encoded, png, saved, tiff
 from unit.test_photo_file import Halving, stored_values
 
 from degrain.cli.main import main
 from degrain.imaging.pixels import Photo
-from degrain.inference.bulk import DenoisedFile, denoise_files
+from degrain.inference.bulk import DenoisedFile, _Room, denoise_files
 from degrain.inference.config import Crop, OutputConfig, ReadingConfig
 from degrain.inference.denoiser import Denoiser
+from degrain.inference.output_records import RECORDS
 from degrain.inference.photo_list import PhotoTask, find_photos, targets
 from degrain.storage.location import Location, Storage
 
@@ -44,7 +49,7 @@ def tasks_of(folder: Path, contents: dict[str, bytes]) -> list[PhotoTask]:
     for name, content in contents.items():
         (folder / "in" / name).write_bytes(content)
     paths = [str(folder / "in" / name) for name in contents]
-    return targets(find_photos(paths, STORAGE), STORAGE.locate(folder / "out"))
+    return targets(find_photos(paths, STORAGE).photos, STORAGE.locate(folder / "out"))
 
 
 def run(
@@ -105,7 +110,7 @@ def test_reading_and_writing_overlap_the_denoiser(
 def test_large_photos_are_in_memory_one_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("degrain.inference.bulk._MEGAPIXELS_AT_A_TIME", PHOTO[..., 0].size * 1.5e-6)
+    monkeypatch.setattr("degrain.inference.bulk._PIXELS_AT_A_TIME", PHOTO[..., 0].size * 3 // 2)
     inside, most = [0], [0]
     lock = threading.Lock()
     import degrain.inference.bulk as bulk
@@ -173,11 +178,59 @@ def test_message_of_pytorch_for_too_little_cpu_memory() -> None:
         torch.empty(2**50, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("shapes")])
-def test_errors_of_the_denoiser_are_raised(tmp_path: Path, error: Exception) -> None:
-    tasks = tasks_of(tmp_path, {f"{n}.png": png(PHOTO[:30]) for n in range(5)})
-    with pytest.raises(type(error), match="shapes"):
-        run(tasks, Failing(error))
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), zlib.error("shapes"), KeyError("a")])
+def test_any_error_of_one_photo_is_reported_and_others_are_denoised(
+    tmp_path: Path, error: Exception
+) -> None:
+    tasks = tasks_of(tmp_path, {"odd.png": png(DEEP[:30]), "good.png": png(PHOTO)})
+    odd, good = run(tasks, Failing(error))
+    name = type(error).__name__
+    assert re.fullmatch(
+        rf"unexpected {name} \((shapes|KeyError)\); this is a bug in degrain, please report it",
+        odd.error or "",
+    )
+    assert good.error is None
+
+
+def test_any_error_of_a_decoder_is_reported_and_others_are_denoised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import degrain.inference.bulk as bulk
+
+    opened = bulk.open_photo
+
+    def fail_once(content: bytes, *others: object) -> object:
+        if content == b"odd":
+            raise zlib.error("incorrect data check")
+        return opened(content, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bulk, "open_photo", fail_once)
+    odd, good = run(tasks_of(tmp_path, {"odd.png": b"odd", "good.png": png(PHOTO)}))
+    assert "unexpected error (incorrect data check)" in (odd.error or "")
+    assert good.error is None
+
+
+@given(st.lists(st.integers(0, 200_000_000), max_size=12))
+def test_any_sequence_of_sizes_passes_and_leaves_room_for_one_larger_than_all(
+    sizes: list[int],
+) -> None:
+    """Each photo enters when those before have left, as a run of one photo at a time does."""
+    room = _Room(64_000_000)
+    for size in [*sizes, 10**12]:
+        entered = threading.Thread(target=room.enter, args=(size,), daemon=True)
+        entered.start()
+        entered.join(60)
+        assert not entered.is_alive()
+        room.leave(size)
+
+
+@pytest.mark.slow
+def test_a_photo_of_100_megapixels_is_denoised_between_small_ones(tmp_path: Path) -> None:
+    small, large = png(PHOTO[:33, :47]), png(np.zeros((10_000, 10_000), np.uint8))
+    contents = {f"{n:02}.png": small for n in range(12)}
+    files = run(tasks_of(tmp_path, {**contents, "05-large.png": large}))
+    assert [f.error for f in files] == [None] * 13
+    assert max(f.megapixels for f in files) == 100
 
 
 def test_unwritable_result_is_reported_and_others_are_written(tmp_path: Path) -> None:
@@ -277,8 +330,9 @@ def test_a_run_that_is_interrupted_and_killed_leaves_whole_files_and_goes_on(
     process = start(tmp_path)
     finished, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert "photos are skipped, because their output exists" in finished
-    assert sorted(p.name for p in out.iterdir()) == [f"{n:03}.png" for n in range(60)]
+    assert "photos are skipped: their output would be the same" in finished
+    written = [RECORDS, *(f"{n:03}.png" for n in range(60))]
+    assert sorted(p.name for p in out.iterdir()) == written
     lines = [line for run in (interrupted, killed, finished) for line in run.splitlines()]
-    written = [line.split(" -> ")[1].split("  ")[0] for line in lines if " -> " in line]
-    assert len(set(written)) == len(written)
+    reported = [line.split(" -> ")[1].split("  ")[0] for line in lines if " -> " in line]
+    assert len(set(reported)) == len(reported)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from degrain.errors import UserError
-from degrain.inference.photo_list import _matches_pattern, find_photos, plan, targets
+from degrain.inference.photo_list import _matches_pattern, find_photos, listed_types, targets
 from degrain.storage.location import Storage
 
 STORAGE = Storage()
@@ -30,7 +30,7 @@ def trip(tmp_path: Path) -> Path:
 def names(*inputs: str | Path, recursive: bool = False, out: Path | None = None) -> list[str]:
     place = STORAGE.locate(out) if out else None
     found = find_photos([str(i) for i in inputs], STORAGE, recursive=recursive, out=place)
-    return sorted(photo.name for photo in found)
+    return sorted(photo.name for photo in found.photos)
 
 
 def test_folders_are_searched_below_only_if_asked(trip: Path) -> None:
@@ -60,7 +60,7 @@ def test_patterns_keep_the_path_below_their_part_without_wildcards(
     assert names(f"{trip}/{pattern}") == expected
 
 
-@given(st.lists(st.text("ab.", min_size=1, max_size=3), min_size=1, max_size=5), st.data())
+@given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5), st.data())
 def test_two_stars_stand_for_any_folders_and_one_for_any_name(
     name: list[str], data: st.DataObject
 ) -> None:
@@ -106,7 +106,7 @@ def test_nothing_found_is_an_error(trip: Path, text: str, message: str) -> None:
 
 
 def test_outputs_keep_their_path_and_suffix_unless_a_format_is_named(trip: Path) -> None:
-    photos = find_photos([str(trip)], STORAGE, recursive=True)
+    photos = find_photos([str(trip)], STORAGE, recursive=True).photos
     out = STORAGE.locate("/out")
     assert "/out/day1/raw/d.webp" in [task.target.uri for task in targets(photos, out)]
     as_tiff = [task.target.uri for task in targets(photos, out, "tiff")]
@@ -119,36 +119,49 @@ def test_outputs_keep_their_path_and_suffix_unless_a_format_is_named(trip: Path)
 def test_photos_with_the_same_output_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "in/a.png", "in/a.jpg", "other/a.png")
     out = STORAGE.locate(tmp_path / "out")
-    photos = find_photos([str(tmp_path / "in")], STORAGE)
+    photos = find_photos([str(tmp_path / "in")], STORAGE).photos
     assert len(targets(photos, out)) == 2
     with pytest.raises(UserError, match="would both become"):
         targets(photos, out, "png")
     both = [str(tmp_path / "in" / "a.png"), str(tmp_path / "other" / "a.png")]
-    with pytest.raises(UserError, match="would both become"):
-        targets(find_photos(both, STORAGE), out)
+    with pytest.raises(UserError, match="denoise them into separate folders"):
+        targets(find_photos(both, STORAGE).photos, out)
 
 
 def test_a_source_is_never_written_over_through_any_spelling(tmp_path: Path) -> None:
     make(tmp_path, "in/a.png")
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    photos = find_photos([str(tmp_path / "in" / "a.png")], STORAGE)
+    photos = find_photos([str(tmp_path / "in" / "a.png")], STORAGE).photos
     for spelled in ("in", "link", "in/../in", "link/../in"):
         with pytest.raises(UserError, match="would be written over; choose another folder"):
             targets(photos, STORAGE.locate(f"{tmp_path}/{spelled}"))
 
 
-def test_existing_outputs_are_skipped_and_what_a_kill_left_is_removed(trip: Path) -> None:
-    out = trip.parent / "out"
-    make(out, "a.jpg", "day1/c.tif.0123abcd.part", "day1/other.0123abcd.part", "B.PNG.part")
-    tasks = targets(find_photos([str(trip)], STORAGE, recursive=True), STORAGE.locate(out))
-    todo = plan(tasks, overwrite=False)
-    assert todo.skipped == 1
-    assert [t.source.uri for t in todo.tasks if t.source.uri.endswith("a.jpg")] == []
-    assert len(todo.tasks) == len(tasks) - 1
-    left = sorted(str(p.relative_to(out)) for p in out.rglob("*.*"))
-    # Files of other names are not ours.
-    assert left == ["B.PNG.part", "a.jpg", "day1/other.0123abcd.part"]
-    assert plan(tasks, overwrite=True) == type(todo)(tasks, 0)
+def test_names_with_a_dot_are_left_out_as_in_a_shell(trip: Path) -> None:
+    make(trip, "._a.jpg", ".thumbnails/t.jpg", "day1/.trash/t.png", "day1/._c.tif")
+    assert names(trip) == ["B.PNG", "a.jpg"]
+    everything = ["B.PNG", "a.jpg", "day1/c.tif", "day1/raw/d.webp", "day2/e[1].bmp", "day2/f.jpg"]
+    assert names(trip, recursive=True) == everything
+    assert names(f"{trip}/**/*") == everything
+    assert names(f"{trip}/*") == ["B.PNG", "a.jpg"]
+    assert names(f"{trip}/day1/.*") == ["._c.tif"]
+    assert names(trip / "._a.jpg") == ["._a.jpg"]
+
+
+def test_pictures_of_types_that_are_not_read_are_counted(trip: Path) -> None:
+    make(trip, "x.HEIC", "day1/y.heic", "day1/z.cr2", "._w.heic", "day1/s.xmp")
+    found = find_photos([str(trip), f"{trip}/*"], STORAGE, recursive=True)
+    assert found.unread == {"HEIC": 2, "CR2": 1}
+    assert listed_types(found.unread) == "2 HEIC, 1 CR2"
+    make(trip, "only/a.heic", "only/b.jxl")
+    message = "no photos in the folder .*, but 1 HEIC, 1 JXL; convert them to TIFF or PNG"
+    with pytest.raises(UserError, match=message):
+        names(trip / "only")
+
+
+def test_no_photo_named_is_wrong_input() -> None:
+    with pytest.raises(UserError, match="no photos are named; name files"):
+        names()
 
 
 def test_a_link_to_a_photo_of_the_same_folder_is_a_photo_too(trip: Path) -> None:

@@ -27,7 +27,8 @@ from degrain.inference.config import (
 if TYPE_CHECKING:
     from degrain.inference.bulk import DenoisedFile
     from degrain.inference.denoiser import Denoiser
-    from degrain.inference.photo_list import PhotoTask, Plan
+    from degrain.inference.output_records import OutputRecords, Plan
+    from degrain.inference.photo_list import PhotoTask
     from degrain.storage.location import Storage
 
 
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 class Denoise(TrackingOptions):
     """Denoise photos with a registered model or a classical filter.
 
-    Each file keeps its type, bits, orientation, alpha, colour profile and metadata. Photos whose
-    output exists are skipped, so that the same command goes on with a run that was interrupted.
+    Each file keeps its type, bits, orientation, alpha, colour profile and metadata. A photo whose
+    output would come out the same is skipped, so that the same command goes on with a run that was
+    interrupted; with another model, other options or a changed photo it is denoised again.
     """
 
     photos: Annotated[
@@ -48,7 +50,7 @@ class Denoise(TrackingOptions):
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
     """Search the folders below folders too."""
     overwrite: bool = False
-    """Denoise photos whose output exists, too."""
+    """Denoise all photos, also where a file exists that Degrain did not write."""
     model: str | None = None
     """models:/NAME@ALIAS, models:/NAME/VERSION, `starter` for the one in the package, or a folder.
     None: the champion, or the starter where there is none."""
@@ -70,6 +72,11 @@ class Denoise(TrackingOptions):
     def __post_init__(self) -> None:
         if self.cluster and self.preview is not None:
             raise UserError("`preview` runs in one process; leave out `cluster`")
+        if self.output.keep_dates and self.out.startswith("s3://"):
+            raise UserError(
+                "`keep_dates` is for folders of this machine, because a bucket sets the times of "
+                "its objects; leave it out"
+            )
         if self.filter is None:
             return
         if self.model is not None:
@@ -82,36 +89,43 @@ class Denoise(TrackingOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Denoise the photos and print a line for each."""
+        from degrain.inference.output_records import OutputRecords, recipe_digest
+        from degrain.inference.photo_list import find_photos, targets
         from degrain.storage.location import Storage
 
         storage = Storage.from_environment()
-        plan = self._plan(storage)
-        if plan.skipped:
-            console.print(
-                f"{plan.skipped} photos are skipped, because their output exists; --overwrite "
-                "replaces it"
-            )
-        report = _Report(console, len(plan.tasks))
-        if plan.tasks:
-            denoiser = self._denoiser(storage, console)
-            try:
-                for files in self._files(denoiser, plan.tasks):
-                    report.add(files)
-            except KeyboardInterrupt:
-                report.interrupted()
-                raise
-        return report.end(plan.skipped)
-
-    def _plan(self, storage: "Storage") -> "Plan":
-        """Find the photos whose output is missing. Raises UserError for unusable paths."""
-        from degrain.inference.photo_list import find_photos, plan, targets
-
         out = storage.locate(self.out)
-        photos = find_photos(self.photos, storage, recursive=self.recursive, out=out)
+        found = find_photos(self.photos, storage, recursive=self.recursive, out=out)
         out.check_writable()
-        tasks = targets(photos, out, self.output.format, preview=self.preview is not None)
+        tasks = targets(found.photos, out, self.output.format, preview=self.preview is not None)
         self._check_summary(tasks, storage)
-        return plan(tasks, overwrite=self.overwrite or self.preview is not None)
+        denoiser, identity = self._bare_denoiser(storage, console)
+        records = OutputRecords(recipe_digest(self._recipe(identity)))
+        previews = self.preview is not None
+        plan = records.plan(tasks, overwrite=self.overwrite or previews)
+        report = _Report(console, plan, found.unread)
+        try:
+            for files in self._files(self._wrapped(denoiser), plan.tasks, records):
+                report.add(files)
+        except KeyboardInterrupt:
+            report.interrupted()
+            raise
+        finally:
+            records.close(out)
+        return report.end()
+
+    def _recipe(self, denoiser: str) -> dict[str, object]:
+        """What decides the pixels of an output beside its photo."""
+        return {
+            "denoiser": denoiser,
+            "noise_level": self.inference.noise_level,
+            "precision": self.inference.precision,
+            "self_ensemble": self.self_ensemble,
+            "blend": vars(self.blend),
+            "format": self.output.format,
+            "quality": self.output.quality,
+            "profiles": self.reading.profiles,
+        }
 
     def _check_summary(self, tasks: "Sequence[PhotoTask]", storage: "Storage") -> None:
         if self.summary is None:
@@ -123,58 +137,79 @@ class Denoise(TrackingOptions):
             )
 
     def _files(
-        self, denoiser: "Denoiser", tasks: "Sequence[PhotoTask]"
+        self, denoiser: "Denoiser", tasks: "Sequence[PhotoTask]", records: "OutputRecords"
     ) -> "Iterator[Sequence[DenoisedFile]]":
         """The photos as they are done; several at a time on a cluster."""
-        if self.cluster:
-            from degrain.cluster_denoising import denoise_on_cluster
+        if not self.cluster:
+            from degrain.inference.bulk import denoise_files
 
-            return denoise_on_cluster(
+            for file in denoise_files(
                 denoiser,
                 tasks,
                 output=self.output,
                 reading=self.reading,
-                device=self.inference.device,
-            )
-        from degrain.inference.bulk import denoise_files
+                preview=self.preview,
+                written=lambda task: records.add([task]),
+            ):
+                yield [file]
+            return
+        from degrain.cluster_denoising import denoise_on_cluster
 
-        files = denoise_files(
-            denoiser, tasks, output=self.output, reading=self.reading, preview=self.preview
-        )
-        return ([file] for file in files)
+        by_target = {task.target.uri: task for task in tasks}
+        for files in denoise_on_cluster(
+            denoiser,
+            tasks,
+            output=self.output,
+            reading=self.reading,
+            device=self.inference.device,
+        ):
+            records.add([by_target[file.target] for file in files if file.error is None])
+            yield files
 
-    def _denoiser(self, storage: "Storage", console: Console) -> "Denoiser":
-        """The filter or model that the options name, with its wrappers."""
+    def _wrapped(self, denoiser: "Denoiser") -> "Denoiser":
         from degrain.inference.blending import Blended
         from degrain.inference.denoiser import SelfEnsemble
 
-        denoiser = self._bare_denoiser(storage, console)
         if self.self_ensemble:
             denoiser = SelfEnsemble(denoiser)
         return Blended(denoiser, self.blend)
 
-    def _bare_denoiser(self, storage: "Storage", console: Console) -> "Denoiser":
+    def _bare_denoiser(self, storage: "Storage", console: Console) -> "tuple[Denoiser, str]":
+        """The filter or model that the options name, and what tells it from others."""
         if self.filter is not None:
             from degrain.imaging.filters import create_filter
 
             console.print(f"filter: {self.filter}")
-            return create_filter(self.filter, self.inference.noise_level)
+            return create_filter(self.filter, self.inference.noise_level), self.filter
         from degrain.tracking.registry import load_model
 
         denoiser, card = load_model(self.model, self.mlflow, storage, self.inference)
         if self.model is None and denoiser.name == STARTER:
             console.print("there is no champion yet: using the starter model")
         console.print(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
-        return denoiser
+        return denoiser, denoiser.digest
 
 
 class _Report:
     """Prints what was done, and the time left on a terminal."""
 
-    def __init__(self, console: Console, total: int) -> None:
-        self.console, self.total = console, total
+    def __init__(self, console: Console, plan: "Plan", unread: dict[str, int]) -> None:
+        self.console, self.plan, self.unread = console, plan, unread
+        self.total = len(plan.tasks)
         self.done: list[DenoisedFile] = []
         self.began = time.monotonic()
+        if plan.skipped:
+            console.print(f"{plan.skipped} photos are skipped: their output would be the same")
+        if plan.outdated:
+            console.print(
+                f"{plan.outdated} outputs are replaced: they were made from another version of the "
+                "photo, by another model or with other options"
+            )
+        if plan.foreign:
+            console.print(
+                f"{plan.foreign} photos are skipped: their output exists and is not as Degrain "
+                "wrote it; --overwrite replaces it"
+            )
 
     def add(self, files: "Sequence[DenoisedFile]") -> None:
         """Report photos that were done together; failures are listed at the end."""
@@ -194,12 +229,13 @@ class _Report:
         command = shlex.join(["degrain", *sys.argv[1:]])
         self.console.print(f"{len(self.done)} of {self.total} photos are done; to go on: {command}")
 
-    def end(self, skipped: int) -> dict[str, object]:
-        """Print what was dropped and what failed; returns the summary.
+    def end(self) -> dict[str, object]:
+        """Print what was dropped, what failed and what was not read; returns the summary.
 
         Raises PartialFailureError if a photo failed.
         """
         from degrain.cli.execution import PartialFailureError
+        from degrain.inference.photo_list import listed_types
 
         self.console.end_status()
         notes = Counter(note for file in self.done for note in file.notes)
@@ -208,9 +244,14 @@ class _Report:
         failed = [file for file in self.done if file.error is not None]
         for file in failed:
             self.console.print(visible(f"{file.source}: failed: {file.error}"))
+        if self.unread:
+            self.console.print(f"not read: {listed_types(self.unread)}")
         summary: dict[str, object] = {
             "files": len(self.done),
-            "skipped": skipped,
+            "skipped": self.plan.skipped,
+            "replaced": self.plan.outdated,
+            "kept": self.plan.foreign,
+            "not_read": self.unread,
             "megapixels": sum(file.megapixels for file in self.done),
             "seconds": sum(file.seconds for file in self.done),
             "failed": [file.source for file in failed],

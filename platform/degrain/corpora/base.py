@@ -23,7 +23,7 @@ from degrain.corpora.renoir import list_renoir
 from degrain.corpora.sidd import list_sidd
 from degrain.errors import UserError
 from degrain.imaging.codecs import is_photo
-from degrain.storage.listing import FileStamp, is_utf8, printable
+from degrain.storage.listing import FileStamp, is_hidden, is_utf8, printable
 from degrain.storage.location import Location, Storage
 
 ListPairs: TypeAlias = Callable[[Sequence[str], CorpusOptions, str], Listing]
@@ -108,7 +108,7 @@ class Corpus:
     def _list_part(self, files: Mapping[str, FileStamp], options: CorpusOptions) -> Listing:
         """The pairs among files below the folder."""
         root = self.folder.path.rpartition("/")[2]
-        names = [name for name in files if is_photo(name)]
+        names = [name for name in files if is_photo(name) and not is_hidden(name)]
         readable = [name for name in names if is_utf8(name)]
         pairs, unplaced = ADAPTERS[self.adapter](readable, options, root)
         located = [self._located(pair, files) for pair in pairs]

@@ -38,13 +38,15 @@ __all__ = [
     "encode_png",
     "is_deep",
     "is_photo",
-    "megapixels_by_header",
+    "pixels_by_header",
     "read_stored",
 ]
 
 _loading_formats = threading.Lock()
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".mpo", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp"}
+)
 """File name suffixes of photos, in lower case."""
 
 
@@ -76,11 +78,11 @@ def is_deep(content: bytes) -> bool:
     return is_deep_tiff(content) if is_tiff(content) else is_deep_with_pillow(content)
 
 
-def megapixels_by_header(content: bytes) -> float:
-    """The size of a photo by its header; 0 for a damaged one."""
+def pixels_by_header(content: bytes) -> int:
+    """The number of pixels of a photo by its header; 0 for a damaged one."""
     _configure_codecs()
     width, height = tiff_size(content) if is_tiff(content) else size_with_pillow(content)
-    return width * height / 1e6
+    return int(width) * int(height)
 
 
 def decode(

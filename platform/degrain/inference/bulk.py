@@ -5,6 +5,7 @@ that a photo costs what the denoiser costs. Outputs appear one by one and comple
 """
 
 import errno
+import os
 import threading
 import time
 from collections import deque
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 
 import torch
 
-from degrain.imaging.codecs import UnreadablePhotoError, megapixels_by_header
+from degrain.imaging.codecs import UnreadablePhotoError, pixels_by_header
 from degrain.imaging.pixels import Photo
+from degrain.imaging.stored_photo import first_line
 from degrain.inference.config import Crop, OutputConfig, ReadingConfig
 from degrain.inference.denoiser import Denoiser
 from degrain.inference.photo_file import OpenPhoto, open_photo
@@ -26,7 +28,7 @@ _FATAL_WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that every later write would raise too: disk full, quota exceeded, read-only."""
 _AHEAD = 2
 """Photos that are opened before the denoiser needs them, and results that wait to be written."""
-_MEGAPIXELS_AT_A_TIME = 64.0
+_PIXELS_AT_A_TIME = 64_000_000
 """Photos in memory have at most this size together; a larger one is alone."""
 
 
@@ -52,13 +54,15 @@ def denoise_files(
     output: OutputConfig,
     reading: ReadingConfig,
     preview: Crop | None = None,
+    written: Callable[[PhotoTask], None] = lambda _: None,
 ) -> Iterator[DenoisedFile]:
     """Denoise each photo; yields the results in order, that of a photo that fails with the reason.
 
-    With `preview` the files show a part of each photo before and after. Raises OSError if no
-    photo could be written: a full disk, an exceeded quota, a read-only one.
+    With `preview` the files show a part of each photo before and after. `written` is called when
+    the file of a task is complete, in another thread. Raises OSError if no photo could be written:
+    a full disk, an exceeded quota, a read-only one.
     """
-    room = _Room(_MEGAPIXELS_AT_A_TIME)
+    room = _Room(_PIXELS_AT_A_TIME)
     opening: deque[Future[_Opened]] = deque()
     writing: deque[Future[DenoisedFile]] = deque()
     waiting = iter(tasks)
@@ -71,7 +75,7 @@ def denoise_files(
                     break
                 opened = opening.popleft().result()
                 finish = _denoise(opened, denoiser, preview)
-                writing.append(writer.submit(_write, opened, finish, room))
+                writing.append(writer.submit(_write, opened, finish, room, output, written))
                 del opened, finish
                 while writing and (writing[0].done() or len(writing) > _AHEAD):
                     yield writing.popleft().result()
@@ -89,7 +93,8 @@ class _Opened:
     """A photo that was read, or the reason why it could not be."""
 
     task: PhotoTask
-    megapixels: float
+    pixels: int
+    """The room that it takes."""
     photo: OpenPhoto | None = None
     error: str | None = None
 
@@ -104,24 +109,24 @@ class _Finish:
 
 
 class _Room:
-    """Limits the megapixels in memory."""
+    """Limits the pixels in memory; counts integers, because sums of floats do not return to 0."""
 
-    def __init__(self, most: float) -> None:
-        self._most, self._used, self._closed = most, 0.0, False
+    def __init__(self, most: int) -> None:
+        self._most, self._used, self._closed = most, 0, False
         self._changed = threading.Condition()
 
-    def enter(self, megapixels: float) -> None:
+    def enter(self, pixels: int) -> None:
         """Wait until there is room; a photo of any size fits into an empty one."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or not self._used or self._used + megapixels <= self._most
+                lambda: self._closed or not self._used or self._used + pixels <= self._most
             )
-            self._used += megapixels
+            self._used += pixels
 
-    def leave(self, megapixels: float) -> None:
+    def leave(self, pixels: int) -> None:
         """Make room."""
         with self._changed:
-            self._used -= megapixels
+            self._used -= pixels
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -132,15 +137,15 @@ class _Room:
 
 
 def _open(task: PhotoTask, output: OutputConfig, reading: ReadingConfig, room: _Room) -> _Opened:
-    megapixels = 0.0
+    pixels = 0
     try:
         content = task.source.read_bytes()
-        size = megapixels_by_header(content)
+        size = pixels_by_header(content)
         room.enter(size)
-        megapixels = size
-        return _Opened(task, megapixels, open_photo(content, output, reading))
-    except _PHOTO_ERRORS as error:
-        return _Opened(task, megapixels, error=_reason(error))
+        pixels = size
+        return _Opened(task, pixels, open_photo(content, output, reading))
+    except Exception as error:  # noqa: BLE001 - decoders raise any type for a damaged file
+        return _Opened(task, pixels, error=_reason(error))
 
 
 def _denoise(opened: _Opened, denoiser: Denoiser, preview: Crop | None) -> _Finish:
@@ -154,7 +159,7 @@ def _denoise(opened: _Opened, denoiser: Denoiser, preview: Crop | None) -> _Fini
             if preview is None
             else encode_preview(photo.stored, denoiser, preview)
         )
-    except _PHOTO_ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - no photo ends the run of the others
         return _Finish(None, error=_reason(error))
     return _Finish(encode, time.perf_counter() - started)
 
@@ -163,33 +168,44 @@ def _encoder(photo: OpenPhoto, clean: Photo) -> Callable[[], bytes]:
     return lambda: photo.encode(clean)
 
 
-def _write(opened: _Opened, finish: _Finish, room: _Room) -> DenoisedFile:
-    source, target = opened.task.source.uri, opened.task.target.uri
+def _write(
+    opened: _Opened,
+    finish: _Finish,
+    room: _Room,
+    output: OutputConfig,
+    written: Callable[[PhotoTask], None],
+) -> DenoisedFile:
+    task = opened.task
+    source, target = task.source.uri, task.target.uri
     try:
         if finish.encode is None or opened.photo is None:
             return DenoisedFile(source, target, error=finish.error)
-        opened.task.target.write_bytes(finish.encode())
+        task.target.write_bytes(finish.encode())
+        if output.keep_dates:
+            changed = task.source.storage.stamps([source])[source].changed
+            os.utime(task.target.path, ns=(changed, changed))
+        written(task)
         photo = opened.photo
         return DenoisedFile(source, target, photo.megapixels, finish.seconds, photo.notes)
-    except _PHOTO_ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - as in `_open`
         return DenoisedFile(source, target, error=_reason(error))
     finally:
         opened.photo = None
-        room.leave(opened.megapixels)
-
-
-_PHOTO_ERRORS = (UnreadablePhotoError, OSError, MemoryError, RuntimeError)
+        room.leave(opened.pixels)
 
 
 def _reason(error: Exception) -> str:
-    """Why one photo fails; raises the error again if it is not the photo's."""
+    """Why one photo fails; raises the error again if every later photo would fail with it too."""
     if isinstance(error, UnreadablePhotoError):
         return str(error)
-    if isinstance(error, OSError) and error.errno not in _FATAL_WRITE_ERRORS:
-        return str(error).splitlines()[0]
+    if isinstance(error, OSError):
+        if error.errno in _FATAL_WRITE_ERRORS:
+            raise error
+        return first_line(error)
     if _is_out_of_memory(error):
         return "it needs more memory than this machine has; denoise it on a larger one"
-    raise error
+    kind = type(error).__name__
+    return f"unexpected {kind} ({first_line(error)}); this is a bug in degrain, please report it"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -71,6 +71,8 @@ class OutputConfig:
     """Type of the files; `tiff` has 16 bits. None: that of each photo, with its bits."""
     quality: int = 95
     """Quality of JPEG and lossy WebP, 1 to 100; JPEG has no chroma subsampling."""
+    keep_dates: bool = False
+    """Files get the time of change of their photo; for folders of this machine."""
 
     def __post_init__(self) -> None:
         check_choices(self)

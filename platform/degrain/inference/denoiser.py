@@ -2,6 +2,7 @@
 denoiser.
 """
 
+import hashlib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -138,6 +139,17 @@ class NetworkDenoiser:
         self._size = contract.size
         self.network = self.execution.place(network.eval())
         self._forward_pass = self.execution.compile(self.network)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the network's name, arguments, crop and weights."""
+        model, arguments, weights, crop = self._source
+        made = hashlib.sha256(repr((model, sorted(arguments.items()), crop)).encode())
+        for name in sorted(weights):
+            values = weights[name].detach().cpu().contiguous()
+            made.update(f"{name}{values.dtype}{tuple(values.shape)}".encode())
+            made.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        return made.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by weights and arguments: another machine chooses its own execution."""

@@ -6,8 +6,8 @@ path that it has below the folder, or below the part of the pattern without wild
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -16,13 +16,21 @@ from degrain.errors import UserError
 from degrain.imaging.codecs import is_photo
 from degrain.inference.config import OutputFormat
 from degrain.inference.photo_file import SUFFIXES
-from degrain.storage.atomic import PARTIAL
-from degrain.storage.listing import is_utf8, printable
+from degrain.storage.listing import FileStamp, is_hidden, is_utf8, printable
 from degrain.storage.location import Location, Storage
 
 PREVIEW_SUFFIX = ".preview.png"
 _WILDCARDS = re.compile(r"[*?\[]")
-_PARTIAL_NAME = re.compile(rf"(.+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+_UNREAD = frozenset(
+    (
+        *("heic", "heif", "hif", "avif", "jxl", "jp2", "j2k", "jpx", "jxr", "gif", "psd", "psb"),
+        *("xcf", "exr", "hdr", "tga", "pcx", "ppm", "pgm", "pnm", "pam", "ico", "svg"),
+        *("dng", "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "raf", "orf", "rw2"),
+        *("pef", "srw", "3fr", "fff", "iiq", "mos", "mrw", "rwl", "x3f", "erf", "kdc", "dcr"),
+        "raw",
+    )
+)
+"""Suffixes of pictures and raw photos that are not read."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class FoundPhoto:
 
     location: Location
     name: str
+    stamp: FileStamp
 
 
 @dataclass(frozen=True)
@@ -39,31 +48,37 @@ class PhotoTask:
 
     source: Location
     target: Location
+    stamp: str = ""
+    """Size and time of the photo when it was found."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run does."""
+class Found:
+    """The photos of a run, and what its folders hold beside them."""
 
-    tasks: list[PhotoTask]
-    skipped: int
-    """Photos whose output exists."""
+    photos: list[FoundPhoto]
+    unread: dict[str, int]
+    """Number of pictures of types that are not read, by suffix in upper case."""
 
 
 def find_photos(
     inputs: Sequence[str], storage: Storage, *, recursive: bool = False, out: Location | None = None
-) -> list[FoundPhoto]:
+) -> Found:
     """Resolve files, folders and patterns to photos without duplicates.
 
     Folders are searched below too if `recursive`; results of an earlier run, in a folder `out`
-    below them, are left out. Raises UserError for a path that does not exist, and a folder or
-    pattern without photos.
+    below them, are left out, and so are names that begin with a dot, unless a file is named or a
+    pattern has the dot. Raises UserError for a path that does not exist, and a folder or pattern
+    without photos.
     """
-    found: dict[str, FoundPhoto] = {}
+    if not inputs:
+        raise UserError("no photos are named; name files, folders or patterns")
+    photos: dict[str, FoundPhoto] = {}
+    unread: dict[str, str] = {}
     for text in inputs:
-        for photo in _find(text, storage, recursive=recursive, out=out):
-            found.setdefault(_place(photo.location), photo)
-    return list(found.values())
+        for photo in _find(text, storage, recursive=recursive, out=out, unread=unread):
+            photos.setdefault(_place(photo.location), photo)
+    return Found(list(photos.values()), dict(Counter(unread.values())))
 
 
 def _place(location: Location) -> str:
@@ -75,63 +90,93 @@ def _place(location: Location) -> str:
 
 
 def _find(
-    text: str, storage: Storage, *, recursive: bool, out: Location | None
+    text: str, storage: Storage, *, recursive: bool, out: Location | None, unread: dict[str, str]
 ) -> Iterator[FoundPhoto]:
     location = storage.locate(text)
     location.check_answers()
     if location.is_folder():
-        names = list(location.files()) if recursive else location.names()
-        yield from _below(location, names, out, f"there are no photos in the folder '{text}'")
+        files = location.files() if recursive else location.files_inside()
+        visible = {name: stamp for name, stamp in files.items() if not is_hidden(name)}
+        nothing = f"there are no photos in the folder '{text}'"
+        yield from _below(location, visible, out, nothing, unread)
     elif location.exists():
-        if not storage.stamps([location.uri]):
+        stamps = storage.stamps([location.uri])
+        if not stamps:
             raise UserError(f"'{text}' is neither a file nor a folder; name a photo")
-        yield FoundPhoto(location, PurePosixPath(location.path).name)
+        name = PurePosixPath(location.path).name
+        yield FoundPhoto(location, name, stamps[location.uri])
     elif _WILDCARDS.search(text):
-        yield from _matches(text, storage, out)
+        yield from _matches(text, storage, out, unread)
     else:
         raise UserError(f"there is no photo '{text}'; check the path")
 
 
-def _matches(pattern: str, storage: Storage, out: Location | None) -> Iterator[FoundPhoto]:
+def _matches(
+    pattern: str, storage: Storage, out: Location | None, unread: dict[str, str]
+) -> Iterator[FoundPhoto]:
     """The photos of a pattern; `*` and `?` stay within a folder, `**` goes down any number."""
     parts = storage.locate(pattern).uri.split("/")
     first = next(i for i, part in enumerate(parts) if _WILDCARDS.search(part))
     folder = storage.locate("/".join(parts[:first]) or "/")
     below = parts[first:]
-    names = list(folder.files()) if len(below) > 1 or "**" in below else folder.names()
-    matching = [name for name in names if _matches_pattern(name.split("/"), below)]
-    yield from _below(folder, matching, out, f"no photo matches '{pattern}'; check the pattern")
+    files = folder.files() if len(below) > 1 or "**" in below else folder.files_inside()
+    matching = {n: stamp for n, stamp in files.items() if _matches_pattern(n.split("/"), below)}
+    nothing = f"no photo matches '{pattern}'; check the pattern"
+    yield from _below(folder, matching, out, nothing, unread)
 
 
 def _matches_pattern(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path matches a pattern, both split into the names of folders and file."""
+    """Whether a path matches a pattern, both split into the names of folders and file.
+
+    As in a shell, wildcards do not match a dot at the beginning of a name.
+    """
     if not pattern:
         return not name
     if pattern[0] == "**":
         return _matches_pattern(name, pattern[1:]) or (
-            bool(name) and _matches_pattern(name[1:], pattern)
+            bool(name) and not is_hidden(name[0]) and _matches_pattern(name[1:], pattern)
         )
     return (
-        bool(name) and fnmatchcase(name[0], pattern[0]) and _matches_pattern(name[1:], pattern[1:])
+        bool(name)
+        and fnmatchcase(name[0], pattern[0])
+        and (pattern[0].startswith(".") or not is_hidden(name[0]))
+        and _matches_pattern(name[1:], pattern[1:])
     )
 
 
 def _below(
-    folder: Location, names: Sequence[str], out: Location | None, nothing: str
+    folder: Location,
+    files: Mapping[str, FileStamp],
+    out: Location | None,
+    nothing: str,
+    unread: dict[str, str],
 ) -> Iterator[FoundPhoto]:
-    photos = [name for name in names if is_photo(name)]
     above = f"{folder.identity}/"
     if out is not None and out.identity.startswith(above):
         results = f"{out.identity.removeprefix(above)}/"
-        photos = [name for name in photos if not name.startswith(results)]
+        files = {name: stamp for name, stamp in files.items() if not name.startswith(results)}
+    photos = {name: stamp for name, stamp in files.items() if is_photo(name)}
+    others = {
+        _place(folder / name): suffix.upper()
+        for name in files.keys() - photos.keys()
+        if (suffix := PurePosixPath(name).suffix[1:].lower()) in _UNREAD
+    }
+    unread |= others
     if not photos:
-        raise UserError(nothing)
-    for name in photos:
+        held = listed_types(Counter(others.values()))
+        raise UserError(f"{nothing}, but {held}; convert them to TIFF or PNG" if held else nothing)
+    for name, stamp in photos.items():
         if not is_utf8(name):
             raise UserError(
                 f"the name of '{folder / printable(name)}' is not valid UTF-8; rename it"
             )
-        yield FoundPhoto(folder / name, name)
+        yield FoundPhoto(folder / name, name, stamp)
+
+
+def listed_types(unread: Mapping[str, int]) -> str:
+    """`12 HEIC, 3 CR2`, the most frequent first; empty for none."""
+    ordered = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {suffix}" for suffix, count in ordered)
 
 
 def targets(
@@ -146,7 +191,11 @@ def targets(
     Raises UserError if two photos have the same output file, or an output file is an input photo.
     """
     tasks = [
-        PhotoTask(photo.location, out / _target_name(photo.name, file_format, preview=preview))
+        PhotoTask(
+            photo.location,
+            out / _target_name(photo.name, file_format, preview=preview),
+            photo.stamp.stamp,
+        )
         for photo in photos
     ]
     sources = {task.source.identity for task in tasks}
@@ -158,7 +207,7 @@ def targets(
         if identity in taken:
             raise UserError(
                 f"'{taken[identity]}' and '{task.source}' would both become '{task.target}'; "
-                "denoise them in separate runs"
+                "denoise them into separate folders"
             )
         taken[identity] = task.source
     return tasks
@@ -170,22 +219,3 @@ def _target_name(name: str, file_format: OutputFormat | None, *, preview: bool) 
     if file_format is None:
         return name
     return str(PurePosixPath(name).with_suffix(SUFFIXES[file_format]))
-
-
-def plan(tasks: Sequence[PhotoTask], *, overwrite: bool) -> Plan:
-    """Leave out the tasks whose output exists, and remove what a killed run left half-written."""
-    by_folder: dict[str, list[PhotoTask]] = defaultdict(list)
-    for task in tasks:
-        by_folder[task.target.uri.rpartition("/")[0]].append(task)
-    done: set[str] = set()
-    for uri, inside in by_folder.items():
-        folder = Location(uri, inside[0].target.storage)
-        names = set(folder.names())
-        expected = {task.target.uri.rpartition("/")[2]: task.target.uri for task in inside}
-        for name in names:
-            partial = _PARTIAL_NAME.fullmatch(name)
-            if partial and partial[1] in expected:
-                (folder / name).remove()
-        done |= {expected[name] for name in names & expected.keys()}
-    left = [task for task in tasks if overwrite or task.target.uri not in done]
-    return Plan(left, len(tasks) - len(left))

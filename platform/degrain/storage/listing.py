@@ -29,20 +29,33 @@ class FileStamp:
         """Convert pyarrow's information on a file."""
         return cls(info.size, info.mtime_ns)
 
+    @classmethod
+    def of_status(cls, status: os.stat_result) -> "FileStamp":
+        """Convert what the operating system tells of a file."""
+        return cls(status.st_size, status.st_mtime_ns)
+
     @property
     def stamp(self) -> str:
         """Size and time as text, for comparisons."""
         return f"{self.size}@{self.changed}"
 
 
-def local_names(folder: Path) -> Iterator[str]:
-    """Yield the names of the files directly inside a folder; none if it does not exist."""
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder in its relative path begins with a dot.
+
+    Such names are sidecars of macOS (`._IMG.jpg`), thumbnails and trash; shells leave them out too.
+    """
+    return name.startswith(".") or "/." in name
+
+
+def local_files_inside(folder: Path) -> Iterator[tuple[str, FileStamp]]:
+    """Yield the files directly inside a folder by name; none if it does not exist."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             # A link to itself raises an error.
             with contextlib.suppress(OSError):
                 if entry.is_file():
-                    yield entry.name
+                    yield entry.name, FileStamp.of_status(entry.stat())
 
 
 def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
@@ -64,7 +77,7 @@ def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
                 if stat.S_ISREG(status.st_mode):
                     yield (
                         name if below == "." else f"{below}/{name}",
-                        FileStamp(status.st_size, status.st_mtime_ns),
+                        FileStamp.of_status(status),
                     )
 
 
@@ -84,7 +97,7 @@ def local_folders(folder: Path) -> Iterator[dict[str, FileStamp]]:
                     with contextlib.suppress(OSError):
                         status = entry.stat()
                         if stat.S_ISREG(status.st_mode):
-                            found[name] = FileStamp(status.st_size, status.st_mtime_ns)
+                            found[name] = FileStamp.of_status(status)
         if found:
             yield dict(sorted(found.items()))
         for name in sorted(below):

@@ -19,8 +19,8 @@ from degrain.storage.listing import (
     FileStamp,
     bucket_folders,
     local_files,
+    local_files_inside,
     local_folders,
-    local_names,
 )
 
 if TYPE_CHECKING:
@@ -242,13 +242,14 @@ class Location:
         """Whether the location is an existing folder (in a bucket: has keys below it)."""
         return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
 
-    def names(self) -> list[str]:
-        """Return the names of the files directly inside this folder, sorted; empty without it."""
+    def files_inside(self) -> dict[str, FileStamp]:
+        """Return the files directly inside this folder by name, sorted; empty without it."""
         if not self.remote:
-            return sorted(local_names(Path(self.path)))
+            return dict(sorted(local_files_inside(Path(self.path))))
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         infos = self.filesystem.get_file_info(selector)
-        return sorted(info.base_name for info in infos if info.type == pafs.FileType.File)
+        files = {i.base_name: FileStamp.of(i) for i in infos if i.type == pafs.FileType.File}
+        return dict(sorted(files.items()))
 
     def files(self) -> dict[str, FileStamp]:
         """Return all files below this folder, links not followed, by relative name, sorted."""
