@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from denoisenets.contract import Contract, pyramid_contract
-from denoisenets.layers import GlobalAveragePool, estimate_noise_level, initialise
+from denoisenets.layers import GlobalAveragePool, estimate_noise_level, in_float32, initialise
 
 
 def contract(*, depth: int, levels: int, **_: object) -> Contract:
@@ -99,8 +99,8 @@ class DRUNet(nn.Module):
         for number in range(self.levels, 0, -1):
             # (B, 2C, H/2, W/2) -> (B, C, H, W)
             x = self.get_submodule(f"m_up{number}")(x + skips.pop())
-        clean: Tensor = self.m_tail(x + skips.pop())
-        return noisy + clean if self.residual else clean
+        x = x + skips.pop()
+        return noisy + self.m_tail(x) if self.residual else in_float32(self.m_tail, x)
 
     def estimate_noise_level(self, noisy: Tensor) -> Tensor:
         """Standard deviation of the noise: (B, 3, H, W) -> (B, 1, 1, 1), or with local statistics a

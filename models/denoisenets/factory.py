@@ -133,17 +133,26 @@ def _count_parameters(name: str, arguments: str) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def bytes_per_pixel(name: str, **arguments: Any) -> float:  # noqa: ANN401
+def bytes_per_pixel(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    **arguments: Any,  # noqa: ANN401
+) -> float:
     """Peak memory of the activations of a forward pass of the network `name`, in bytes per pixel of
-    the input, in float32 and without gradients.
+    the input, in float32 or under autocast to `dtype`, and without gradients.
     """
-    return _bytes_per_pixel(name, tuple(sorted(arguments.items())))
+    return _bytes_per_pixel(name, tuple(sorted(arguments.items())), dtype)
 
 
 @lru_cache
-def _bytes_per_pixel(name: str, arguments: tuple[tuple[str, Any], ...]) -> float:
-    side = model_contract(name, **dict(arguments)).size.padded(128)
-    return activation_bytes_per_pixel(lambda: create_model(name, **dict(arguments)), side)
+def _bytes_per_pixel(
+    name: str, arguments: tuple[tuple[str, Any], ...], dtype: torch.dtype
+) -> float:
+    # Under autocast the weights are cast layer by layer, which a small input would not hide.
+    least = 128 if dtype == torch.float32 else 512
+    side = model_contract(name, **dict(arguments)).size.padded(least)
+    return activation_bytes_per_pixel(lambda: create_model(name, **dict(arguments)), side, dtype)
 
 
 def describe(name: str, **arguments: Any) -> Description:  # noqa: ANN401

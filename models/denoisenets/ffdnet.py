@@ -22,7 +22,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from denoisenets.contract import Contract, SizeContract
-from denoisenets.layers import GlobalAveragePool, conv3x3, estimate_noise_level, initialise
+from denoisenets.layers import (
+    GlobalAveragePool,
+    conv3x3,
+    estimate_noise_level,
+    in_float32,
+    initialise,
+)
 
 
 def contract(*, depth: int, **_: object) -> Contract:
@@ -61,9 +67,12 @@ class FFDNet(nn.Module):
         level_map = level.to(sub_images.dtype).expand(
             sub_images.shape[0], 1, *sub_images.shape[-2:]
         )
-        clean = self.model(torch.cat([sub_images, level_map], dim=1))
-        if self.residual:
-            clean = sub_images + clean
+        features = self.model[:-1](torch.cat([sub_images, level_map], dim=1))
+        clean: Tensor = (
+            sub_images + self.model[-1](features)
+            if self.residual
+            else in_float32(self.model[-1], features)
+        )
         return pixel_shuffle(clean, 2)  # (B, 12, H/2, W/2) -> (B, 3, H, W)
 
     def estimate_noise_level(self, noisy: Tensor) -> Tensor:

@@ -23,6 +23,19 @@ def conv1x1(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel_size=1, bias=bias)
 
 
+def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer in float32 also under autocast.
+
+    For the last layer of a network that does not add its output to the photo: a photo in bfloat16
+    would have 129 tones between half of white and white.
+    """
+    if not torch.is_autocast_enabled(x.device.type):
+        applied: Tensor = layer(x)
+        return applied
+    with torch.autocast(x.device.type, enabled=False):
+        return in_float32(layer, x.float())
+
+
 def initialise(
     network: nn.Module, *, residual: Iterable[nn.Module] = (), rectified: bool = True
 ) -> None:

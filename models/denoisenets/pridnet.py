@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from denoisenets.contract import Contract, SizeContract, pyramid_contract
-from denoisenets.layers import GlobalAveragePool, conv1x1, conv3x3, initialise
+from denoisenets.layers import GlobalAveragePool, conv1x1, conv3x3, in_float32, initialise
 from denoisenets.unet import EncoderDecoder, conv_block
 
 _NOISE_FEATURES = 32
@@ -157,5 +157,5 @@ class PRIDNet(nn.Module):
         x = torch.cat([noisy, self.noise_estimation(noisy)], dim=1)  # (B, 6, H, W)
         # (B, 3 * scales + 6, H, W)
         pyramid = torch.cat([x, *(branch(x) for branch in self.branches)], dim=1)
-        clean: Tensor = self.conv(self.fusion(pyramid))
-        return noisy + clean if self.residual else clean
+        fused = self.fusion(pyramid)
+        return noisy + self.conv(fused) if self.residual else in_float32(self.conv, fused)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from denoisenets.contract import Contract, SizeContract
-from denoisenets.layers import conv3x3, initialise
+from denoisenets.layers import conv3x3, in_float32, initialise
 
 
 def contract(*, depth: int, strided: bool, **_: object) -> Contract:
@@ -90,7 +90,8 @@ class REDNet(nn.Module):
                 skips[number] = x
         depth = len(self.deconv_layers)
         for number, layer in enumerate(self.deconv_layers, start=1):
-            x = layer(x)
+            direct = number == depth and not self.residual
+            x = in_float32(layer, x) if direct else layer(x)
             if depth - number in skips:
                 x = relu(x + skips.pop(depth - number))
         clean = noisy + x if self.residual else x

@@ -51,7 +51,7 @@ class Darker:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
         return np.asarray(photo // 2)
 
 

@@ -37,7 +37,7 @@ class Failing(Halving):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
         if photo.shape[:2] != PHOTO.shape[:2]:
             raise self.error
         return photo // 2
@@ -96,7 +96,7 @@ def test_reading_and_writing_overlap_the_denoiser(
     class Meeting(Halving):
         calls = 0
 
-        def __call__(self, photo: Photo) -> Photo:
+        def __call__(self, photo: Photo, window: object = None) -> Photo:
             if self.calls == 3:
                 meeting.wait()
             self.calls += 1

@@ -1,7 +1,7 @@
 """Networks on whole photos, and the wrappers of denoisers."""
 
-import math
 import pickle
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -17,8 +17,8 @@ from degrain.imaging.pixels import sixteen_bits
 from degrain.inference.blending import Blended
 from degrain.inference.config import BlendConfig, InferenceConfig
 from degrain.inference.denoiser import Identity, NetworkDenoiser, SelfEnsemble
-from degrain.inference.tiling import pad_to_contract
-from denoisenets import list_models, model_contract
+from degrain.inference.tiling import pad_to_contract, tiles_along
+from denoisenets import create_model, list_models, model_contract
 
 every_model = pytest.mark.parametrize("name", list_models())
 GLOBAL = [name for name in list_models() if model_contract(name).global_statistics]
@@ -134,17 +134,30 @@ def test_lower_bits_of_sixteen_change_the_output() -> None:
 
 @pytest.mark.slow
 @every_model
-def test_tiles_and_batches_fit_in_memory_and_use_it(name: str) -> None:
-    """Only the smallest tile may exceed the memory limit; large limits are used."""
+def test_tiles_and_batches_fit_in_memory_and_use_it(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the smallest tile may exceed the memory limit, and says so; large limits are used."""
     for megabytes in (8, 64, 512):
+        caplog.clear()
         one = denoiser(name, memory=megabytes)
         tiling = one.tiling(4000, 6000)
-        assert tiling.step < 4000 + tiling.grid
-        grown = math.ceil(tiling.halo / tiling.grid) * tiling.grid
-        pixels = tiling.batch * (tiling.step + 2 * grown) ** 2
-        smallest = max(64, tiling.grid)
-        if tiling.tile > smallest:
-            assert pixels * one.bytes_per_pixel <= 1.5 * megabytes * 2**20
+        longest = [
+            max(tiling.size.padded(t.read_width) for t in tiles_along(side, tiling))
+            for side in (4000, 6000)
+        ]
+        needed = tiling.batch * longest[0] * longest[1] * one.bytes_per_pixel
+        if needed > megabytes * 2**20:
+            assert tiling.step == -(-max(64, 2 * tiling.blend) // tiling.grid) * tiling.grid
+            assert tiling.batch == 1
+            assert f"over the limit of {megabytes} MiB" in caplog.text
+        else:
+            assert caplog.text == ""
+            larger = replace(tiling, tile=tiling.step + tiling.grid)
+            assert (
+                tiling.step >= 6000
+                or larger.reads(4000) * larger.reads(6000) * one.bytes_per_pixel > megabytes * 2**20
+            )
     if name in LOCAL:
         contract = model_contract(name, **small(name))
         assert (tiling.halo, tiling.grid, tiling.blend) == (
@@ -256,3 +269,16 @@ def test_refuses_weights_that_are_not_finite() -> None:
     next(iter(weights.values()))[0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="its weights are not all finite"):
         NetworkDenoiser("red10", small("red10"), weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["drunet", "ffdnet", "pridnet", "red10"])
+def test_networks_that_do_not_add_to_the_photo_have_all_tones_under_bfloat16(name: str) -> None:
+    arguments = small(name) | {"residual": False}
+    torch.manual_seed(0)
+    made = create_model(name, **arguments)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        clean = made(torch.rand(1, 3, 256, 256))
+    assert clean.dtype == torch.float32
+    rounded = (clean == clean.bfloat16().float()).float().mean()
+    assert rounded < 0.05

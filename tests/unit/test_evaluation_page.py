@@ -27,7 +27,7 @@ class Brighter:
 
     name, parameters = "brighter", 1
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
         return photo + np.uint8(3)
 
 
@@ -36,7 +36,7 @@ class Blur:
 
     name, parameters = "blur", 0
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
         wide = photo.astype(np.float32)
         return ((wide + np.roll(wide, 1, 0) + np.roll(wide, 1, 1)) / 3).astype(np.uint8)
 

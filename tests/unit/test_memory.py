@@ -1,6 +1,17 @@
 """Peak activation memory of a forward pass."""
 
-from denoisenets import bytes_per_pixel
+import pytest
+import torch
+from unit.small_networks import small
+
+from denoisenets import (
+    bytes_per_pixel,
+    create_model,
+    list_models,
+    model_contract,
+    use_local_statistics,
+)
+from denoisenets.memory import _PeakMemory
 
 
 def test_peak_counts_tensors_that_are_live_at_once() -> None:
@@ -9,3 +20,21 @@ def test_peak_counts_tensors_that_are_live_at_once() -> None:
     """
     assert bytes_per_pixel("red10") == (3 * 64 + 3) * 4
     assert bytes_per_pixel("red10", width=32) == (3 * 32 + 3) * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", list_models())
+def test_estimate_is_the_peak_of_a_real_forward_pass(name: str, dtype: torch.dtype) -> None:
+    """Local statistics and real tensors of the CPU; networks with parts in float32 under autocast
+    are the reason.
+    """
+    arguments = small(name)
+    side = model_contract(name, **arguments).size.padded(512)
+    made = create_model(name, **arguments).eval()
+    use_local_statistics(made, 128)
+    autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
+    with torch.inference_mode(), _PeakMemory() as memory, autocast:
+        made(torch.zeros(1, 3, side, side).to(memory_format=torch.channels_last))
+    ratio = memory.peak / side**2 / bytes_per_pixel(name, dtype=dtype, **arguments)
+    assert 0.9 < ratio < 1.1

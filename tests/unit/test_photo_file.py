@@ -46,7 +46,7 @@ class Halving:
     name = "halving"
     parameters = 0
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
         assert photo.ndim == 3
         assert photo.shape[2] == 3
         return photo // 2
@@ -55,7 +55,7 @@ class Halving:
 class Tinting(Halving):
     """Tints grey photos, as networks do."""
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
         return photo // 2 + np.array([0, 1, 4], dtype=photo.dtype)
 
 
@@ -348,7 +348,7 @@ def test_exif_too_long_for_a_jpeg_is_dropped_but_the_photo_stays_upright() -> No
 class Shifting(Halving):
     """Adds a hundredth of white, and records the photo."""
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
         self.seen = photo
         change = int(np.iinfo(photo.dtype).max // 100)
         return np.clip(photo.astype(np.int32) + change, 0, np.iinfo(photo.dtype).max).astype(

@@ -1,5 +1,7 @@
 """Tiles against the whole frame."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from unit.small_networks import small, trained
 
-from degrain.inference.tiling import Tiling, apply_tiled, pad_to_contract, tiles_along
+from degrain.inference.tiling import (
+    Tiling,
+    apply_tiled,
+    largest_tiling,
+    pad_to_contract,
+    tiles_along,
+)
 from denoisenets import SizeContract, model_contract
 
 
@@ -153,3 +161,54 @@ def test_tiling_refuses_empty_tiles_and_batches() -> None:
 def test_padding_refuses_frames_without_pixels() -> None:
     with pytest.raises(ValueError, match="a frame has at least one pixel, got 0x7"):
         pad_to_contract(torch.zeros(1, 3, 0, 7), SizeContract())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    tiling=tilings,
+    batch=st.integers(1, 3),
+    data=st.data(),
+)
+def test_a_window_has_the_pixels_of_the_whole_photo(
+    height: int, width: int, tiling: Tiling, batch: int, data: st.DataObject
+) -> None:
+    photo, tiling = torch.rand(1, 3, height, width), replace(tiling, batch=batch)
+    window = tuple(
+        slice(first := data.draw(st.integers(0, side - 1)), data.draw(st.integers(first + 1, side)))
+        for side in (height, width)
+    )
+    inputs: list[int] = []
+
+    def count(tile: Tensor) -> Tensor:
+        inputs.append(len(tile))
+        return tile.sqrt()
+
+    whole = apply_tiled(count, photo, tiling)
+    every = sum(inputs)
+    inputs.clear()
+    part = apply_tiled(count, photo, tiling, window=window)
+    assert torch.equal(part[..., window[0], window[1]], whole[..., window[0], window[1]])
+    assert sum(inputs) <= every
+
+
+def test_only_the_tiles_of_a_window_are_computed() -> None:
+    calls: list[Tensor] = []
+
+    def keep(tile: Tensor) -> Tensor:
+        calls.append(tile)
+        return tile
+
+    window = (slice(130, 140), slice(250, 270))
+    apply_tiled(keep, torch.rand(1, 3, 640, 640), Tiling(tile=64, halo=8), window=window)
+    assert len(calls) == 2
+
+
+def test_largest_tiling_uses_the_pixels_that_it_may() -> None:
+    smallest = Tiling(tile=64, halo=128, size=SizeContract(minimum=256, multiple=256), grid=256)
+    assert largest_tiling(smallest, 4000, 6000, 512**2).reads(6000) == 512
+    assert largest_tiling(smallest, 4000, 6000, 800**2).reads(6000) == 768
+    assert largest_tiling(smallest, 4000, 6000, 1).step == 256
+    whole = largest_tiling(smallest, 300, 200, 10**9)
+    assert (whole.reads(300), whole.reads(200), whole.batch) == (512, 256, 16)

@@ -213,9 +213,9 @@ class Filter:
         if self.noise_level is not None:
             check_noise_level(self.noise_level)
 
-    def __call__(self, photo: Photo) -> Photo:
-        """Denoise one (H, W, 3) photo; one without measurable noise or too small for the filter is
-        returned unchanged.
+    def __call__(self, photo: Photo, window: object = None) -> Photo:  # noqa: ARG002
+        """Denoise one (H, W, 3) photo, all of it whatever the window; one without measurable noise
+        or too small for the filter is returned unchanged.
 
         Raises ValueError for a shape or dtype that is not a photo's.
         """

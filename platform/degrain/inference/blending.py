@@ -15,6 +15,7 @@ from scipy.ndimage import correlate1d
 from degrain.imaging.pixels import Photo, peak
 from degrain.inference.config import BlendConfig
 from degrain.inference.denoiser import Denoiser
+from degrain.inference.tiling import Window
 
 Plane32 = NDArray[np.float32]
 
@@ -39,12 +40,13 @@ class Blended:
         self.denoiser, self.config = denoiser, config
         self.name, self.parameters = denoiser.name, denoiser.parameters
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
         """Denoise one photo."""
         config = self.config
         if config.strength == 0 or (config.luma == 0 and config.chroma == 0):
             return photo.copy()
-        clean = self.denoiser(photo)
+        # The thresholds of details follow from all of the photo.
+        clean = self.denoiser(photo, None if config.detail else window)
         return clean if config == BlendConfig() else blend(photo, clean, config)
 
 

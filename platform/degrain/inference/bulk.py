@@ -157,7 +157,7 @@ def _denoise(opened: _Opened, denoiser: Denoiser, preview: Crop | None) -> _Fini
         encode = (
             _encoder(photo, photo.denoise(denoiser))
             if preview is None
-            else encode_preview(photo.stored, denoiser, preview)
+            else encode_preview(photo, denoiser, preview)
         )
     except Exception as error:  # noqa: BLE001 - no photo ends the run of the others
         return _Finish(None, error=_reason(error))

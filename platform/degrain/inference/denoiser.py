@@ -4,9 +4,11 @@ denoiser.
 
 import hashlib
 import inspect
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +20,7 @@ from degrain.imaging.metrics import to_float, to_pixels
 from degrain.imaging.pixels import Photo, check_photo
 from degrain.inference.config import InferenceConfig
 from degrain.inference.execution import choose_execution
-from degrain.inference.tiling import Tiling, apply_tiled
+from degrain.inference.tiling import Tiling, Window, apply_tiled, largest_tiling
 from denoisenets import (
     Contract,
     bytes_per_pixel,
@@ -31,15 +33,16 @@ from denoisenets.layers import CELLS_PER_WINDOW
 
 MINIMUM_TILE = 64
 """Smallest automatic tile in pixels: smaller ones would be mostly halo. A network whose tile of
-this size needs more memory than the limit exceeds it.
+this size needs more memory than the limit exceeds it, with a warning.
 """
-LARGEST_BATCH = 16
 LARGEST_HALO = 128
 """Widest halo, in pixels, of networks with global statistics: pixels beyond change the output
 little.
 """
 BLEND = 32
 """Pixels on each side of a seam over which tiles of such networks are blended."""
+
+_log = logging.getLogger(__name__)
 
 
 class Denoiser(Protocol):
@@ -55,8 +58,8 @@ class Denoiser(Protocol):
         """Number of trained parameters; 0 for a filter."""
         ...
 
-    def __call__(self, photo: Photo) -> Photo:
-        """Denoise one photo."""
+    def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
+        """Denoise one photo; with a `window` its other pixels may have any values."""
         ...
 
 
@@ -66,7 +69,7 @@ class Identity:
     name = "noisy"
     parameters = 0
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: Window | None = None) -> Photo:  # noqa: ARG002
         """Return the photo. Raises ValueError for a shape or dtype that is not a photo's."""
         check_photo(photo)
         return photo
@@ -83,7 +86,7 @@ class SelfEnsemble:
         self.denoiser = denoiser
         self.name, self.parameters = denoiser.name, denoiser.parameters
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: Window | None = None) -> Photo:  # noqa: ARG002
         """Denoise one photo."""
         total = np.zeros(photo.shape, dtype=np.uint32)
         for flipped in (False, True):
@@ -130,13 +133,8 @@ class NetworkDenoiser:
             model, network, self.config.noise_level, self.execution.device
         )
         window = use_local_statistics(network, crop)
-        contract = model_contract(model, **arguments)
-        self.bytes_per_pixel = (
-            bytes_per_pixel(model, **arguments) * self.execution.bytes_per_value / 4
-        )
-        """Peak memory of activations, per pixel of a tile's input."""
-        self._halo, self._grid, self._blend = _overlap(contract, window)
-        self._size = contract.size
+        self._tiling = _smallest_tiling(model_contract(model, **arguments), window)
+        self._warned = False
         self.network = self.execution.place(network.eval())
         self._forward_pass = self.execution.compile(self.network)
 
@@ -155,13 +153,14 @@ class NetworkDenoiser:
         """Pickle by weights and arguments: another machine chooses its own execution."""
         return _rebuild, (*self._source, self.name, self.config)
 
-    def __call__(self, photo: Photo) -> Photo:
-        """Denoise one (H, W, 3) photo of any size."""
-        return self.batch([photo])[0]
+    def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
+        """Denoise one (H, W, 3) photo of any size; with a `window`, only its tiles."""
+        return self.batch([photo], window)[0]
 
     @torch.inference_mode()
-    def batch(self, photos: Sequence[Photo]) -> list[Photo]:
-        """Denoise photos of any sizes; small photos of one shape and dtype share a batch.
+    def batch(self, photos: Sequence[Photo], window: Window | None = None) -> list[Photo]:
+        """Denoise photos of any sizes; small photos of one shape and dtype share a batch. With a
+        `window` only these pixels have values.
 
         Raises ValueError for a shape or dtype that is not a photo's.
         """
@@ -176,34 +175,36 @@ class NetworkDenoiser:
             tiling = self.tiling(height, width)
             for start in range(0, len(indices), tiling.batch):
                 chosen = indices[start : start + tiling.batch]
-                together = self._denoise([photos[i] for i in chosen], tiling)
+                together = self._denoise([photos[i] for i in chosen], tiling, window)
                 results.update(zip(chosen, together, strict=True))
         return [results[i] for i in range(len(photos))]
+
+    @cached_property
+    def bytes_per_pixel(self) -> float:
+        """Peak memory of activations, per pixel of a tile's input."""
+        model, arguments, *_ = self._source
+        return bytes_per_pixel(model, dtype=self.execution.dtype, **arguments)
 
     def tiling(self, height: int, width: int) -> Tiling:
         """The tiling of photos of this size: the largest tiles and the largest batch that fit in
         memory.
+
+        Logs a warning once if the smallest tile does not fit.
         """
         limit = self.config.memory
         memory = self.execution.free_memory() if limit is None else limit * 2**20
-        most_pixels = memory / self.bytes_per_pixel
-        largest = -(-max(height, width) // self._grid) * self._grid
-        fits = self._size.padded(height) * self._size.padded(width) <= most_pixels
-        by_memory = largest if fits else max(int(most_pixels**0.5) - 2 * self._halo, MINIMUM_TILE)
-        tile = self.config.tile or min(by_memory, largest)
-        read = [min(side, tile + 2 * self._halo) for side in (height, width)]
-        pixels = self._size.padded(read[0]) * self._size.padded(read[1])
-        batch = min(max(int(most_pixels / pixels), 1), LARGEST_BATCH)
-        return Tiling(
-            tile=tile,
-            halo=self._halo,
-            size=self._size,
-            grid=self._grid,
-            blend=self._blend,
-            batch=batch,
-        )
+        most = memory / self.bytes_per_pixel
+        tiling = largest_tiling(self._tiling, height, width, most, self.config.tile)
+        needed = tiling.reads(height) * tiling.reads(width) * self.bytes_per_pixel
+        if needed > memory and not self._warned:
+            _log.warning(
+                "%s needs %.0f MiB for one tile, over the limit of %.0f MiB",
+                *(self.name, needed / 2**20, memory / 2**20),
+            )
+            self._warned = True
+        return tiling
 
-    def _denoise(self, photos: Sequence[Photo], tiling: Tiling) -> Photo:
+    def _denoise(self, photos: Sequence[Photo], tiling: Tiling, window: Window | None) -> Photo:
         """Photos of one shape and dtype -> (B, H, W, 3)."""
         stacked = photos[0][None] if len(photos) == 1 else np.stack(photos)
         deep = stacked.dtype == np.uint16
@@ -219,6 +220,7 @@ class NetworkDenoiser:
             tiling,
             start=_from_sixteen_bits if deep else _unchanged,
             finish=_to_sixteen_bits if deep else _to_eight_bits,
+            window=window,
         )
         result: Photo = output.permute(0, 2, 3, 1).cpu().numpy()
         return result.view(np.uint16) if deep else result
@@ -285,12 +287,14 @@ def _noise_level_input(
     return (torch.full((1, 1, 1, 1), noise_level, device=device),)
 
 
-def _overlap(contract: Contract, window: int) -> tuple[int, int, int]:
-    """Halo, grid and blend width of a network's tiles, in pixels; `window` is that of its local
-    statistics, or 0.
+def _smallest_tiling(contract: Contract, window: int) -> Tiling:
+    """The tiles of a network that need the least memory; `window` is that of its local statistics,
+    or 0, pixels.
     """
     if not contract.global_statistics:
-        return contract.receptive_radius, contract.size.multiple, 0
-    cell = window // CELLS_PER_WINDOW
-    halo = min(contract.receptive_radius + window // 2 + cell, LARGEST_HALO)
-    return halo, math.lcm(contract.size.multiple, cell), min(BLEND, halo)
+        halo, grid, blend = contract.receptive_radius, contract.size.multiple, 0
+    else:
+        cell = window // CELLS_PER_WINDOW
+        halo = min(contract.receptive_radius + window // 2 + cell, LARGEST_HALO)
+        grid, blend = math.lcm(contract.size.multiple, cell), min(BLEND, halo)
+    return Tiling(tile=MINIMUM_TILE, halo=halo, size=contract.size, grid=grid, blend=blend)

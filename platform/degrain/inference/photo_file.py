@@ -18,6 +18,7 @@ from degrain.imaging.stored_photo import StoredPhoto
 from degrain.imaging.writers import MEDIA_TYPES, PhotoWriter, choose_writer
 from degrain.inference.config import OutputConfig, ReadingConfig
 from degrain.inference.denoiser import Denoiser
+from degrain.inference.tiling import Window
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,21 @@ class OpenPhoto:
         height, width = self.stored.colours.shape[:2]
         return int(height) * int(width) / 1e6
 
-    def denoise(self, denoiser: Denoiser) -> Photo:
+    def denoise(self, denoiser: Denoiser, window: Window | None = None) -> Photo:
         """The denoised colours, (H, W, 1) or (H, W, 3), as stored: turned, in their profile.
 
-        The denoiser sees sRGB of 16 bits in place of another profile. Raises UnreadablePhotoError
-        for a profile that cannot be converted.
+        The denoiser sees sRGB of 16 bits in place of another profile. With a `window` only these
+        pixels need be right. Raises UnreadablePhotoError for a profile that cannot be converted.
         """
         colours = self.stored.colours
         if colours.shape[2] == 1:
-            return channel_mean(denoiser(np.repeat(colours, 3, axis=2)))
+            return channel_mean(denoiser(np.repeat(colours, 3, axis=2), window))
         if not self.converts:
-            return denoiser(np.ascontiguousarray(colours))
+            return denoiser(np.ascontiguousarray(colours), window)
         profile = self.stored.profile
         assert profile is not None
         srgb = convert_to_srgb(sixteen_bits(np.ascontiguousarray(colours)), profile)
-        return apply_change(colours, srgb, denoiser(srgb), profile)
+        return apply_change(colours, srgb, denoiser(srgb, window), profile)
 
     def encode(self, colours: Photo) -> bytes:
         """The file with these colours. Raises UnreadablePhotoError."""

@@ -2,8 +2,8 @@
 
 The outputs of tiles are adjacent. Each tile's input is its output extended by a halo as wide as the
 receptive radius, so that tiles join without seams and equal the whole-frame result. At a photo's
-border the tile ends with the photo, and the network pads as it does for the whole frame. Tile
-origins are multiples of the size contract, because a strided network treats the pixels of a stride
+border the tile ends with the photo, and the network pads as it does for the whole frame. Inputs
+start at multiples of the size contract, because a strided network treats the pixels of a stride
 differently.
 
 Tiles of a network with a receptive field larger than the halo, such as a window of local
@@ -14,14 +14,20 @@ Tiles are processed row by row, and each row of tiles is finished before the nex
 that memory holds a single strip in float.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from denoisenets import SizeContract
+
+LARGEST_BATCH = 16
+Window: TypeAlias = tuple[slice, slice]
+"""The rows and the columns of a part of a photo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class Tiling:
     size: SizeContract = field(default_factory=SizeContract)
     """Heights and widths that the network accepts."""
     grid: int = 1
-    """Tile origins are multiples of this; a multiple of the size contract's."""
+    """Tiles' inputs start at multiples of this; a multiple of the size contract's."""
     blend: int = 0
     """Width on each side of a seam over which neighbouring tiles are blended; at most the halo."""
     batch: int = 1
@@ -54,6 +60,35 @@ class Tiling:
         """Distance between tile origins: `tile` rounded to the grid, and wide enough to blend."""
         return max(self.tile // self.grid, -(-2 * self.blend // self.grid), 1) * self.grid
 
+    def reads(self, side: int) -> int:
+        """The longest padded input of a tile along a side of a photo."""
+        return self.size.padded(min(self.to_grid(self.step + 2 * self.halo), side))
+
+    def to_grid(self, length: int) -> int:
+        """The length, rounded up to the grid."""
+        return -(-length // self.grid) * self.grid
+
+
+def largest_tiling(
+    smallest: Tiling, height: int, width: int, most_pixels: float, tile: int | None = None
+) -> Tiling:
+    """The largest tiles for photos of this size whose inputs have at most `most_pixels`, and the
+    largest batch of them; the smallest tiling if none has. With `tile` that side is taken.
+    """
+
+    def of_side(tile: int) -> Tiling:
+        return replace(smallest, tile=tile)
+
+    def pixels(tile: int) -> int:
+        return of_side(tile).reads(height) * of_side(tile).reads(width)
+
+    if tile is None:
+        first, grid = smallest.step, smallest.grid
+        sides = range(first, max(first, height, width) + grid, grid)
+        tile = sides[max(bisect_right(sides, most_pixels, key=pixels) - 1, 0)]
+    batch = min(max(int(most_pixels / pixels(tile)), 1), LARGEST_BATCH)
+    return replace(of_side(tile), batch=batch)
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -66,6 +101,15 @@ class Tile:
     blend_start: int
     """`start` less the pixels that are blended with the previous tile."""
     blend_stop: int
+
+    @property
+    def read_width(self) -> int:
+        """Length of its input."""
+        return self.read_stop - self.read_start
+
+    def reaches(self, part: slice) -> bool:
+        """Whether its output contributes to a part of the photo."""
+        return bool(self.blend_start < part.stop and part.start < self.blend_stop)
 
     def weights(self, device: torch.device) -> Tensor:
         """This tile's blending weights, (blend_stop - blend_start,); they sum to 1 with those of
@@ -86,16 +130,18 @@ class Tile:
 
 
 def tiles_along(side: int, tiling: Tiling) -> Iterator[Tile]:
-    """Cover 0..side with tiles whose inputs start at multiples of the grid."""
-    halo = -(-tiling.halo // tiling.grid) * tiling.grid
-    for start in range(0, side, tiling.step):
-        stop = min(start + tiling.step, side)
+    """Cover 0..side with tiles whose inputs start at multiples of the grid.
+
+    Outputs start a halo later, so that a halo of half the grid does not cost a whole one.
+    """
+    starts = [0, *range(tiling.step + tiling.halo % tiling.grid, side, tiling.step)]
+    for start, stop in zip(starts, [*starts[1:], side], strict=True):
         # A ramp has equal widths on both sides of its seam, so a narrow last tile narrows it.
         before = min(tiling.blend, stop - start) if start else 0
         after = min(tiling.blend, side - stop)
         yield Tile(
-            max(start - halo, 0),
-            min(stop + halo, side),
+            max(start - tiling.halo, 0),
+            min(tiling.to_grid(stop + tiling.halo), side),
             start,
             stop,
             start - before,
@@ -126,20 +172,25 @@ def apply_tiled(
     *,
     start: Callable[[Tensor], Tensor] = lambda tile: tile,
     finish: Callable[[Tensor], Tensor] = lambda strip: strip,
+    window: Window | None = None,
 ) -> Tensor:
     """Apply `network` to (B, 3, H, W) photos of any dtype in tiles; equals the whole frame up to
     rounding. The result is in channels_last memory format.
 
     `start` converts each tile for padding. `network` returns float32 for a batch of tiles. `finish`
-    converts each finished strip, (B, 3, h, W) float32, to the dtype of the result.
+    converts each finished strip, (B, 3, h, W) float32, to the dtype of the result. With a `window`
+    only the pixels inside have values, the same as without.
     """
     height, width = photos.shape[-2:]
-    columns = list(tiles_along(width, tiling))
+    columns = _groups_of_equal_width(tiles_along(width, tiling), tiling.batch)
+    if window is not None:
+        columns = [g for g in columns if any(tile.reaches(window[1]) for tile in g)]
     result: Tensor | None = None
     finished = 0
     pending: Tensor | None = None
     for row in tiles_along(height, tiling):
-        strip = _strip(network, photos, row, columns, tiling, start)
+        wanted = columns if window is None or row.reaches(window[0]) else []
+        strip = _strip(network, photos, row, wanted, tiling, start)
         strip *= row.weights(photos.device)[:, None]
         if pending is not None:
             strip[..., : pending.shape[-2], :] += pending
@@ -161,11 +212,14 @@ def _strip(
     network: Callable[[Tensor], Tensor],
     photos: Tensor,
     row: Tile,
-    columns: list[Tile],
+    columns: list[list[Tile]],
     tiling: Tiling,
     start: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """The blended output of a row of tiles: (B, 3, row.blend_stop - row.blend_start, W) float32."""
+    """The blended output of a row of tiles: (B, 3, row.blend_stop - row.blend_start, W) float32.
+
+    `columns` are its tiles, grouped by forward pass.
+    """
     count, channels, _, width = photos.shape
     strip = torch.zeros(
         (count, channels, row.blend_stop - row.blend_start, width),
@@ -173,7 +227,7 @@ def _strip(
         device=photos.device,
     )
     inside = slice(row.blend_start - row.read_start, row.blend_stop - row.read_start)
-    for group in _groups_of_equal_width(columns, tiling.batch):
+    for group in columns:
         inputs = [
             start(photos[..., row.read_start : row.read_stop, tile.read_start : tile.read_stop])
             for tile in group
@@ -189,15 +243,13 @@ def _strip(
     return strip
 
 
-def _groups_of_equal_width(columns: list[Tile], most: int) -> Iterator[list[Tile]]:
+def _groups_of_equal_width(columns: Iterable[Tile], most: int) -> list[list[Tile]]:
     """Consecutive tiles of equal input width, at most `most` per group."""
-    group: list[Tile] = []
+    groups: list[list[Tile]] = []
     for tile in columns:
-        same = (
-            group and tile.read_stop - tile.read_start == group[0].read_stop - group[0].read_start
-        )
-        if group and (not same or len(group) == most):
-            yield group
-            group = []
-        group.append(tile)
-    yield group
+        last = groups[-1] if groups else []
+        if last and len(last) < most and tile.read_width == last[0].read_width:
+            last.append(tile)
+        else:
+            groups.append([tile])
+    return groups

@@ -10,6 +10,7 @@ from degrain.inference.blending import Blended
 from degrain.inference.config import ReadingConfig
 from degrain.inference.denoiser import Denoiser
 from degrain.inference.photo_file import denoise_content
+from degrain.inference.tiling import Window
 from degrain.serving.messages import PhotoRequest, PhotoResult, Refusal
 
 
@@ -23,10 +24,10 @@ class OneAtATime:
         self._denoiser, self._lock = denoiser, lock
         self.name, self.parameters = denoiser.name, denoiser.parameters
 
-    def __call__(self, photo: Photo) -> Photo:
+    def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
         """Denoise one photo."""
         with self._lock:
-            return self._denoiser(photo)
+            return self._denoiser(photo, window)
 
 
 def denoise_photo(request: PhotoRequest, denoiser: Denoiser) -> PhotoResult | Refusal:
