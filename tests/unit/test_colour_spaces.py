@@ -1,12 +1,16 @@
 """Photos that state primaries and transfer curve are seen in sRGB, as formulas give it."""
 
+import re
+import struct
+import zlib
+
 import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from unit.photofiles import DEEP, PHOTO, tiff
+from unit.photofiles import DEEP, PHOTO, chunk, png, tiff
 
-from degrain.imaging.codecs import decode
+from degrain.imaging.codecs import decode, read_stored
 from degrain.imaging.colour_profiles import is_srgb
 from degrain.imaging.colour_spaces import (
     D65,
@@ -15,10 +19,14 @@ from degrain.imaging.colour_spaces import (
     profile_from_colorimetry,
     srgb_curve,
 )
+from degrain.inference.config import OutputConfig, OutputFormat, ReadingConfig
+from degrain.inference.denoiser import Identity
+from degrain.inference.photo_file import denoise_content
 
 P3: Chromaticities = (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
 ADOBE: Chromaticities = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 PROPHOTO: Chromaticities = (0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001)
+BT2020: Chromaticities = (0.708, 0.292, 0.17, 0.797, 0.131, 0.046)
 D50 = (0.3457, 0.3585)
 BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
@@ -145,3 +153,120 @@ def test_grey_tiffs_are_left_alone() -> None:
     grey = DEEP[:, :, 0]
     content = tiff(grey, extratags=colour_tags(D50, PROPHOTO))
     assert np.array_equal(decode(content)[:, :, 1], grey)
+
+
+def gamma(value: int) -> bytes:
+    return chunk(b"gAMA", value.to_bytes(4))
+
+
+def chromaticity_chunk(white: tuple[float, float], primaries: Chromaticities) -> bytes:
+    return chunk(
+        b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in (*white, *primaries)))
+    )
+
+
+def cicp(*codes: int) -> bytes:
+    return chunk(b"cICP", bytes(codes))
+
+
+LINEAR_P3 = gamma(100_000) + chromaticity_chunk(D65, P3)
+ICC = chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(imagecodecs.cms_profile("adobergb"))))
+SRGB = chunk(b"sRGB", b"\0")
+
+
+def seen(content: bytes) -> NDArray[np.uint16]:
+    """What a denoiser sees of a PNG."""
+    return np.asarray(decode(content))
+
+
+def test_chunks_of_a_png_are_interpreted() -> None:
+    values = DEEP / 65535
+    assert_close(seen(png(DEEP, LINEAR_P3)), expected_srgb(values, P3, D65), most=20, mean=0.3)
+    assert_close(
+        seen(png(DEEP, gamma(55_556))), expected_srgb(values**1.8, SRGB_PRIMARIES, D65), most=1
+    )
+    assert_close(
+        seen(png(DEEP, cicp(9, 8, 0, 1))), expected_srgb(values, BT2020, D65), most=20, mean=0.3
+    )
+    curve = np.where(values < 0.081, values / 4.5, ((values + 0.099) / 1.099) ** (1 / 0.45))
+    assert_close(
+        seen(png(DEEP, cicp(1, 1, 0, 1))), expected_srgb(curve, SRGB_PRIMARIES, D65), most=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("chunks", "equal"),
+    [
+        (cicp(12, 8, 0, 1) + ICC + SRGB + gamma(50_000), LINEAR_P3),
+        (ICC + SRGB + LINEAR_P3, ICC),
+        (SRGB + LINEAR_P3, b""),
+        (gamma(45_455), b""),
+        (gamma(45_455) + chromaticity_chunk(D65, SRGB_PRIMARIES), b""),
+        (cicp(1, 13, 0, 1) + ICC, b""),
+        (gamma(0), b""),
+        (chunk(b"gAMA", b"\0") + chunk(b"cHRM", b"\0"), b""),
+        (chunk(b"gAMA", struct.pack(">I", 100_000))[:-1] + b"\0", b""),
+    ],
+)
+def test_chunks_precede_each_other(chunks: bytes, equal: bytes) -> None:
+    assert np.array_equal(seen(png(DEEP, chunks)), seen(png(DEEP, equal)))
+
+
+@pytest.mark.parametrize(
+    ("codes", "reason"),
+    [
+        ((9, 16, 0, 1), r"high dynamic range \(PQ\)"),
+        ((9, 18, 0, 1), r"high dynamic range \(HLG\)"),
+        ((2, 2, 0, 1), r"its colours \(cICP 2-2-0-1\) are not known"),
+        ((1, 13, 0, 0), r"its colours \(cICP 1-13-0-0\) are not known"),
+        ((1, 13), r"its colours \(cICP\) are damaged"),
+    ],
+)
+def test_colours_that_are_not_known_are_denoised_as_stored(
+    codes: tuple[int, ...], reason: str
+) -> None:
+    content = png(DEEP, cicp(*codes))
+    assert np.array_equal(seen(content), DEEP)
+    done = denoise_content(content, Identity(), output=OutputConfig(), reading=ReadingConfig())
+    assert cicp(*codes) in done.content
+    [note] = done.notes
+    assert re.fullmatch(f"denoised as stored: .*{reason}", note)
+    other = denoise_content(
+        content, Identity(), output=OutputConfig(format="tiff"), reading=ReadingConfig()
+    )
+    assert "dropped: the PNG chunk cICP" in other.notes
+
+
+@pytest.mark.parametrize("file_format", ["jpeg", "tiff", "webp"])
+def test_stated_colours_stay_in_a_png_and_go_to_other_types_as_a_profile(
+    file_format: OutputFormat,
+) -> None:
+    content = png(PHOTO, LINEAR_P3)
+    reading = ReadingConfig()
+    same = denoise_content(content, Identity(), output=OutputConfig(), reading=reading)
+    assert LINEAR_P3 in same.content
+    assert b"iCCP" not in same.content
+    assert same.notes == ()
+    other = denoise_content(
+        content, Identity(), output=OutputConfig(format=file_format), reading=reading
+    )
+    assert other.notes == ()
+    assert read_stored(other.content).profile == read_stored(content).profile is not None
+
+
+def test_stated_colours_of_grey_are_not_interpreted() -> None:
+    grey = DEEP[:, :, 0]
+    content = png(grey, LINEAR_P3)
+    assert np.array_equal(seen(content)[:, :, 1], grey)
+    done = denoise_content(
+        content, Identity(), output=OutputConfig(format="tiff"), reading=ReadingConfig()
+    )
+    assert done.notes == ("dropped: the PNG chunk gAMA",)
+
+
+def test_a_profile_of_more_than_a_mebibyte_is_read() -> None:
+    adobe = bytearray(imagecodecs.cms_profile("adobergb"))
+    adobe += np.random.default_rng(0).bytes(3 * 2**20)
+    adobe[:4] = len(adobe).to_bytes(4)
+    content = png(PHOTO, chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(adobe))))
+    assert np.array_equal(seen(content), seen(png(PHOTO, ICC)))

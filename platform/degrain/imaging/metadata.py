@@ -5,6 +5,8 @@ from typing import Literal
 
 from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
 from degrain.imaging.limits import FileType
+from degrain.imaging.png_colours import interpreted_chunks
+from degrain.imaging.webp_chunks import webp_chunks
 
 _PHOTOSHOP_IPTC = 0x0404
 _STRUCTURE = frozenset(
@@ -48,13 +50,7 @@ def read_metadata(content: bytes, file_type: FileType, profile: bytes | None) ->
             other=("the JPEG comment",) if jpeg_segments.has_comment(content) else (),
         )
     if file_type == "png":
-        keys = png_chunks.text_keys(content)
-        return Metadata(
-            exif=png_chunks.read_exif(content),
-            xmp=png_chunks.read_xmp(content),
-            profile=profile,
-            other=tuple(f"the PNG text '{key}'" for key in keys),
-        )
+        return _metadata_of_png(content, profile)
     if file_type == "webp":
         found = dict(webp_chunks(content))
         exif = found.get(b"EXIF")
@@ -66,15 +62,18 @@ def read_metadata(content: bytes, file_type: FileType, profile: bytes | None) ->
     return Metadata(profile=profile)
 
 
-def webp_chunks(webp: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and bodies of a WebP's RIFF chunks. RFC 9649, section 2.3."""
-    found: list[tuple[bytes, bytes]] = []
-    position = 12
-    while position + 8 <= len(webp):
-        size = int.from_bytes(webp[position + 4 : position + 8], "little")
-        found.append((webp[position : position + 4], webp[position + 8 : position + 8 + size]))
-        position += 8 + size + size % 2
-    return found
+def _metadata_of_png(content: bytes, profile: bytes | None) -> Metadata:
+    keys = png_chunks.text_keys(content)
+    return Metadata(
+        exif=png_chunks.read_exif(content),
+        xmp=png_chunks.read_xmp(content),
+        photoshop=png_chunks.read_photoshop(content),
+        profile=profile,
+        other=(
+            *(f"the PNG text '{key}'" for key in keys),
+            *png_chunks.chunks_of_png_alone(content, interpreted_chunks(content)),
+        ),
+    )
 
 
 def descriptive_tags(content: bytes) -> tiff_tags.TagFolder:

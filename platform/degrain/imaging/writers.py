@@ -17,12 +17,13 @@ from PIL import Image
 from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
 from degrain.imaging.jpeg_segments import Segment
 from degrain.imaging.limits import FileType
-from degrain.imaging.metadata import Metadata, read_metadata, webp_chunks
+from degrain.imaging.metadata import Metadata, read_metadata
 from degrain.imaging.pixels import Photo, Plane, eight_bits, peak
 from degrain.imaging.png_chunks import Chunk
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
 from degrain.imaging.tiff_tags import TagFolder, integers
 from degrain.imaging.tiff_writer import tiff_writer
+from degrain.imaging.webp_chunks import webp_chunks
 
 MEDIA_TYPES: dict[FileType, str] = {
     "jpeg": "image/jpeg",
