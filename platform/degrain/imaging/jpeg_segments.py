@@ -5,7 +5,7 @@ in the copy. JPEG: ITU-T T.81, annex B; EXIF: CIPA DC-008; XMP: Adobe XMP Specif
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from degrain.imaging.limits import MOST_SEGMENTS
@@ -15,7 +15,6 @@ EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
 PROFILE_HEADER = b"ICC_PROFILE\0"
-_PICTURES_HEADER = b"MPF\0"
 _APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
@@ -91,22 +90,6 @@ def end_of_picture(jpeg: bytes) -> tuple[int, int]:
     return len(jpeg), scans
 
 
-def copied_segments(jpeg: bytes) -> tuple[list[Segment], list[str]]:
-    """The segments that a JPEG with other pixels shares, and what they leave out.
-
-    Left out are the addresses of further pictures in the file (MPF), which are not copied, and the
-    colour transform of the stored pixels (Adobe's APP14), which is the encoder's.
-    """
-    kept: list[Segment] = []
-    dropped: list[str] = []
-    for segment in segments(jpeg):
-        if segment.marker == _APP2 and segment.body.startswith(_PICTURES_HEADER):
-            dropped.append("further pictures in the file (MPF)")
-        elif segment.is_metadata and segment.marker != _APP14:
-            kept.append(segment)
-    return kept, dropped
-
-
 def new_segments(
     *, exif: bytes | None, xmp: bytes | None, photoshop: bytes | None, profile: bytes | None
 ) -> tuple[list[Segment], list[str]]:
@@ -147,26 +130,22 @@ def with_segments(jpeg: bytes, inserted: Sequence[Segment], *, keep_jfif: bool) 
     return b"".join([jpeg[:2], *map(bytes, inserted), jpeg[start:]])
 
 
-def body_after(jpeg: bytes, marker: int, header: bytes) -> bytes | None:
-    """The body behind `header` of the first such segment."""
+def body_after(found: Iterable[Segment], header: bytes) -> bytes | None:
+    """The body behind `header` of the first segment APP1 with it."""
     return next(
-        (
-            s.body[len(header) :]
-            for s in segments(jpeg)
-            if s.marker == marker and s.body.startswith(header)
-        ),
+        (s.body[len(header) :] for s in found if s.marker == _APP1 and s.body.startswith(header)),
         None,
     )
 
 
 def read_exif(jpeg: bytes) -> bytes | None:
     """The TIFF block of EXIF."""
-    return body_after(jpeg, _APP1, EXIF_HEADER)
+    return body_after(segments(jpeg), EXIF_HEADER)
 
 
 def read_xmp(jpeg: bytes) -> bytes | None:
     """The main XMP packet; its extension, for packets above 64 KiB, is not part of it."""
-    return body_after(jpeg, _APP1, XMP_HEADER)
+    return body_after(segments(jpeg), XMP_HEADER)
 
 
 def read_profile(jpeg: bytes) -> tuple[bytes | None, bool]:
@@ -191,8 +170,3 @@ def read_photoshop(jpeg: bytes) -> bytes | None:
         if s.marker == _APP13 and s.body.startswith(PHOTOSHOP_HEADER)
     ]
     return b"".join(parts) or None
-
-
-def has_comment(jpeg: bytes) -> bool:
-    """Whether there is a comment segment."""
-    return any(s.marker == _COM for s in segments(jpeg))

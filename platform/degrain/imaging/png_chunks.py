@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from degrain.imaging.jpeg_extras import CREDENTIALS
 from degrain.imaging.limits import LARGEST_METADATA, MOST_SEGMENTS
 from degrain.imaging.stored_photo import UnreadablePhotoError
 
@@ -55,6 +56,8 @@ def chunks(png: bytes) -> Iterator[Chunk]:
             checksum = int.from_bytes(png[end : end + 4])
             yield Chunk(name, body, zlib.crc32(name + body) == checksum)
             count += 1
+        if name == b"IEND":
+            return
         if count > MOST_SEGMENTS:
             raise UnreadablePhotoError(
                 f"it has more than {MOST_SEGMENTS} chunks beside its pixels; save it anew"
@@ -94,14 +97,14 @@ def copied_chunks(png: bytes) -> tuple[list[Chunk], list[str]]:
 def described(chunk: Chunk) -> str:
     """A chunk in a note."""
     if chunk.name == b"caBX":
-        return "content credentials (C2PA), which do not hold for other pixels"
+        return CREDENTIALS
     reason = "" if chunk.intact else ", which is damaged"
     return f"the PNG chunk {chunk.name.decode('latin-1')}{reason}"
 
 
 def chunks_of_png_alone(png: bytes, carried: frozenset[bytes]) -> list[str]:
     """What no other type of file holds; it holds texts apart, and chunks of `carried` names."""
-    handled = _PIXELS | {*_TEXTS, b"eXIf", *carried}
+    handled = _PIXELS | {*_TEXTS, b"eXIf", b"pHYs", *carried}
     return [described(chunk) for chunk in chunks(png) if chunk.name not in handled]
 
 

@@ -1,7 +1,10 @@
 """The chunks of a WebP file. RFC 9649, sections 2.3 to 2.7."""
 
+from degrain.imaging.jpeg_extras import CREDENTIALS
 from degrain.imaging.limits import MOST_SEGMENTS
 from degrain.imaging.stored_photo import UnreadablePhotoError
+
+_CARRIED = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
 
 
 def is_webp(content: bytes) -> bool:
@@ -12,14 +15,23 @@ def is_webp(content: bytes) -> bool:
 def webp_chunks(webp: bytes) -> list[tuple[bytes, bytes]]:
     """Names and bodies. Raises UnreadablePhotoError for more than `MOST_SEGMENTS`."""
     found: list[tuple[bytes, bytes]] = []
-    position = 12
-    while position + 8 <= len(webp):
+    position, end = 12, min(8 + int.from_bytes(webp[4:8], "little"), len(webp))
+    while position + 8 <= end:
         size = int.from_bytes(webp[position + 4 : position + 8], "little")
         found.append((webp[position : position + 4], webp[position + 8 : position + 8 + size]))
         position += 8 + size + size % 2
         if len(found) > MOST_SEGMENTS:
             raise UnreadablePhotoError(f"it has more than {MOST_SEGMENTS} chunks; save it anew")
     return found
+
+
+def held_by_webp_alone(webp: bytes) -> list[str]:
+    """The chunks that a file with other pixels does not get, in notes."""
+    names = [name for name, _ in webp_chunks(webp) if name not in _CARRIED]
+    return [
+        CREDENTIALS if name == b"C2PA" else f"the WebP chunk {name.decode('latin-1')}"
+        for name in dict.fromkeys(names)
+    ]
 
 
 def webp_size(webp: bytes) -> tuple[int, int]:

@@ -152,7 +152,7 @@ def _denoise(opened: _Opened, denoiser: Denoiser, preview: Crop | None) -> _Fini
         encode = (
             _encoder(photo, photo.denoise(denoiser))
             if preview is None
-            else encode_preview(photo.stored, denoiser, preview)
+            else encode_preview(photo.stored, denoiser, preview, converts=photo.converts)
         )
     except _PHOTO_ERRORS as error:
         return _Finish(None, error=_reason(error))

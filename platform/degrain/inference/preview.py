@@ -18,10 +18,13 @@ _GAP = 4
 """Width of the white line between both."""
 
 
-def encode_preview(stored: StoredPhoto, denoiser: Denoiser, crop: Crop) -> Callable[[], bytes]:
+def encode_preview(
+    stored: StoredPhoto, denoiser: Denoiser, crop: Crop, *, converts: bool
+) -> Callable[[], bytes]:
     """Denoise a part of a photo; returns a function that encodes the PNG, in sRGB of 8 bits.
 
-    Raises UnreadablePhotoError for a part that lies outside.
+    Without `converts` the colours are as stored. Raises UnreadablePhotoError for a part that lies
+    outside.
     """
     colours = apply_orientation(stored.colours, stored.orientation)
     height, width = colours.shape[:2]
@@ -33,7 +36,7 @@ def encode_preview(stored: StoredPhoto, denoiser: Denoiser, crop: Crop) -> Calla
     top, left = max(crop_top - _MARGIN, 0), max(crop_left - _MARGIN, 0)
     part = colours[top : crop_top + crop_height + _MARGIN, left : crop_left + crop_width + _MARGIN]
     noisy = np.ascontiguousarray(np.broadcast_to(part, (*part.shape[:2], 3)))
-    if colours.shape[2] == 3:
+    if converts:
         noisy = convert_to_srgb(noisy, stored.profile)
     inside = np.s_[crop_top - top :, crop_left - left :]
     before, after = (
