@@ -121,3 +121,19 @@ def test_values_outside_0_to_1_are_refused(name: str, value: float) -> None:
 def test_name_and_parameters_are_the_denoisers() -> None:
     one = Blended(Known(CLEAN), BlendConfig(strength=0.5))
     assert (one.name, one.parameters) == ("known", 7)
+
+
+@pytest.mark.parametrize("luma", [0, 0.5])
+def test_grey_photos_have_no_colour_to_remove(luma: float) -> None:
+    grey = np.repeat(NOISY[:, :, :1], 3, axis=2)
+    clean = CLEAN  # as of a network that tints grey photos
+    result = blended(grey, clean, luma=luma)
+    assert np.array_equal(result, np.repeat(result[:, :, :1], 3, axis=2))
+    assert np.array_equal(result, grey) == (luma == 0)
+
+
+def test_without_luma_a_grey_photo_needs_no_denoiser() -> None:
+    grey = np.repeat(NOISY[:, :, :1], 3, axis=2)
+    known = Known(CLEAN)
+    assert np.array_equal(Blended(known, BlendConfig(luma=0))(grey), grey)
+    assert known.calls == 0

@@ -32,7 +32,16 @@ from unit.photofiles import (
     with_alpha,
 )
 
-from degrain.imaging.codecs import UnreadablePhotoError, decode, decode_layers, is_deep
+from degrain.imaging.codecs import (
+    UnreadablePhotoError,
+    decode,
+    decode_layers,
+    is_deep,
+    megapixels_by_header,
+)
+from degrain.inference.config import OutputConfig, OutputFormat, ReadingConfig
+from degrain.inference.denoiser import Identity
+from degrain.inference.photo_file import denoise_content
 
 IMAGE = Image.fromarray(PHOTO)
 JPEG = saved(PHOTO, "JPEG")
@@ -94,14 +103,14 @@ REFUSED = {
     "portable pixmap": (saved(PHOTO, "PPM"), UNKNOWN),
     "targa": (saved(PHOTO, "TGA"), UNKNOWN),
     "png signature cut": (PNG[:5], UNKNOWN),
-    "png signature only": (PNG[:8], UNKNOWN),
+    "png signature only": (PNG[:8], DAMAGED),
     "png header cut": (PNG[:20], DAMAGED),
     "png header only": (PNG[:33], "damaged"),
     "png cut at a quarter": (cut(PNG, 0.25), DAMAGED),
     "png cut in the middle": (cut(PNG, 0.5), DAMAGED),
     "png cut before its last chunk's checksum": (cut(PNG, -18), DAMAGED),
     "png with a byte flipped in the pixels": (flipped(PNG, 0.5), DAMAGED),
-    "png with a byte flipped in the header": (PNG[:18] + b"\x7f" + PNG[19:], UNKNOWN),
+    "png with a byte flipped in the header": (PNG[:18] + b"\x7f" + PNG[19:], DAMAGED),
     "png with fewer rows than it claims": (
         raw_png(
             56, 41, bits=8, colours=2, scanlines=b"".join(b"\0" + row.tobytes() for row in PHOTO)
@@ -396,3 +405,79 @@ def test_random_damage_decodes_or_is_refused(kind: str, capfd: pytest.CaptureFix
 
     decodes_or_refuses()
     assert_silent(capfd.readouterr())
+
+
+RICH_SEEDS = SEEDS | {
+    "png with texts": png(
+        SMALL,
+        chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile("adobergb")))
+        + chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x:xmpmeta/>"))
+        + chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 4\n49492a00"))
+        + chunk(b"gAMA", (100_000).to_bytes(4))
+        + chunk(b"cHRM", bytes(range(32)))
+        + chunk(b"cICP", bytes([9, 16, 0, 1]))
+        + chunk(b"pHYs", bytes(9)),
+    ),
+    "animated png": encoded(SMALL_IMAGE, "PNG", save_all=True, append_images=[SMALL_IMAGE]),
+    "jpeg with segments": saved(SMALL, "JPEG", comment=b"hello", xmp=b"<x:xmpmeta/>", **RICH),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RICH_SEEDS)
+def test_randomly_damaged_files_are_denoised_or_refused(kind: str) -> None:
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(
+        damages=st.lists(damage, min_size=1, max_size=6),
+        file_format=st.sampled_from([None, "jpeg", "png", "tiff", "webp"]),
+    )
+    def denoises_or_refuses(
+        damages: list[tuple[str, float, int]], file_format: OutputFormat | None
+    ) -> None:
+        content = RICH_SEEDS[kind]
+        for how, place, value in damages:
+            content = damaged(content, how, place, value)
+        output, reading = OutputConfig(format=file_format), ReadingConfig(largest_megapixels=1)
+        megapixels_by_header(content)
+        try:
+            done = denoise_content(content, Identity(), output=output, reading=reading)
+        except UnreadablePhotoError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+        else:
+            decode_layers(done.content, profiles="keep")
+
+    denoises_or_refuses()
+
+
+ANIMATED = encoded(IMAGE, "PNG", save_all=True, append_images=[IMAGE.rotate(9)])
+CONTROL = ANIMATED[ANIMATED.index(b"acTL") - 4 :][:20]
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        b"",
+        CONTROL * 2,
+        chunk(b"acTL", struct.pack(">II", 0, 0)),
+        chunk(b"acTL", struct.pack(">II", 1, 0)),
+        CONTROL[:-1] + b"\0",
+    ],
+    ids=["absent", "twice", "no frames", "one frame", "damaged"],
+)
+def test_animations_are_refused_whatever_their_header_claims(control: bytes) -> None:
+    with pytest.raises(UnreadablePhotoError, match="it has 2 pages or frames"):
+        decode(ANIMATED.replace(CONTROL, control))
+
+
+def test_damage_of_compressed_metadata_does_not_escape() -> None:
+    damaged_xmp = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0garbage")
+    for content in (png(PHOTO, damaged_xmp), png(PHOTO, b"", damaged_xmp)):
+        for file_format in (None, "jpeg"):
+            done = denoise_content(
+                content,
+                Identity(),
+                output=OutputConfig(format=file_format),
+                reading=ReadingConfig(),
+            )
+            lost = ("dropped: the PNG text 'XML:com.adobe.xmp'",)
+            assert done.notes == (lost if file_format else ())

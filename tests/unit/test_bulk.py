@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from unit.photofiles import DEEP, PHOTO, encoded, png, saved, tiff
+from unit.photofiles import DEEP, PHOTO, chunk, encoded, png, profile, saved, tiff
 from unit.test_photo_file import Halving, stored_values
 
 from degrain.cli.main import main
@@ -273,6 +273,28 @@ def test_preview_shows_the_part_before_and_after(tmp_path: Path) -> None:
     assert np.array_equal(preview[:, 24:], upright // 2)
     message = "its size is 56x40 pixels, and the preview 20x30+15+20 reaches beyond it"
     assert outside.error == message
+
+
+def test_previews_ignore_profiles_that_are_kept(tmp_path: Path) -> None:
+    damaged = png(PHOTO, chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"damaged" * 30)))
+    tasks = tasks_of(
+        tmp_path, {"a.png": damaged, "b.png": saved(PHOTO, "PNG", icc_profile=profile("adobergb"))}
+    )
+    tasks = [
+        PhotoTask(task.source, STORAGE.locate(tmp_path / "out" / f"{number}.png"))
+        for number, task in enumerate(tasks)
+    ]
+    kept = denoise_files(
+        Halving(),
+        tasks,
+        output=OutputConfig(),
+        reading=ReadingConfig(profiles="keep"),
+        preview=Crop.parse("20x30+15+5"),
+    )
+    assert [file.error for file in kept] == [None, None]
+    for number in range(2):
+        preview = stored_values((tmp_path / "out" / f"{number}.png").read_bytes())
+        assert np.array_equal(preview[:, :20], PHOTO[5:35, 15:35])
 
 
 KILLED = """

@@ -299,7 +299,7 @@ def test_files_of_one_channel_are_grey(content: bytes, expected: bool) -> None:
             PHOTO // 2,
             id="png, unused colour",
         ),
-        pytest.param(png(PHOTO, chunk(b"gAMA", b"\0\1\0\0")), PHOTO, id="png with gamma"),
+        pytest.param(png(PHOTO, chunk(b"gAMA", b"\0\0\xb1\x8f")), PHOTO, id="png with gamma"),
         pytest.param(
             tiff(with_alpha(PHOTO, 255), photometric="rgb", extrasamples=["unassalpha"]),
             PHOTO,

@@ -1,14 +1,17 @@
 """Colour profiles are converted to sRGB, ignored or refused."""
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 from unit.photofiles import (
     ALPHA,
+    DEEP,
     DEEP_ALPHA,
     DEEP_GREY,
     GREY,
@@ -28,6 +31,13 @@ from degrain.imaging.codecs import (
     UnreadablePhotoError,
     decode,
     decode_layers,
+)
+from degrain.imaging.colour_profiles import is_srgb
+from degrain.imaging.colour_spaces import (
+    D65,
+    SRGB_PRIMARIES,
+    profile_from_colorimetry,
+    srgb_curve,
 )
 from degrain.imaging.pixels import eight_bits, peak, sixteen_bits
 
@@ -117,3 +127,53 @@ def test_conversion_does_not_change_alpha(format: str) -> None:  # noqa: A002
     assert_layers(
         decode_layers(content), decode(saved(PHOTO, "PNG", icc_profile=ADOBE)), ALPHA, grey=False
     )
+
+
+def named(icc: bytes, name: str) -> bytes:
+    """The profile with another description. ICC.1:2022, multiLocalizedUnicodeType."""
+    text = name.encode("utf-16-be")
+    tag = b"mluc\0\0\0\0" + struct.pack(">II4sII", 1, 12, b"enUS", len(text), 28) + text
+    content = bytearray(icc)
+    for entry in range(132, 132 + 12 * int.from_bytes(icc[128:132]), 12):
+        if icc[entry : entry + 4] == b"desc":
+            struct.pack_into(">II", content, entry + 4, len(content), len(tag))
+    content += tag
+    content[:4] = len(content).to_bytes(4)
+    return bytes(content)
+
+
+LINEAR = profile_from_colorimetry(None, None, 1.0) or b""
+WIDE = profile_from_colorimetry(None, (0.708, 0.292, 0.17, 0.797, 0.131, 0.046), None) or b""
+
+
+@pytest.mark.parametrize(
+    ("icc", "name"),
+    [
+        (LINEAR, "GIMP built-in Linear sRGB"),
+        (LINEAR, "sRGB-elle-V2-g10.icc"),
+        (WIDE, "Rec2020-elle-V4-srgbtrc.icc"),
+    ],
+)
+def test_profiles_named_after_srgb_are_converted(icc: bytes, name: str) -> None:
+    icc = named(icc, name)
+    opened = ImageCms.getOpenProfile(io.BytesIO(icc))
+    assert ImageCms.getProfileDescription(opened).strip() == name
+    content = png(DEEP, chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc)))
+    expected = imagecodecs.cms_transform(
+        DEEP, icc, profile("srgb"), colorspace="rgb", outcolorspace="rgb"
+    )
+    assert np.array_equal(decode(content), expected)
+    assert not np.array_equal(decode(content), DEEP)
+
+
+@pytest.mark.parametrize("points", [1024, 64])
+def test_profiles_of_any_name_that_act_as_srgb_are_srgb(points: int) -> None:
+    places = np.linspace(0, len(srgb_curve()) - 1, points).round().astype(int)
+    icc = imagecodecs.cms_profile(
+        "rgb",
+        whitepoint=D65,
+        primaries=SRGB_PRIMARIES,
+        transferfunction=np.tile(srgb_curve()[places], (3, 1)),
+    )
+    assert is_srgb(named(bytes(icc), "Camera RGB"))
+    assert not is_srgb(named(bytes(profile("adobergb")), "sRGB"))

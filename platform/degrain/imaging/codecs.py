@@ -14,17 +14,13 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from degrain.imaging.colour_profiles import convert_to_srgb
 from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles
-from degrain.imaging.pillow_formats import (
-    DAMAGE_ERRORS,
-    is_deep_with_pillow,
-    read_with_pillow,
-    size_with_pillow,
-)
+from degrain.imaging.pillow_formats import read_with_pillow, size_with_pillow
 from degrain.imaging.pixels import Photo, Plane, peak
+from degrain.imaging.png import is_deep_png, is_png, png_size, read_png
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
 from degrain.imaging.tiff import is_deep_tiff, is_tiff, read_tiff, tiff_size
 
@@ -75,13 +71,19 @@ def is_photo(name: str) -> bool:
 def is_deep(content: bytes) -> bool:
     """Whether a file has more than 8 bits per channel by its header; False for a damaged one."""
     _configure_codecs()
-    return is_deep_tiff(content) if is_tiff(content) else is_deep_with_pillow(content)
+    if is_tiff(content):
+        return is_deep_tiff(content)
+    return is_png(content) and is_deep_png(content)
 
 
 def pixels_by_header(content: bytes) -> int:
     """The number of pixels of a photo by its header; 0 for a damaged one."""
     _configure_codecs()
-    width, height = tiff_size(content) if is_tiff(content) else size_with_pillow(content)
+    size = tiff_size if is_tiff(content) else png_size if is_png(content) else size_with_pillow
+    try:
+        width, height = size(content)
+    except Exception:  # noqa: BLE001 - damaged files raise many types in the codecs
+        return 0
     return int(width) * int(height)
 
 
@@ -132,16 +134,17 @@ def read_stored(content: bytes, largest_megapixels: float = LARGEST_MEGAPIXELS) 
         with warnings.catch_warnings():
             # Pillow warns about damaged EXIF and the like; damaged pixels raise errors.
             warnings.simplefilter("ignore")
-            read = read_tiff if is_tiff(content) else read_with_pillow
+            read = (
+                read_tiff if is_tiff(content) else read_png if is_png(content) else read_with_pillow
+            )
             return read(content, largest_megapixels)
-    except UnidentifiedImageError:
-        raise UnreadablePhotoError(
-            "it is not a photo in a known format, or damaged at its start; convert it to JPEG, "
-            "PNG, TIFF, WebP or BMP"
-        ) from None
     except UnreadablePhotoError:
         raise
-    except DAMAGE_ERRORS as error:
+    except MemoryError:
+        raise UnreadablePhotoError(
+            "it is damaged, or too large for the memory of this machine"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - damaged files raise many types in the codecs
         raise UnreadablePhotoError(f"it is damaged ({first_line(error)})") from None
 
 

@@ -4,16 +4,21 @@ A segment is kept with its bytes, so that EXIF with maker notes, XMP, IPTC and p
 in the copy. JPEG: ITU-T T.81, annex B; EXIF: CIPA DC-008; XMP: Adobe XMP Specification, part 3.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+from degrain.imaging.limits import MOST_SEGMENTS
+from degrain.imaging.stored_photo import UnreadablePhotoError
 
 EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
 PROFILE_HEADER = b"ICC_PROFILE\0"
-_PICTURES_HEADER = b"MPF\0"
 _APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
-_START_OF_SCAN = 0xDA
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+"""A marker among coded pixels, where FF 00 is a value and D0 to D7 restart the coding."""
 _LARGEST = 65533
 """Bytes in a segment's body: its length takes two bytes and counts itself."""
 
@@ -35,8 +40,17 @@ class Segment:
 
 
 def segments(jpeg: bytes) -> Iterator[Segment]:
-    """Yield the segments before the pixels; ends at the first damaged one."""
-    position = 2
+    """Yield the segments before the pixels; ends at the first damaged one.
+
+    Raises UnreadablePhotoError for more than `MOST_SEGMENTS`.
+    """
+    for start, end in _places(jpeg):
+        yield Segment(jpeg[start + 1], jpeg[start + 4 : end])
+
+
+def _places(jpeg: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each segment before the pixels."""
+    position, count = 2, 0
     while position + 4 <= len(jpeg) and jpeg[position] == 0xFF:
         marker = jpeg[position + 1]
         if marker == 0xFF:  # padding
@@ -45,24 +59,35 @@ def segments(jpeg: bytes) -> Iterator[Segment]:
         if marker == _START_OF_SCAN:
             return
         length = int.from_bytes(jpeg[position + 2 : position + 4])
-        yield Segment(marker, jpeg[position + 4 : position + 2 + length])
-        position += 2 + max(length, 2)
+        end = position + 2 + max(length, 2)
+        yield position, end
+        position, count = end, count + 1
+        if count > MOST_SEGMENTS:
+            raise UnreadablePhotoError(
+                f"it has more than {MOST_SEGMENTS} segments before its pixels; save it anew"
+            )
 
 
-def copied_segments(jpeg: bytes) -> tuple[list[Segment], list[str]]:
-    """The segments that a JPEG with other pixels shares, and what they leave out.
+def without_metadata(jpeg: bytes) -> bytes:
+    """The file without segments of metadata, but for those that tell how colours are coded."""
+    parts, rest = [jpeg[:2]], 2
+    for start, end in _places(jpeg):
+        if not Segment(jpeg[start + 1], b"").is_metadata or jpeg[start + 1] in (_APP0, _APP14):
+            parts.append(jpeg[start:end])
+        rest = end
+    return b"".join([*parts, jpeg[rest:]])
 
-    Left out are the addresses of further pictures in the file (MPF), which are not copied, and the
-    colour transform of the stored pixels (Adobe's APP14), which is the encoder's.
-    """
-    kept: list[Segment] = []
-    dropped: list[str] = []
-    for segment in segments(jpeg):
-        if segment.marker == _APP2 and segment.body.startswith(_PICTURES_HEADER):
-            dropped.append("further pictures in the file (MPF)")
-        elif segment.is_metadata and segment.marker != _APP14:
-            kept.append(segment)
-    return kept, dropped
+
+def end_of_picture(jpeg: bytes) -> tuple[int, int]:
+    """Where the picture ends, behind its last marker, and its number of scans."""
+    position, scans = max((end for _, end in _places(jpeg)), default=2), 0
+    while (found := _MARKER.search(jpeg, position)) is not None:
+        marker = found[1][0]
+        if marker == _END_OF_IMAGE:
+            return found.end(), scans
+        scans += marker == _START_OF_SCAN
+        position = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2])
+    return len(jpeg), scans
 
 
 def new_segments(
@@ -105,26 +130,36 @@ def with_segments(jpeg: bytes, inserted: Sequence[Segment], *, keep_jfif: bool) 
     return b"".join([jpeg[:2], *map(bytes, inserted), jpeg[start:]])
 
 
-def body_after(jpeg: bytes, marker: int, header: bytes) -> bytes | None:
-    """The body behind `header` of the first such segment."""
+def body_after(found: Iterable[Segment], header: bytes) -> bytes | None:
+    """The body behind `header` of the first segment APP1 with it."""
     return next(
-        (
-            s.body[len(header) :]
-            for s in segments(jpeg)
-            if s.marker == marker and s.body.startswith(header)
-        ),
+        (s.body[len(header) :] for s in found if s.marker == _APP1 and s.body.startswith(header)),
         None,
     )
 
 
 def read_exif(jpeg: bytes) -> bytes | None:
     """The TIFF block of EXIF."""
-    return body_after(jpeg, _APP1, EXIF_HEADER)
+    return body_after(segments(jpeg), EXIF_HEADER)
 
 
 def read_xmp(jpeg: bytes) -> bytes | None:
     """The main XMP packet; its extension, for packets above 64 KiB, is not part of it."""
-    return body_after(jpeg, _APP1, XMP_HEADER)
+    return body_after(segments(jpeg), XMP_HEADER)
+
+
+def read_profile(jpeg: bytes) -> tuple[bytes | None, bool]:
+    """The ICC profile from its numbered parts, and whether all of them are there."""
+    parts: dict[int, bytes] = {}
+    count = 0
+    for segment in segments(jpeg):
+        body = segment.body.removeprefix(PROFILE_HEADER)
+        if segment.marker == _APP2 and len(body) < len(segment.body) and len(body) > 2:
+            parts.setdefault(body[0], body[2:])
+            count = body[1]
+    complete = sorted(parts) == list(range(1, count + 1))
+    joined = b"".join(parts[number] for number in sorted(parts))
+    return (joined or None) if complete else None, complete
 
 
 def read_photoshop(jpeg: bytes) -> bytes | None:
@@ -135,8 +170,3 @@ def read_photoshop(jpeg: bytes) -> bytes | None:
         if s.marker == _APP13 and s.body.startswith(PHOTOSHOP_HEADER)
     ]
     return b"".join(parts) or None
-
-
-def has_comment(jpeg: bytes) -> bool:
-    """Whether there is a comment segment."""
-    return any(s.marker == _COM for s in segments(jpeg))

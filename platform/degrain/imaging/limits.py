@@ -10,6 +10,10 @@ Profiles: TypeAlias = Literal["convert", "keep"]
 """Colour profiles other than sRGB are converted, or kept: ignored."""
 LARGEST_MEGAPIXELS = 500.0
 """Larger photos are refused by default: a small file can claim to be a huge photo."""
+LARGEST_METADATA = 16 * 2**20
+"""Bytes of metadata that are decompressed: a small file can hold gigabytes of zeros."""
+MOST_SEGMENTS = 10_000
+"""Parts of a file beside its pixels: each takes more memory than in the file."""
 LARGEST_SHIFT = 16
 """Larger shifts between noisy and clean photos, in pixels, are not looked for."""
 FilterName: TypeAlias = Literal["bilateral", "bm3d", "median", "nlm", "nlm-tuned", "tv", "wavelet"]

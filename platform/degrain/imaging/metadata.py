@@ -3,13 +3,16 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
+from degrain.imaging import jpeg_extras, jpeg_segments, png_chunks, resolution, tiff_tags
 from degrain.imaging.limits import FileType
+from degrain.imaging.png_colours import interpreted_chunks
+from degrain.imaging.resolution import Resolution
+from degrain.imaging.webp_chunks import held_by_webp_alone, webp_chunks
 
 _PHOTOSHOP_IPTC = 0x0404
 _STRUCTURE = frozenset(
     {
-        *range(254, 260), *(262, 266, 273, 277, 278, 279, 284, 288, 289, 317, 318, 319, 320),
+        *range(254, 260), *(262, 266, 273, 277, 278, 279, 284, 288, 289, 317, 320),
         *(322, 323, 324, 325, 330, 332, 338, 339, 340, 341, 347, *range(512, 522)),
         *(529, 530, 531, 532),
     }
@@ -29,6 +32,8 @@ class Metadata:
     """Photoshop's image resources, with IPTC inside."""
     profile: bytes | None = None
     """ICC colour profile."""
+    resolution: Resolution | None = None
+    """Where it is stated apart from EXIF."""
     other: tuple[str, ...] = ()
     """Names of what only this type of file can hold."""
 
@@ -40,41 +45,47 @@ class Metadata:
 def read_metadata(content: bytes, file_type: FileType, profile: bytes | None) -> Metadata:
     """Read the metadata of a file whose pixels were decoded; damaged EXIF is kept as it is."""
     if file_type == "jpeg":
-        return Metadata(
-            exif=jpeg_segments.read_exif(content),
-            xmp=jpeg_segments.read_xmp(content),
-            photoshop=jpeg_segments.read_photoshop(content),
-            profile=profile,
-            other=("the JPEG comment",) if jpeg_segments.has_comment(content) else (),
-        )
+        return _metadata_of_jpeg(content, profile)
     if file_type == "png":
-        keys = png_chunks.text_keys(content)
-        return Metadata(
-            exif=png_chunks.read_exif(content),
-            xmp=png_chunks.read_xmp(content),
-            profile=profile,
-            other=tuple(f"the PNG text '{key}'" for key in keys),
-        )
+        return _metadata_of_png(content, profile)
     if file_type == "webp":
         found = dict(webp_chunks(content))
         exif = found.get(b"EXIF")
         if exif is not None:
             exif = exif.removeprefix(jpeg_segments.EXIF_HEADER)
-        return Metadata(exif=exif, xmp=found.get(b"XMP "), profile=profile)
+        other = tuple(held_by_webp_alone(content))
+        return Metadata(exif=exif, xmp=found.get(b"XMP "), profile=profile, other=other)
     if file_type == "tiff":
         return _metadata_of_tiff(content, profile)
-    return Metadata(profile=profile)
+    return Metadata(profile=profile, resolution=resolution.of_bmp(content))
 
 
-def webp_chunks(webp: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and bodies of a WebP's RIFF chunks. RFC 9649, section 2.3."""
-    found: list[tuple[bytes, bytes]] = []
-    position = 12
-    while position + 8 <= len(webp):
-        size = int.from_bytes(webp[position + 4 : position + 8], "little")
-        found.append((webp[position : position + 4], webp[position + 8 : position + 8 + size]))
-        position += 8 + size + size % 2
-    return found
+def _metadata_of_jpeg(content: bytes, profile: bytes | None) -> Metadata:
+    kept, dropped = jpeg_extras.copied_segments(content)
+    xmp = jpeg_segments.body_after(kept, jpeg_segments.XMP_HEADER)
+    return Metadata(
+        exif=jpeg_segments.body_after(kept, jpeg_segments.EXIF_HEADER),
+        xmp=jpeg_extras.without_extension(xmp) if xmp else None,
+        photoshop=jpeg_segments.read_photoshop(content),
+        profile=profile,
+        resolution=resolution.of_jpeg(kept),
+        other=(*dropped, *jpeg_extras.held_by_jpeg_alone(kept)),
+    )
+
+
+def _metadata_of_png(content: bytes, profile: bytes | None) -> Metadata:
+    keys = png_chunks.text_keys(content)
+    return Metadata(
+        exif=png_chunks.read_exif(content),
+        xmp=png_chunks.read_xmp(content),
+        photoshop=png_chunks.read_photoshop(content),
+        profile=profile,
+        resolution=resolution.of_png(png_chunks.chunks(content)),
+        other=(
+            *(f"the PNG text '{key}'" for key in keys),
+            *png_chunks.chunks_of_png_alone(content, interpreted_chunks(content)),
+        ),
+    )
 
 
 def descriptive_tags(content: bytes) -> tiff_tags.TagFolder:
@@ -102,6 +113,7 @@ def _metadata_of_tiff(content: bytes, profile: bytes | None) -> Metadata:
         xmp=xmp.value if xmp else None,
         photoshop=resources,
         profile=profile,
+        resolution=resolution.of_tags(order, tags),
         other=("addresses inside the maker notes",) if moved else (),
     )
 
@@ -125,6 +137,8 @@ def tiff_tags_of(metadata: Metadata) -> tuple[tiff_tags.ByteOrder, tiff_tags.Tag
                 dropped.append("the thumbnail inside EXIF")
         except tiff_tags.DamagedTagsError as error:
             dropped.append(f"EXIF ({error})")
+    if metadata.resolution and resolution.of_tags(order, tags) is None:
+        tags.tags.update(resolution.as_tags(order, metadata.resolution))
     for number, value, kind in (
         (tiff_tags.XMP, metadata.xmp, 1),
         (tiff_tags.PHOTOSHOP, metadata.photoshop, 7),

@@ -1,20 +1,16 @@
-"""Read PNG, JPEG, BMP and WebP files.
+"""Read JPEG, BMP and WebP files with Pillow, which refuses truncated ones.
 
-Pillow opens them all. The pixels of most PNG files are decoded by imagecodecs, measured nearly
-twice as fast and the only one of the two that decodes 16-bit colour. The rest stays with Pillow,
-which alone refuses a truncated JPEG.
+Metadata is read apart: Pillow parses EXIF of any size when it opens a file.
 """
 
 import io
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from degrain.imaging import jpeg_segments
+from degrain.imaging.exif import read_orientation
 from degrain.imaging.limits import FileType
 from degrain.imaging.stored_photo import (
     StoredPhoto,
@@ -23,117 +19,83 @@ from degrain.imaging.stored_photo import (
     refuse_pages,
     split_alpha,
 )
+from degrain.imaging.webp_chunks import is_webp, webp_chunks, webp_size
 
-T = TypeVar("T")
-_FILE_TYPES: dict[str | None, FileType] = {
-    "PNG": "png",
-    "JPEG": "jpeg",
-    "MPO": "jpeg",
-    "BMP": "bmp",
-    "WEBP": "webp",
-}
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_FILE_TYPES: dict[str | None, FileType] = {"JPEG": "jpeg", "BMP": "bmp", "WEBP": "webp"}
+_FORMATS = ("JPEG", "BMP", "WEBP")
 """The only formats that Pillow may open: some others run external programs."""
-DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, imagecodecs.PngError)
-"""Errors of Pillow and imagecodecs for damaged files."""
-_IMAGECODECS_MODES = frozenset({"RGB", "RGBA", "L", "LA", "1"})
+_JPEG_START = b"\xff\xd8"
 _EIGHT_BIT_MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "PA"})
-_ORIENTATION_TAG = 274
-_PNG_DEPTH = 24
-"""Position of the bits per channel in the first chunk of a PNG."""
-
-
-def is_deep_with_pillow(content: bytes) -> bool:
-    """Whether a file has more than 8 bits per channel by its header; False for a damaged one."""
-    return _by_header(content, _is_deep, damaged=False)
+_MOST_SCANS = 100
+"""Progressive JPEGs have about ten; each takes time for the whole photo, and few bytes."""
 
 
 def size_with_pillow(content: bytes) -> tuple[int, int]:
-    """Width and height by the header; 0 for a damaged file."""
-    return _by_header(content, lambda image: image.size, damaged=(0, 0))
-
-
-def _by_header(content: bytes, read: Callable[[Image.Image], T], *, damaged: T) -> T:
-    """What `read` returns for a file that is opened but not decoded; `damaged` if that fails."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                return read(image)
-    except DAMAGE_ERRORS:
-        return damaged
+    """Width and height by the header. Raises the errors of Pillow for damaged files."""
+    if is_webp(content):
+        return webp_size(content)
+    with Image.open(io.BytesIO(_pixels_of(content)), formats=_FORMATS) as image:
+        return image.size
 
 
 def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
-    """Read a PNG, JPEG, BMP or WebP file.
+    """Read a JPEG, BMP or WebP file.
 
-    Raises UnreadablePhotoError, and for damaged files the errors of Pillow and imagecodecs.
+    Raises UnreadablePhotoError, and for damaged files the errors of Pillow.
     """
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    if is_webp(content):
+        # Pillow takes memory for the canvas when it opens a file.
+        check_size(*webp_size(content), largest_megapixels)
+    with _open(content) as image:
         check_size(image.width, image.height, largest_megapixels)
-        # The further images of an MPO file are other views of the first.
-        refuse_pages(1 if image.format == "MPO" else getattr(image, "n_frames", 1))
-        profile = image.info.get("icc_profile")
-        with_imagecodecs = image.format == "PNG" and (
-            _is_deep(image) or image.mode in _IMAGECODECS_MODES
-        )
-        orientation = _read_orientation(image, content)
+        refuse_pages(getattr(image, "n_frames", 1))
         file_type = _FILE_TYPES[image.format]
-        changes = tuple(_changes(image, content))
-        pixels: NDArray[Any] = (
-            imagecodecs.png_decode(content) if with_imagecodecs else _read_pixels(image)
-        )
+        profile, orientation, changes = _described(content, file_type)
+        if image.mode in ("P", "PA"):
+            changes.append("palette colours became RGB")
+        pixels = _read_pixels(image)
     return StoredPhoto(
         *split_alpha(pixels),
         profile=profile,
         orientation=orientation,
         file_type=file_type,
-        changes=changes,
+        changes=tuple(changes),
     )
 
 
-def _changes(image: Image.Image, content: bytes) -> Iterator[str]:
-    """What reading does to the values of an opened image."""
-    if image.mode in ("P", "PA"):
-        yield "palette colours became RGB"
-    elif image.format == "PNG" and content[_PNG_DEPTH] < 8:
-        yield f"{content[_PNG_DEPTH]} bits became 8"
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether an opened image, not yet loaded, has more than 8 bits per channel.
-
-    Of colour images only the raw mode of a PNG shows it.
-    """
-    raw_modes = [
-        tile.args[0] if isinstance(tile.args, tuple) else tile.args
-        for tile in getattr(image, "tile", [])
-    ]
-    return image.format == "PNG" and (
-        image.mode.startswith("I") or any(";16" in str(raw) for raw in raw_modes)
-    )
-
-
-def _read_orientation(image: Image.Image, content: bytes) -> int:
-    """The EXIF orientation of an opened image; 1 for damaged EXIF, as in viewers."""
-    # Pillow would decode the whole PNG to search for EXIF after the pixels.
-    without_decoding = image.format == "PNG" and not _has_png_chunk(content, b"eXIf")
+def _open(content: bytes) -> Image.Image:
     try:
-        exif = Image.Image.getexif(image) if without_decoding else image.getexif()
-    except SyntaxError:
-        return 1
-    value = exif.get(_ORIENTATION_TAG, 1)
-    return value if isinstance(value, int) else 1
+        return Image.open(io.BytesIO(_pixels_of(content)), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise UnreadablePhotoError(
+            "it is not a photo in a known format, or damaged at its start; convert it to JPEG, "
+            "PNG, TIFF, WebP or BMP"
+        ) from None
 
 
-def _has_png_chunk(content: bytes, name: bytes) -> bool:
-    """Whether a PNG file has a chunk of that name, by the headers of its chunks."""
-    position = 8
-    while position + 8 <= len(content):
-        if content[position + 4 : position + 8] == name:
-            return True
-        position += 12 + int.from_bytes(content[position : position + 4])
-    return False
+def _pixels_of(content: bytes) -> bytes:
+    """What Pillow reads of a file."""
+    if not content.startswith(_JPEG_START):
+        return content
+    _, scans = jpeg_segments.end_of_picture(content)
+    if scans > _MOST_SCANS:
+        raise UnreadablePhotoError(f"it has {scans} scans of its pixels; save it anew")
+    return jpeg_segments.without_metadata(content)
+
+
+def _described(content: bytes, file_type: FileType) -> tuple[bytes | None, int, list[str]]:
+    """Profile, orientation, and what of the profile is not interpreted."""
+    if file_type == "jpeg":
+        profile, complete = jpeg_segments.read_profile(content)
+        orientation = read_orientation(
+            jpeg_segments.read_exif(content), jpeg_segments.read_xmp(content)
+        )
+        return profile, orientation, [] if complete else ["its colour profile lacks parts: ignored"]
+    if file_type == "webp":
+        found = dict(webp_chunks(content))
+        exif = found.get(b"EXIF", b"").removeprefix(jpeg_segments.EXIF_HEADER)
+        return found.get(b"ICCP"), read_orientation(exif, found.get(b"XMP ")), []
+    return None, 1, []
 
 
 def _read_pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from degrain.imaging.colour_spaces import profile_of_page
 from degrain.imaging.pixels import Photo, Plane, peak
 from degrain.imaging.stored_photo import (
     StoredPhoto,
@@ -21,7 +22,6 @@ from degrain.imaging.stored_photo import (
 
 T = TypeVar("T")
 _ORIENTATION_TAG = 274
-_PROFILE_TAG = 34675
 _GREYS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -97,7 +97,7 @@ def _read_page(page: tifffile.TiffPage, size: int) -> StoredPhoto:
     return StoredPhoto(
         colours,
         alpha,
-        profile=page.tags.valueof(_PROFILE_TAG),
+        profile=profile_of_page(page),
         orientation=page.tags.valueof(_ORIENTATION_TAG, 1),
         file_type="tiff",
         changes=tuple(_changes(page)),

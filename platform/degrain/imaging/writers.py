@@ -6,7 +6,7 @@ A file of the same type gets the metadata byte for byte; another type gets what 
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import imagecodecs
@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from degrain.imaging import jpeg_segments, png_chunks, tiff_tags
+from degrain.imaging import jpeg_extras, jpeg_segments, png_chunks, resolution, tiff_tags
 from degrain.imaging.jpeg_segments import Segment
 from degrain.imaging.limits import FileType
-from degrain.imaging.metadata import Metadata, read_metadata, webp_chunks
+from degrain.imaging.metadata import Metadata, read_metadata
 from degrain.imaging.pixels import Photo, Plane, eight_bits, peak
 from degrain.imaging.png_chunks import Chunk
+from degrain.imaging.resolution import Resolution
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
 from degrain.imaging.tiff_tags import TagFolder, integers
 from degrain.imaging.tiff_writer import tiff_writer
+from degrain.imaging.webp_chunks import held_by_webp_alone, webp_chunks
 
 MEDIA_TYPES: dict[FileType, str] = {
     "jpeg": "image/jpeg",
@@ -38,6 +40,7 @@ _FASTEST_LOSSLESS = 0
 """Effort of lossless WebP."""
 _LARGEST_WEBP, _LARGEST_JPEG = 16383, 65535
 """Pixels of a side."""
+_RESOLUTION = "the resolution"
 
 
 class PhotoWriter(Protocol):
@@ -64,7 +67,7 @@ def choose_writer(
     writer, dropped = _WRITERS[file_type](stored, content, metadata, quality)
     if not same:
         dropped += metadata.other
-    return writer, [*notes, *(f"dropped: {name}" for name in dropped)]
+    return writer, list(dict.fromkeys([*notes, *(f"dropped: {name}" for name in dropped)]))
 
 
 def _check_type(stored: StoredPhoto, file_type: FileType) -> None:
@@ -89,11 +92,13 @@ class JpegWriter:
     segments: list[Segment]
     keep_jfif: bool
     quality: int
+    dots_per_inch: tuple[int, int] | None = None
 
     def encode(self, colours: Photo, alpha: Plane | None) -> bytes:  # noqa: ARG002
         """Encode 8 bits; alpha is opaque, and is left out."""
         image = Image.fromarray(_squeezed(eight_bits(colours)))
-        file = _save(image, "JPEG", quality=self.quality, subsampling=0)
+        density = {"dpi": self.dots_per_inch} if self.dots_per_inch else {}
+        file = _save(image, "JPEG", quality=self.quality, subsampling=0, **density)
         return jpeg_segments.with_segments(file, self.segments, keep_jfif=self.keep_jfif)
 
 
@@ -101,7 +106,7 @@ def _jpeg_writer(
     stored: StoredPhoto, content: bytes, metadata: Metadata, quality: int
 ) -> tuple[PhotoWriter, list[str]]:
     if stored.file_type == "jpeg":
-        kept, dropped = jpeg_segments.copied_segments(content)
+        kept, dropped = jpeg_extras.copied_segments(content)
         return JpegWriter(kept, keep_jfif=False, quality=quality), dropped
     kept, dropped = jpeg_segments.new_segments(
         exif=metadata.exif,
@@ -113,7 +118,10 @@ def _jpeg_writer(
     if stored.orientation in range(2, 9) and not has_exif:
         exif = jpeg_segments.EXIF_HEADER + _orientation_block(stored.orientation)
         kept.append(Segment(0xE1, exif))
-    return JpegWriter(kept, keep_jfif=True, quality=quality), dropped
+    density = resolution.as_dots_per_inch(metadata.resolution) if metadata.resolution else None
+    if metadata.resolution and density is None:
+        dropped.append(_RESOLUTION)
+    return JpegWriter(kept, keep_jfif=True, quality=quality, dots_per_inch=density), dropped
 
 
 def _orientation_block(orientation: int) -> bytes:
@@ -152,6 +160,8 @@ def _png_writer(
         photoshop=metadata.photoshop,
         profile=metadata.profile,
     )
+    if metadata.resolution:
+        made.append(resolution.as_chunk(metadata.resolution))
     return PngWriter(made), []
 
 
@@ -186,9 +196,14 @@ def _webp_writer(
 ) -> tuple[PhotoWriter, list[str]]:
     if stored.file_type == "webp":
         lossless = any(name == b"VP8L" for name, _ in webp_chunks(content))
+        dropped = held_by_webp_alone(content)
     else:
         lossless = stored.file_type != "jpeg"
-    dropped = ["IPTC"] if metadata.photoshop else []
+        dropped = ["IPTC"] if metadata.photoshop else []
+        if metadata.resolution:
+            exif = resolution.in_exif(metadata.exif, metadata.resolution)
+            dropped += [] if exif else [_RESOLUTION]
+            metadata = replace(metadata, exif=exif or metadata.exif)
     if stored.colours.shape[2] == 1 and metadata.profile:
         dropped.append("the profile for grey")
         metadata = metadata.without_profile()
@@ -199,12 +214,16 @@ def _webp_writer(
 class BmpWriter:
     """BMP with 8 bits."""
 
+    resolution: Resolution | None = None
+
     def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
         """Encode colours or grey; with alpha 32 bits a pixel."""
         if alpha is None:
-            return _save(Image.fromarray(_squeezed(eight_bits(colours))), "BMP")
-        rgb = np.broadcast_to(colours, (*colours.shape[:2], 3))
-        return _bmp_with_alpha(np.dstack([rgb[:, :, ::-1], alpha])[::-1])
+            file = _save(Image.fromarray(_squeezed(eight_bits(colours))), "BMP")
+        else:
+            rgb = np.broadcast_to(colours, (*colours.shape[:2], 3))
+            file = _bmp_with_alpha(np.dstack([rgb[:, :, ::-1], alpha])[::-1])
+        return resolution.in_bmp(file, self.resolution)
 
 
 def _bmp_with_alpha(pixels: NDArray[Any]) -> bytes:
@@ -224,9 +243,9 @@ def _bmp_with_alpha(pixels: NDArray[Any]) -> bytes:
 
 
 def _bmp_writer(
-    _stored: StoredPhoto, _content: bytes, _metadata: Metadata, _quality: int
+    _stored: StoredPhoto, _content: bytes, metadata: Metadata, _quality: int
 ) -> tuple[PhotoWriter, list[str]]:
-    return BmpWriter(), []
+    return BmpWriter(metadata.resolution), []
 
 
 _WRITERS = {

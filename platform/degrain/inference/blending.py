@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from degrain.imaging.pixels import Photo, peak
+from degrain.imaging.pixels import Photo, channel_mean, peak
 from degrain.inference.config import BlendConfig
 from degrain.inference.denoiser import Denoiser
 from degrain.inference.tiling import Window
@@ -43,11 +43,17 @@ class Blended:
     def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
         """Denoise one photo."""
         config = self.config
-        if config.strength == 0 or (config.luma == 0 and config.chroma == 0):
+        if config == BlendConfig():
+            return self.denoiser(photo, window)
+        # A grey photo has brightness alone: colour that a network adds is not noise of the photo.
+        grey = all(np.array_equal(photo[:, :, 0], photo[:, :, i]) for i in (1, 2))
+        if config.strength == 0 or (config.luma == 0 and (grey or config.chroma == 0)):
             return photo.copy()
         # The thresholds of details follow from all of the photo.
         clean = self.denoiser(photo, None if config.detail else window)
-        return clean if config == BlendConfig() else blend(photo, clean, config)
+        if grey:
+            clean = np.repeat(channel_mean(clean), 3, axis=2)
+        return blend(photo, clean, config)
 
 
 def blend(noisy: Photo, clean: Photo, config: BlendConfig) -> Photo:
