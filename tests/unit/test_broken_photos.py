@@ -37,7 +37,7 @@ from degrain.imaging.codecs import (
     decode,
     decode_layers,
     is_deep,
-    megapixels_by_header,
+    pixels_by_header,
 )
 from degrain.inference.config import OutputConfig, OutputFormat, ReadingConfig
 from degrain.inference.denoiser import Identity
@@ -438,7 +438,7 @@ def test_randomly_damaged_files_are_denoised_or_refused(kind: str) -> None:
         for how, place, value in damages:
             content = damaged(content, how, place, value)
         output, reading = OutputConfig(format=file_format), ReadingConfig(largest_megapixels=1)
-        megapixels_by_header(content)
+        pixels_by_header(content)
         try:
             done = denoise_content(content, Identity(), output=output, reading=reading)
         except UnreadablePhotoError as error:

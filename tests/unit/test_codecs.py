@@ -223,7 +223,7 @@ OPACITIES = bytes(range(0, 256, 17))
         pytest.param(
             tiff(np.dstack([PHOTO, ALPHA]), photometric="rgb", extrasamples=["unspecified"]),
             PHOTO,
-            ALPHA,
+            None,
             False,
             id="tiff with an unspecified channel",
         ),

@@ -58,7 +58,7 @@ def stored_values(file: Path) -> NDArray[Any]:
 
 
 def test_every_photo_has_an_output_or_a_reason(folder: Path) -> None:
-    made = {str(p.relative_to(folder / "out")) for p in (folder / "out").rglob("*.*")}
+    made = {str(p.relative_to(folder / "out")) for p in (folder / "out").rglob("[!.]*.*")}
     assert made == {photo.name for photo in GOOD}
     summary = json.loads((folder / "summary.json").read_text())
     bad = {str(folder / "in" / photo.name) for photo in PHOTOS if photo.reason is not None}

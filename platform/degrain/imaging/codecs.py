@@ -19,7 +19,7 @@ from PIL import Image
 from degrain.imaging.colour_profiles import convert_to_srgb
 from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles
 from degrain.imaging.pillow_formats import read_with_pillow, size_with_pillow
-from degrain.imaging.pixels import Photo, Plane, peak
+from degrain.imaging.pixels import Photo, Plane, is_float, peak, sixteen_bits
 from degrain.imaging.png import is_deep_png, is_png, png_size, read_png
 from degrain.imaging.stored_photo import StoredPhoto, UnreadablePhotoError, first_line
 from degrain.imaging.tiff import is_deep_tiff, is_tiff, read_tiff, tiff_size
@@ -114,10 +114,10 @@ def decode_layers(
 
     EXIF orientation is applied. Colour profiles other than sRGB are converted, or ignored with
     `profiles="keep"`; those of grey photos are always ignored. Float TIFF in [0, 1] becomes 16
-    bits. Premultiplied TIFF colours are divided by alpha, an unspecified fourth channel is read as
-    alpha, and a transparent colour becomes alpha. Raises UnreadablePhotoError for files that are
-    empty, damaged, not a photo or too large, and for content that would be lost: CMYK, several
-    pages, other number types.
+    bits. Premultiplied TIFF colours are divided by alpha, channels that are neither colours nor
+    opacity are ignored, and a transparent colour becomes alpha. Raises UnreadablePhotoError for
+    files that are empty, damaged, not a photo or too large, and for content that would be lost:
+    CMYK, several pages, other number types.
     """
     return _to_layers(read_stored(content, largest_megapixels), profiles)
 
@@ -151,6 +151,13 @@ def read_stored(content: bytes, largest_megapixels: float = LARGEST_MEGAPIXELS) 
 def _to_layers(stored: StoredPhoto, profiles: Profiles) -> PhotoLayers:
     """Convert to sRGB and apply the orientation; the profile of a grey photo is ignored."""
     colours, alpha = stored.colours, stored.alpha
+    if is_float(colours):
+        if not (colours.min() >= 0 and colours.max() <= 1):
+            raise UnreadablePhotoError(
+                f"its floats are {colours.min():.3g} to {colours.max():.3g}, not in [0, 1]; "
+                "scale it first"
+            )
+        colours, alpha = sixteen_bits(colours), None if alpha is None else sixteen_bits(alpha)
     grey = colours.shape[2] == 1
     rgb = np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3)))
     if not grey and profiles == "convert":

@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 from PIL import ImageCms
 
-from degrain.imaging.pixels import Photo, peak
+from degrain.imaging.pixels import Photo, add_change, is_float, peak
 from degrain.imaging.stored_photo import UnreadablePhotoError, first_line
 
 _REMEDY = "set `profiles` to keep to ignore it"
@@ -40,14 +40,16 @@ def apply_change(stored: Photo, before: Photo, after: Photo, profile: bytes) -> 
     colours outside of sRGB are not clipped, and a pixel that does not change keeps its bits.
     Raises UnreadablePhotoError for a profile to which nothing can be converted.
     """
-    srgb, scale = imagecodecs.cms_profile("srgb"), 65535 // peak(stored)
+    srgb = imagecodecs.cms_profile("srgb")
     result = np.empty_like(stored)
     for top in range(0, len(stored), _ROWS):
         rows = slice(top, top + _ROWS)
-        difference = _transform(after[rows], srgb, profile).astype(np.int32)
-        difference -= _transform(before[rows], srgb, profile)
-        changed = stored[rows] + np.round(difference / scale)
-        result[rows] = np.clip(changed, 0, peak(stored))
+        was, becomes = (_transform(photo[rows], srgb, profile) for photo in (before, after))
+        if is_float(stored):
+            result[rows] = add_change(stored[rows], was, becomes)
+            continue
+        difference = (becomes.astype(np.int32) - was) / (65535 // peak(stored))
+        result[rows] = np.clip(stored[rows] + np.round(difference), 0, peak(stored))
     return result
 
 

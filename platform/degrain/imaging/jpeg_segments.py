@@ -17,6 +17,8 @@ PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
 PROFILE_HEADER = b"ICC_PROFILE\0"
 _APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of frame headers; the three others define tables."""
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 """A marker among coded pixels, where FF 00 is a value and D0 to D7 restart the coding."""
 _LARGEST = 65533
@@ -66,6 +68,14 @@ def _places(jpeg: bytes) -> Iterator[tuple[int, int]]:
             raise UnreadablePhotoError(
                 f"it has more than {MOST_SEGMENTS} segments before its pixels; save it anew"
             )
+
+
+def frame_size(jpeg: bytes) -> tuple[int, int]:
+    """Width and height by the frame header; 0 without one. ITU-T T.81, section B.2.2."""
+    for segment in segments(jpeg):
+        if segment.marker in _FRAMES and len(segment.body) >= 5:
+            return int.from_bytes(segment.body[3:5]), int.from_bytes(segment.body[1:3])
+    return 0, 0
 
 
 def without_metadata(jpeg: bytes) -> bytes:

@@ -18,6 +18,8 @@ _STRUCTURE = frozenset(
     }
 )  # fmt: skip
 """Tags of TIFF that describe how pixels are stored."""
+_LAYERS = frozenset({37724, 50784, 52545})
+"""Photoshop's layers, those of Alias, and content credentials: true of the photo before only."""
 _CARRIED_APART = frozenset({tiff_tags.XMP, tiff_tags.IPTC, tiff_tags.PHOTOSHOP, tiff_tags.PROFILE})
 
 
@@ -93,13 +95,19 @@ def descriptive_tags(content: bytes) -> tiff_tags.TagFolder:
 
     Raises DamagedTagsError.
     """
-    return tiff_tags.read_tags(content).without(_STRUCTURE)
+    return tiff_tags.read_tags(content).without(_STRUCTURE | _LAYERS)
+
+
+def layers_of_tiff(content: bytes) -> list[str]:
+    """What a TIFF holds that shows the photo before. Raises DamagedTagsError."""
+    found = tiff_tags.read_tags(content).tags.keys() & _LAYERS
+    return ["layers or content credentials, true of the photo before only"] if found else []
 
 
 def _metadata_of_tiff(content: bytes, profile: bytes | None) -> Metadata:
     try:
         tags = descriptive_tags(content)
-        order = tiff_tags.byte_order(content)
+        order, layers = tiff_tags.byte_order(content), layers_of_tiff(content)
     except tiff_tags.DamagedTagsError as error:
         return Metadata(profile=profile, other=(f"the tags of the TIFF ({error})",))
     xmp, photoshop = (tags.tags.get(n) for n in (tiff_tags.XMP, tiff_tags.PHOTOSHOP))
@@ -114,7 +122,7 @@ def _metadata_of_tiff(content: bytes, profile: bytes | None) -> Metadata:
         photoshop=resources,
         profile=profile,
         resolution=resolution.of_tags(order, tags),
-        other=("addresses inside the maker notes",) if moved else (),
+        other=(*layers, *(("addresses inside the maker notes",) if moved else ())),
     )
 
 

@@ -12,9 +12,18 @@ Plane: TypeAlias = NDArray[Any]
 """One value for each pixel, (H, W), uint8 or uint16."""
 
 
+_ROWS = 256
+"""Rows that are converted at a time."""
+
+
+def is_float(photo: Photo) -> bool:
+    """Whether the values are floats, of which 1 is white."""
+    return photo.dtype.kind == "f"
+
+
 def peak(photo: Photo) -> int:
-    """The white level: 255 or 65535."""
-    return 65535 if photo.dtype == np.uint16 else 255
+    """The white level: 255, 65535, or 1 for floats."""
+    return 1 if is_float(photo) else 65535 if photo.dtype == np.uint16 else 255
 
 
 def eight_bits(photo: Photo) -> NDArray[np.uint8]:
@@ -25,12 +34,33 @@ def eight_bits(photo: Photo) -> NDArray[np.uint8]:
 
 
 def sixteen_bits(photo: Photo) -> NDArray[np.uint16]:
-    """Convert to 16 bits; 255 becomes 65535."""
+    """Convert to 16 bits; 255 becomes 65535. Floats are clipped to [0, 1]; NaN becomes 0."""
+    if is_float(photo):
+        result = np.empty(photo.shape, np.uint16)
+        for top in range(0, len(photo), _ROWS):
+            values = np.nan_to_num(photo[top : top + _ROWS].astype(np.float32), posinf=1, neginf=0)
+            result[top : top + _ROWS] = np.round(np.clip(values, 0, 1) * 65535)
+        return result
     return (
         photo.astype(np.uint16) * np.uint16(257)
         if photo.dtype == np.uint8
         else np.asarray(photo, dtype=np.uint16)
     )
+
+
+def add_change(stored: Photo, before: Photo, after: Photo) -> Photo:
+    """Floats plus the change from `before` to `after`, both of 16 bits.
+
+    Values without a change keep their bits; those below 0 or above 1, and infinities, get the
+    change of their clipped value.
+    """
+    result = np.empty_like(stored)
+    exact = np.float64 if stored.dtype == np.float64 else np.float32
+    for top in range(0, len(stored), _ROWS):
+        rows = slice(top, top + _ROWS)
+        change = after[rows].astype(exact) - before[rows]
+        result[rows] = stored[rows] + np.divide(change, 65535, dtype=exact)
+    return result
 
 
 def channel_mean(photo: Photo) -> Photo:

@@ -25,11 +25,25 @@ class TooManyPixelsError(UnreadablePhotoError):
 
 
 @dataclass(frozen=True)
+class Selections:
+    """Channels of a TIFF that are neither colours nor opacity, such as an editor's selections."""
+
+    planes: NDArray[Any]
+    """(H, W, n), with the type of the colours."""
+    kinds: tuple[int, ...]
+    """Their values of the tag ExtraSamples."""
+    before_alpha: int
+    """How many are stored before opacity, if there is one."""
+
+
+@dataclass(frozen=True)
 class StoredPhoto:
     """Pixels and metadata of a file."""
 
     colours: Photo
-    """(H, W, 1) for a grey photo, else (H, W, 3)."""
+    """(H, W, 1) for a grey photo, else (H, W, 3): uint8, uint16, or the floats of a TIFF, of which
+    values below 0 or above 1, NaN and infinities may be some.
+    """
     alpha: Plane | None
     profile: bytes | None
     """ICC colour profile."""
@@ -38,6 +52,7 @@ class StoredPhoto:
     file_type: FileType
     changes: tuple[str, ...] = ()
     """How `colours` differ from the stored values, which a file with these pixels shows."""
+    selections: Selections | None = None
 
 
 def check_size(width: int, height: int, largest_megapixels: float) -> None:

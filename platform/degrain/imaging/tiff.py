@@ -2,27 +2,23 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from tifffile import EXTRASAMPLE
 
 from degrain.imaging.colour_spaces import profile_of_page
 from degrain.imaging.pixels import Photo, Plane, peak
-from degrain.imaging.stored_photo import (
-    StoredPhoto,
-    UnreadablePhotoError,
-    check_size,
-    first_line,
-    refuse_pages,
-    split_alpha,
-)
+from degrain.imaging.stored_photo import Selections, StoredPhoto, UnreadablePhotoError
+from degrain.imaging.tiff_pages import photo_page
 
 T = TypeVar("T")
 _ORIENTATION_TAG = 274
 _GREYS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
+_OPACITY = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -70,62 +66,63 @@ def is_compressed(content: bytes) -> bool:
 
 
 def read_tiff(content: bytes, largest_megapixels: float) -> StoredPhoto:
-    """Read the one page of a TIFF. Raises UnreadablePhotoError."""
-    try:
-        with _open(content) as file:
-            page = file.pages.first
-            check_size(page.imagewidth, page.imagelength, largest_megapixels)
-            refuse_pages(len(file.pages))
-            return _read_page(page, len(content))
-    except UnreadablePhotoError:
-        raise
-    except MemoryError:
-        # A damaged header can ask for any amount of memory.
-        raise UnreadablePhotoError(
-            "it is damaged, or too large for the memory of this machine"
-        ) from None
-    except Exception as error:  # noqa: BLE001 - damaged files raise many types in tifffile
-        raise UnreadablePhotoError(f"it is damaged ({first_line(error)})") from None
+    """Read the photo of a TIFF. Raises UnreadablePhotoError, and the errors of tifffile."""
+    with _open(content) as file:
+        left_out = photo_page(file, content, largest_megapixels)
+        return _read_page(file.pages.first, left_out)
 
 
-def _read_page(page: tifffile.TiffPage, size: int) -> StoredPhoto:
-    colours, alpha = split_alpha(_read_pixels(page, size))
-    if alpha is not None and tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
-        colours = _unmultiply(colours, alpha)
+def _read_page(page: tifffile.TiffPage, left_out: Sequence[str]) -> StoredPhoto:
+    pixels = _read_pixels(page)
+    grey = page.photometric in _GREYS
+    colours, others = np.split(pixels, [1 if grey else 3], axis=2)
+    kinds = [int(kind) for kind in page.extrasamples][: others.shape[2]]
+    kinds += [EXTRASAMPLE.UNSPECIFIED] * (others.shape[2] - len(kinds))
+    opacity = next((i for i, kind in enumerate(kinds) if kind in _OPACITY), None)
+    alpha = None if opacity is None else others[:, :, opacity]
+    if opacity is not None:
+        assert alpha is not None
+        if kinds.pop(opacity) == EXTRASAMPLE.ASSOCALPHA:
+            colours = _unmultiply(colours, alpha)
+        others = np.delete(others, opacity, axis=2)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        colours = np.invert(colours)
+        colours = _inverted(colours)
     return StoredPhoto(
         colours,
         alpha,
         profile=profile_of_page(page),
         orientation=page.tags.valueof(_ORIENTATION_TAG, 1),
         file_type="tiff",
-        changes=tuple(_changes(page)),
+        changes=(*_changes(page, pixels), *(f"dropped: {name}" for name in left_out)),
+        selections=Selections(others, tuple(kinds), opacity or 0) if kinds else None,
     )
 
 
-def _changes(page: tifffile.TiffPage) -> Iterator[str]:
+def _changes(page: tifffile.TiffPage, pixels: NDArray[Any]) -> Iterator[str]:
     """What reading does to the values of a page."""
+    bits = 8 * pixels.dtype.itemsize
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         yield "palette colours became RGB"
-    elif page.sampleformat == tifffile.SAMPLEFORMAT.IEEEFP:
-        yield f"{page.bitspersample}-bit floats became 16 bits"
-    elif page.bitspersample not in (8, 16):
-        yield f"{page.bitspersample} bits became {8 if page.bitspersample < 8 else 16}"
-    if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
+    elif page.bitspersample != bits:
+        yield f"{page.bitspersample} bits became {bits}"
+    if EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
         yield "premultiplied colours were divided by alpha"
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        count = np.count_nonzero(~np.isfinite(pixels).all(axis=2))
+        yield f"{count} pixels are NaN or infinite and stay so"
 
 
-def _read_pixels(page: tifffile.TiffPage, size: int) -> NDArray[Any]:
-    """The pixels of a TIFF of `size` bytes as stored: (H, W) or (H, W, C), uint8 or uint16."""
-    _check_readable(page, size)
+def _read_pixels(page: tifffile.TiffPage) -> NDArray[Any]:
+    """The pixels of a page, (H, W, C): uint8, uint16 or floats."""
     pixels = page.asarray()
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        return np.asarray(np.asarray(page.colormap).T[pixels] >> 8, dtype=np.uint8)
+        return np.asarray(_colours_of_palette(np.asarray(page.colormap).T)[pixels])
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
     if pixels.dtype.kind == "f":
-        return _floats_to_sixteen_bits(pixels)
+        return np.asarray(pixels)
     bits = page.bitspersample
     if pixels.dtype.kind not in "bu" or bits > 16:
         raise UnreadablePhotoError(
@@ -137,39 +134,23 @@ def _read_pixels(page: tifffile.TiffPage, size: int) -> NDArray[Any]:
     return np.asarray(pixels, dtype=dtype)
 
 
-def _check_readable(page: tifffile.TiffPage, size: int) -> None:
-    """Raise UnreadablePhotoError for other colours than RGB or grey, and for missing pixels."""
-    colours = tifffile.PHOTOMETRIC(page.photometric)
-    jpeg_ycbcr = (
-        colours == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
-    )
-    known = (*_GREYS, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE)
-    if not (jpeg_ycbcr or colours in known):
-        raise UnreadablePhotoError(
-            f"its colours are {colours.name}, not RGB or grey; convert it first"
-        )
-    if page.samplesperpixel > 4 or page.imagedepth > 1:
-        raise UnreadablePhotoError(f"its shape is {page.shape}, not RGB or grey; convert it first")
-    # tifffile fills in the missing end of a compressed strip.
-    ends = [
-        start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-    ]
-    if max(ends) > size:
-        raise UnreadablePhotoError("it is damaged (the file ends before its pixels)")
+def _colours_of_palette(palette: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """A palette of 16 bits as 8 bits; some programs store 8 bits in it."""
+    return np.asarray(palette >> 8 if palette.max() > 255 else palette, dtype=np.uint8)
 
 
-def _floats_to_sixteen_bits(pixels: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
-    values = pixels.astype(np.float32, copy=False)
-    if not (values.min() >= 0 and values.max() <= 1):
-        raise UnreadablePhotoError(
-            f"its floats are {values.min():.3g} to {values.max():.3g}, not in [0, 1]; "
-            "scale it first"
-        )
-    return np.round(values * 65535).astype(np.uint16)
+def _inverted(colours: Photo) -> Photo:
+    """Colours with white stored as 0."""
+    if colours.dtype.kind == "f":
+        raise UnreadablePhotoError("its floats have white as 0; store it with black as 0")
+    return np.invert(colours)
 
 
 def _unmultiply(colours: Photo, alpha: Plane) -> Photo:
     """Divide premultiplied colours, (H, W, C), by alpha; where alpha is 0 the colour is unknown."""
-    white, opacity = np.uint32(peak(colours)), alpha[:, :, None].astype(np.uint32)
+    opacity = alpha[:, :, None]
+    if colours.dtype.kind == "f":
+        return np.asarray(np.divide(colours, opacity, out=colours.copy(), where=opacity > 0))
+    white, opacity = np.uint32(peak(colours)), opacity.astype(np.uint32)
     straight = (colours * white + opacity // 2) // np.maximum(opacity, 1)
     return np.asarray(np.minimum(straight, white), dtype=colours.dtype)

@@ -18,9 +18,29 @@ Strip: TypeAlias = bytes | memoryview
 ORIENTATION, XMP, IPTC, PHOTOSHOP, PROFILE = 274, 700, 33723, 34377, 34675
 _EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER, _MAKER_NOTE = 34665, 34853, 40965, 37500
 _FOLDERS = frozenset({_EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER})
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Bytes of one value by type."""
-_LONG = 4
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+"""Bytes of one value by type; the last three are of BigTIFF alone."""
+_LONG, _SLONG, _IFD, _LONG8, _SLONG8, _IFD8 = 4, 9, 13, 16, 17, 18
+_INTEGERS = {_LONG: "I", _SLONG: "i", _IFD: "I", _LONG8: "Q", _SLONG8: "q", _IFD8: "Q"}
+_SLACK = 4096
+"""Bytes of overlapping values that any block may have: some programs share equal ones."""
 _STRIP_ADDRESSES = 273
 _DEEPEST = 4
 _LARGEST_GAP = 2**16
@@ -77,35 +97,65 @@ def read_tags(block: bytes) -> TagFolder:
     try:
         big = struct.unpack_from(f"{order}H", block, 2)[0] == 43
         address = struct.unpack_from(f"{order}{'Q' if big else 'I'}", block, 8 if big else 4)[0]
-        return _read_folder(block, address, order, big=big, depth=0)
+        return _Reader(block, order, big=big).folder(address)
     except struct.error:
         raise DamagedTagsError("a folder of tags lies outside the file") from None
 
 
-def _read_folder(
-    block: bytes, address: int, order: ByteOrder, *, big: bool, depth: int
-) -> TagFolder:
-    if depth > _DEEPEST:
-        raise DamagedTagsError("its folders of tags lie in each other")
-    folder = TagFolder()
-    count = struct.unpack_from(f"{order}{'Q' if big else 'H'}", block, address)[0]
-    start, step, inside = (address + 8, 20, 8) if big else (address + 2, 12, 4)
-    for entry in range(start, start + min(count, 2**16) * step, step):
-        number, kind, values = struct.unpack_from(f"{order}HH{'Q' if big else 'I'}", block, entry)
-        if kind not in _SIZES:
-            continue
-        size, place = _SIZES[kind] * values, entry + step - inside
-        if size > inside:
-            place = struct.unpack_from(f"{order}{'Q' if big else 'I'}", block, place)[0]
-        value = block[place : place + size]
+class _Reader:
+    """Reads the folders of one block."""
+
+    def __init__(self, block: bytes, order: ByteOrder, *, big: bool) -> None:
+        self._block, self._order = block, order
+        self._count, self._head, self._inside = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+        self._address = "Q" if big else "I"
+        self._left = 2 * len(block) + _SLACK
+        """Bytes that values may still take: more than there are only if they overlap."""
+
+    def folder(self, address: int, depth: int = 0) -> TagFolder:
+        """The tags at an address. Raises DamagedTagsError and struct.error."""
+        if depth > _DEEPEST:
+            raise DamagedTagsError("its folders of tags lie in each other")
+        made = TagFolder()
+        (count,) = self._unpack(self._count, address)
+        start, step = address + struct.calcsize(f"={self._count}"), 4 + 2 * self._inside
+        for entry in range(start, start + min(count, 2**16) * step, step):
+            number, kind, values = self._unpack(self._head, entry)
+            if kind not in _SIZES:
+                continue
+            value, place = self._value(number, _SIZES[kind] * values, entry + 4 + self._inside)
+            if number in _FOLDERS and kind in (_LONG, _IFD, _LONG8, _IFD8):
+                (below,) = struct.unpack(f"{self._order}{_INTEGERS[kind]}", value[: _SIZES[kind]])
+                made.folders[number] = self.folder(below, depth + 1)
+            elif (tag := self._classic(kind, values, value, place)) is not None:
+                made.tags[number] = tag
+        return made
+
+    def _unpack(self, layout: str, place: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"{self._order}{layout}", self._block, place)
+
+    def _value(self, number: int, size: int, place: int) -> tuple[bytes, int]:
+        if size > self._inside:
+            (place,) = self._unpack(self._address, place)
+        self._left -= size
+        if self._left < 0:
+            raise DamagedTagsError("its tags overlap")
+        value = self._block[place : place + size]
         if len(value) < size:
             raise DamagedTagsError(f"tag {number} lies outside the file")
-        if number in _FOLDERS and kind in (_LONG, 13):
-            below = struct.unpack(f"{order}I", value[:4])[0]
-            folder.folders[number] = _read_folder(block, below, order, big=big, depth=depth + 1)
-        else:
-            folder.tags[number] = Tag(kind, values, value, place)
-    return folder
+        return value, place
+
+    def _classic(self, kind: int, count: int, value: bytes, place: int) -> Tag | None:
+        """A value as a TIFF of 32 bits stores it; None for one that needs 64 bits."""
+        if kind not in (_LONG8, _SLONG8, _IFD8):
+            return Tag(kind, count, value, place)
+        numbers = struct.unpack(f"{self._order}{count}{_INTEGERS[kind]}", value)
+        short = {_LONG8: _LONG, _SLONG8: _SLONG, _IFD8: _IFD}[kind]
+        try:
+            packed = struct.pack(f"{self._order}{count}{_INTEGERS[short]}", *numbers)
+        except struct.error:
+            return None
+        return Tag(short, count, packed)
 
 
 def integers(order: ByteOrder, kind: int, values: list[int]) -> Tag:

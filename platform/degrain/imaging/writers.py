@@ -67,6 +67,8 @@ def choose_writer(
     writer, dropped = _WRITERS[file_type](stored, content, metadata, quality)
     if not same:
         dropped += metadata.other
+    if stored.selections is not None and file_type != "tiff":
+        dropped.append("channels that are neither colours nor opacity")
     return writer, list(dict.fromkeys([*notes, *(f"dropped: {name}" for name in dropped)]))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from degrain.imaging.codecs import read_stored
 from degrain.imaging.colour_profiles import apply_change, convert_to_srgb, is_srgb
 from degrain.imaging.limits import FileType
-from degrain.imaging.pixels import Photo, channel_mean, sixteen_bits
+from degrain.imaging.pixels import Photo, add_change, channel_mean, is_float, sixteen_bits
 from degrain.imaging.stored_photo import StoredPhoto
 from degrain.imaging.writers import MEDIA_TYPES, PhotoWriter, choose_writer
 from degrain.inference.config import OutputConfig, ReadingConfig
@@ -92,18 +92,22 @@ class OpenPhoto:
     def denoise(self, denoiser: Denoiser, window: Window | None = None) -> Photo:
         """The denoised colours, (H, W, 1) or (H, W, 3), as stored: turned, in their profile.
 
-        The denoiser sees sRGB of 16 bits in place of another profile. With a `window` only these
-        pixels need be right. Raises UnreadablePhotoError for a profile that cannot be converted.
+        The denoiser sees sRGB of 16 bits in place of another profile, and in place of floats, to
+        which the change is added. With a `window` only these pixels need be right. Raises
+        UnreadablePhotoError for a profile that cannot be converted.
         """
-        colours = self.stored.colours
+        colours = np.ascontiguousarray(self.stored.colours)
+        seen = sixteen_bits(colours) if self.converts or is_float(colours) else colours
+        if self.converts:
+            profile = self.stored.profile
+            assert profile is not None
+            srgb = convert_to_srgb(seen, profile)
+            return apply_change(colours, srgb, denoiser(srgb, window), profile)
         if colours.shape[2] == 1:
-            return channel_mean(denoiser(np.repeat(colours, 3, axis=2), window))
-        if not self.converts:
-            return denoiser(np.ascontiguousarray(colours), window)
-        profile = self.stored.profile
-        assert profile is not None
-        srgb = convert_to_srgb(sixteen_bits(np.ascontiguousarray(colours)), profile)
-        return apply_change(colours, srgb, denoiser(srgb, window), profile)
+            clean = channel_mean(denoiser(np.repeat(seen, 3, axis=2), window))
+        else:
+            clean = denoiser(seen, window)
+        return add_change(colours, seen, clean) if is_float(colours) else clean
 
     def encode(self, colours: Photo) -> bytes:
         """The file with these colours. Raises UnreadablePhotoError."""
@@ -113,9 +117,12 @@ class OpenPhoto:
 def open_photo(content: bytes, output: OutputConfig, reading: ReadingConfig) -> OpenPhoto:
     """Decode a photo file. Raises UnreadablePhotoError as `denoise_content`."""
     stored = read_stored(content, reading.largest_megapixels)
-    if output.format == "tiff":
-        stored = _with_sixteen_bits(stored)
     file_type = output.format or stored.file_type
+    if output.format == "tiff" and not is_float(stored.colours):
+        stored = _with_sixteen_bits(stored)
+    elif file_type != "tiff" and is_float(stored.colours):
+        note = "floats became 16 bits, clipped to black and white"
+        stored = replace(_with_sixteen_bits(stored), changes=(*stored.changes, note))
     grey = stored.colours.shape[2] == 1
     converts = bool(stored.profile) and not grey and reading.profiles == "convert"
     writer, notes = choose_writer(stored, content, file_type, output.quality)
@@ -125,5 +132,10 @@ def open_photo(content: bytes, output: OutputConfig, reading: ReadingConfig) -> 
 
 
 def _with_sixteen_bits(stored: StoredPhoto) -> StoredPhoto:
-    alpha = None if stored.alpha is None else sixteen_bits(stored.alpha)
-    return replace(stored, colours=sixteen_bits(stored.colours), alpha=alpha)
+    alpha, others = stored.alpha, stored.selections
+    return replace(
+        stored,
+        colours=sixteen_bits(stored.colours),
+        alpha=None if alpha is None else sixteen_bits(alpha),
+        selections=others and replace(others, planes=sixteen_bits(others.planes)),
+    )
