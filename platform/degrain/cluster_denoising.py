@@ -39,7 +39,7 @@ def denoise_on_cluster(
     *,
     output: OutputConfig,
     reading: ReadingConfig,
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> Iterator[list[DenoisedFile]]:
     """Denoise each photo; yields the results of each block of photos, in any order.
 
@@ -52,7 +52,8 @@ def denoise_on_cluster(
 
     storage = tasks[0].target.storage
     resources = ray.cluster_resources()
-    actors = max(int(resources.get("GPU" if device == "cuda" else "CPU", 1)), 1)
+    on_gpus = "GPU" in resources if device == "auto" else device != "cpu"
+    actors = max(int(resources.get("GPU" if on_gpus else "CPU", 1)), 1)
     dataset = ray.data.from_arrow(_blocks(tasks, actors)).map_batches(
         _DenoisingActor,
         fn_constructor_args=(ray.put(denoiser), storage, output, reading),
@@ -60,7 +61,7 @@ def denoise_on_cluster(
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=1,
-        num_gpus=1 if device == "cuda" else None,
+        num_gpus=1 if on_gpus else None,
         concurrency=(1, min(actors, len(tasks))),
     )
     tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from degrain.errors import UserError
 from degrain.inference import execution
-from degrain.inference.execution import choose_execution
+from degrain.inference.config import Device
+from degrain.inference.execution import choose_execution, find_device
 from denoisenets import create_model
 
 CPU = torch.device("cpu")
@@ -104,10 +105,22 @@ def test_compiled_network_equals_uncompiled() -> None:
         assert torch.allclose(chosen.compile(network)(x), network(x), atol=1e-5)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_missing_cuda_device_is_an_error() -> None:
-    with pytest.raises(UserError, match="there is no CUDA device here; set `device` to cpu"):
-        choose_execution(torch.device("cuda"))
+@pytest.mark.parametrize("name", ["cuda", "mps", "xpu"])
+def test_a_device_that_is_not_there_is_an_error(name: Device) -> None:
+    present = find_device("auto").type
+    if name == present:
+        pytest.skip(f"there is a device {name} here")
+    with pytest.raises(UserError, match=f"there is no device {name} here, but {present}; set"):
+        find_device(name)
+
+
+def test_auto_is_the_accelerator_and_the_cpu_is_always_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert find_device("cpu") == CPU
+    found = torch.device("xpu")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: found)
+    assert find_device("auto") == find_device("xpu") == found
 
 
 def test_memory_limit_is_a_share_of_free_memory() -> None:

@@ -13,7 +13,7 @@ from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles, check_noise_lev
 
 STARTER = "starter"
 """Name of the model in the package."""
-Device: TypeAlias = Literal["cpu", "cuda"]
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 Compiled: TypeAlias = Literal["auto", "on", "off"]
 
@@ -22,8 +22,8 @@ Compiled: TypeAlias = Literal["auto", "on", "off"]
 class InferenceConfig:
     """How a trained network is run on photos."""
 
-    device: Device = "cpu"
-    """Device of the network."""
+    device: Device = "auto"
+    """Device of the network; `auto`: the accelerator of this machine, or the CPU."""
     precision: Precision = "auto"
     """`bfloat16` autocast, `float32`, or the faster of both on the device."""
     compiled: Compiled = "auto"

@@ -19,7 +19,7 @@ from degrain.errors import UserError
 from degrain.imaging.metrics import to_float, to_pixels
 from degrain.imaging.pixels import Photo, check_photo
 from degrain.inference.config import InferenceConfig
-from degrain.inference.execution import choose_execution
+from degrain.inference.execution import choose_execution, find_device
 from degrain.inference.tiling import Tiling, Window, apply_tiled, largest_tiling
 from denoisenets import (
     Contract,
@@ -123,7 +123,7 @@ class NetworkDenoiser:
         self.config = config or InferenceConfig()
         self._source = model, dict(arguments), dict(weights), crop
         self.execution = choose_execution(
-            torch.device(self.config.device), self.config.precision, self.config.compiled
+            find_device(self.config.device), self.config.precision, self.config.compiled
         )
         network = create_model(model, **arguments)
         check_positive(crop=crop)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from degrain.errors import UserError
-from degrain.inference.config import Compiled, Precision
+from degrain.inference.config import Compiled, Device, Precision
 
 _CPU_MEMORY = 512 * 2**20
-_FREE_SHARE = {"cpu": 0.25, "cuda": 0.5}
+_SHARE_OF_HOST, _SHARE_OF_ACCELERATOR = 0.25, 0.5
+
+_SHARES_HOST_MEMORY = ("cpu", "mps")
 
 _log = logging.getLogger(__name__)
 
@@ -54,15 +56,16 @@ class Execution:
         return self.dtype.itemsize
 
     def free_memory(self) -> int:
-        """Memory limit of a pass in bytes: a share of the free memory, on the CPU at most 512 MiB,
-        because more is not faster.
+        """Memory limit of a pass in bytes: a share of the free memory, of the host at most 512 MiB,
+        because more is not faster on a CPU.
         """
-        if self.device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self.device)[0] * _FREE_SHARE["cuda"])
+        if self.device.type not in _SHARES_HOST_MEMORY:
+            free, _ = torch.accelerator.get_memory_info(self.device)
+            return int(free * _SHARE_OF_ACCELERATOR)
         # Imported here, so that training and inference on CUDA need torch and NumPy alone.
         import psutil
 
-        return min(int(psutil.virtual_memory().available * _FREE_SHARE["cpu"]), _CPU_MEMORY)
+        return min(int(psutil.virtual_memory().available * _SHARE_OF_HOST), _CPU_MEMORY)
 
 
 class CompiledNetwork:
@@ -95,6 +98,22 @@ class CompiledNetwork:
         return output
 
 
+def find_device(name: Device) -> torch.device:
+    """The device of this name; `auto` is the accelerator of this machine, or the CPU.
+
+    Raises UserError for a device that is not there.
+    """
+    present = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if name == "auto":
+        return present
+    if name not in ("cpu", present.type):
+        raise UserError(
+            f"there is no device {name} here, but {present.type}; set `device` to auto, or check "
+            "the driver and the torch build"
+        )
+    return torch.device(name)
+
+
 def choose_execution(
     device: torch.device, precision: Precision = "auto", compiled: Compiled = "auto"
 ) -> Execution:
@@ -104,13 +123,7 @@ def choose_execution(
     The memory format is channels_last. docs/performance.md has the measurements: CPUs without
     bfloat16 instructions emulate it slower than float32, and on CPUs compilation takes longer than
     it saves in short runs. A request that the machine cannot fulfil is logged with the reason.
-    Raises UserError for a missing CUDA device.
     """
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "there is no CUDA device here; set `device` to cpu, or check the driver and the torch "
-            "build"
-        )
     if precision == "auto":
         precision = "bfloat16" if _computes_bfloat16(device) else "float32"
         if precision == "float32":
@@ -126,6 +139,8 @@ def choose_execution(
 def _computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "xpu":
+        return bool(torch.xpu.is_bf16_supported())
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
