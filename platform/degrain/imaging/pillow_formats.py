@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from degrain.imaging import jpeg_segments
+from degrain.imaging import bmp_header, jpeg_segments
 from degrain.imaging.exif import read_orientation
 from degrain.imaging.limits import FileType
 from degrain.imaging.stored_photo import (
@@ -95,7 +95,8 @@ def _described(content: bytes, file_type: FileType) -> tuple[bytes | None, int, 
         found = dict(webp_chunks(content))
         exif = found.get(b"EXIF", b"").removeprefix(jpeg_segments.EXIF_HEADER)
         return found.get(b"ICCP"), read_orientation(exif, found.get(b"XMP ")), []
-    return None, 1, []
+    bmp_header.check_alpha(content)
+    return bmp_header.read_profile(content), 1, []
 
 
 def _read_pixels(image: Image.Image) -> NDArray[np.uint8]:
