@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from unit.photofiles import DEEP, PHOTO, chunk, png, tiff
+from unit.photofiles import DEEP, PHOTO, chunk, png, saved, tiff
 
 from degrain.imaging.codecs import decode, read_stored
 from degrain.imaging.colour_profiles import is_srgb
@@ -270,3 +270,50 @@ def test_a_profile_of_more_than_a_mebibyte_is_read() -> None:
     adobe[:4] = len(adobe).to_bytes(4)
     content = png(PHOTO, chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(adobe))))
     assert np.array_equal(seen(content), seen(png(PHOTO, ICC)))
+
+
+def exif_block(order: str, space: int, index: bytes) -> bytes:
+    """EXIF with a colour space and an index of interoperability."""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    entry, long, short, text = f"{order}HHI", 4, 3, 2
+    first = struct.pack(f"{order}H{entry[1:]}II", 1, 34665, long, 1, 26, 0)
+    colour = struct.pack(entry, 40961, short, 1) + struct.pack(f"{order}HH", space, 0)
+    below = struct.pack(f"{entry}I", 40965, long, 1, 56)
+    inner = struct.pack(f"{order}H", 2) + colour + below + bytes(4)
+    last = struct.pack(f"{order}H", 1) + struct.pack(entry, 1, text, 4) + index + bytes(4)
+    return mark + struct.pack(f"{order}I", 8) + first + inner + last
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("space", "index", "adobe"),
+    [
+        (65535, b"R03\0", True),
+        (2, b"R03\0", True),
+        (65535, b"R98\0", False),
+        (1, b"R98\0", False),
+        (1, b"R03\0", False),
+    ],
+)
+def test_jpegs_of_cameras_state_adobe_rgb_in_exif(
+    order: str, space: int, index: bytes, adobe: bool
+) -> None:
+    plain = saved(PHOTO, "JPEG", quality=95)
+    exif = exif_block(order, space, index)
+    content = saved(PHOTO, "JPEG", quality=95, exif=b"Exif\0\0" + exif)
+    stored = decode(plain)
+    if not adobe:
+        assert np.array_equal(decode(content), stored)
+        return
+    expected = imagecodecs.cms_transform(
+        stored,
+        imagecodecs.cms_profile("adobergb"),
+        imagecodecs.cms_profile("srgb"),
+        colorspace="rgb",
+        outcolorspace="rgb",
+    )
+    assert np.abs(decode(content).astype(int) - expected).max() <= 1
+    done = denoise_content(content, Identity(), output=OutputConfig(), reading=ReadingConfig())
+    assert b"ICC_PROFILE" not in done.content
+    for cut in range(len(exif)):
+        decode(saved(PHOTO[:8, :8], "JPEG", exif=b"Exif\0\0" + exif[:cut]))

@@ -5,11 +5,14 @@ import struct
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
-from unit.photofiles import DEEP, GREY, PHOTO, chunk, png, saved, tiff
+from unit.photofiles import ALPHA, DEEP, GREY, PHOTO, chunk, png, profile, saved, tiff
 
 from degrain.imaging import jpeg_extras, jpeg_segments, tiff_tags
+from degrain.imaging.codecs import UnreadablePhotoError, read_stored
 from degrain.imaging.jpeg_segments import Segment
+from degrain.imaging.writers import BmpWriter
 from degrain.inference.config import OutputConfig, OutputFormat, ReadingConfig
 from degrain.inference.denoiser import Identity
 from degrain.inference.photo_file import DenoisedContent, denoise_content
@@ -173,3 +176,47 @@ def test_huge_resolutions_do_not_fail() -> None:
     assert tags.tags[282].type == 5
     content = content.replace(tags.tags[282].value, rational)
     denoised(content, "png")
+
+
+# BMP
+
+
+@pytest.mark.parametrize("alpha", [None, ALPHA])
+def test_the_profile_of_a_bmp(alpha: NDArray[np.uint8] | None) -> None:
+    adobe, display_p3 = profile("adobergb"), profile("adobergb") + bytes(3)
+    for icc in (adobe, display_p3):
+        photo = PHOTO[:, :55]  # rows that are padded
+        content = BmpWriter((2835, 5000), icc).encode(
+            photo, None if alpha is None else alpha[:, :55]
+        )
+        with Image.open(io.BytesIO(content)) as image:
+            expected = photo if alpha is None else np.dstack([photo, alpha[:, :55]])
+            assert np.array_equal(np.asarray(image), expected)
+        done = denoised(content)
+        assert done.content == content
+        assert done.notes == ()
+        stored = read_stored(denoised(content, "png").content)
+        assert stored.profile == icc
+
+
+def test_colours_of_a_bmp_that_are_not_kept_are_named() -> None:
+    content = bytearray(BmpWriter(None, profile("adobergb")).encode(PHOTO, None))
+    content[70:74] = b"KNIL"
+    assert denoised(bytes(content)).notes == (
+        "dropped: the name of a colour profile outside of the BMP",
+    )
+    content[70:74], content[80] = bytes(4), 1
+    for file_format in (None, "png"):
+        assert denoised(bytes(content), file_format).notes == (
+            "dropped: the colour calibration of the BMP",
+        )
+
+
+def test_alpha_in_16_bits_of_a_bmp_is_refused() -> None:
+    body = bytes(PHOTO.shape[0] * PHOTO.shape[1] * 2)
+    shape = (108, 56, 40, 1, 16, 3, len(body), 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0x7C00, 0x3E0, 0x1F, 0x8000) + b"BGRs" + bytes(48)
+    content = b"BM" + struct.pack("<IHHI", 122 + len(body), 0, 0, 122)
+    content += struct.pack("<IiiHHIIiiII", *shape) + masks + body
+    with pytest.raises(UnreadablePhotoError, match="16 bits have alpha"):
+        read_stored(content)

@@ -1,37 +1,68 @@
-"""The orientation of a photo. CIPA DC-008, section 4.6.4; Adobe XMP Specification, part 2."""
+"""Orientation and colour space of a photo in EXIF. CIPA DC-008 and DC-010; Adobe XMP Specification.
+
+Single tags are looked up, and the rest is not parsed: tags of one address can claim any amount of
+memory.
+"""
 
 import re
 import struct
 
-_ORIENTATION = 274
+_ORIENTATION, _EXIF_FOLDER, _COLOUR_SPACE, _INTEROPERABILITY_FOLDER = 274, 34665, 40961, 40965
+_INTEROPERABILITY_INDEX = 1
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
+_ADOBE_RGB, _UNCALIBRATED = 2, 65535
+_ADOBE_RGB_INDEX = b"R03\0"
 
 
 def read_orientation(exif: bytes | None, xmp: bytes | None) -> int:
     """Orientation of EXIF, or of XMP if EXIF has none; 1 if both are damaged or absent."""
-    found = _of_block(exif) if exif else None
+    found = _integer(exif, _find(exif, _first_folder(exif), _ORIENTATION)) if exif else None
     if found is None and xmp:
         match = re.search(rb"tiff:Orientation(?:=[\"']|>)([0-9])", xmp)
         found = int(match[1]) if match else None
     return 1 if found is None else found
 
 
-def _of_block(block: bytes) -> int | None:
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
+def is_adobe_rgb(exif: bytes | None) -> bool:
+    """Whether a camera states Adobe RGB, the optional colour space of DCF, as most do: without a
+    profile.
+    """
+    if not exif:
+        return False
+    folder = _integer(exif, _find(exif, _first_folder(exif), _EXIF_FOLDER))
+    space = _integer(exif, _find(exif, folder, _COLOUR_SPACE))
+    below = _integer(exif, _find(exif, folder, _INTEROPERABILITY_FOLDER))
+    entry = _find(exif, below, _INTEROPERABILITY_INDEX)
+    index = None if entry is None else exif[entry + 8 : entry + 12]
+    return space == _ADOBE_RGB or (space == _UNCALIBRATED and index == _ADOBE_RGB_INDEX)
+
+
+def _order(block: bytes) -> str:
+    return ">" if block[:2] == b"MM" else "<"
+
+
+def _first_folder(block: bytes) -> int | None:
+    if block[:2] not in (b"II", b"MM") or len(block) < 8:
         return None
-    try:
-        (start,) = struct.unpack_from(f"{order}I", block, 4)
-        (count,) = struct.unpack_from(f"{order}H", block, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            number, kind, values = struct.unpack_from(f"{order}HHI", block, entry)
-            if number == _ORIENTATION:
-                layout = _INTEGERS.get(kind) if values == 1 else None
-                return (
-                    int(struct.unpack_from(f"{order}{layout}", block, entry + 8)[0])
-                    if layout
-                    else None
-                )
-    except struct.error:
+    return int(struct.unpack_from(f"{_order(block)}I", block, 4)[0])
+
+
+def _find(block: bytes, folder: int | None, number: int) -> int | None:
+    """Where the entry of a tag begins in the folder at an address."""
+    if folder is None or folder + 2 > len(block):
         return None
+    (count,) = struct.unpack_from(f"{_order(block)}H", block, folder)
+    for entry in range(folder + 2, min(folder + 2 + 12 * count, len(block) - 11), 12):
+        if struct.unpack_from(f"{_order(block)}H", block, entry)[0] == number:
+            return entry
     return None
+
+
+def _integer(block: bytes, entry: int | None) -> int | None:
+    """The value of an entry with a single integer."""
+    if entry is None:
+        return None
+    kind, count = struct.unpack_from(f"{_order(block)}HI", block, entry + 2)
+    if kind not in _INTEGERS or count != 1:
+        return None
+    return int(struct.unpack_from(f"{_order(block)}{_INTEGERS[kind]}", block, entry + 8)[0])

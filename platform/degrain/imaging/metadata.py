@@ -3,7 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from degrain.imaging import jpeg_extras, jpeg_segments, png_chunks, resolution, tiff_tags
+from degrain.imaging import (
+    bmp_header,
+    jpeg_extras,
+    jpeg_segments,
+    png_chunks,
+    resolution,
+    tiff_tags,
+)
 from degrain.imaging.limits import FileType
 from degrain.imaging.png_colours import interpreted_chunks
 from degrain.imaging.resolution import Resolution
@@ -59,7 +66,11 @@ def read_metadata(content: bytes, file_type: FileType, profile: bytes | None) ->
         return Metadata(exif=exif, xmp=found.get(b"XMP "), profile=profile, other=other)
     if file_type == "tiff":
         return _metadata_of_tiff(content, profile)
-    return Metadata(profile=profile, resolution=resolution.of_bmp(content))
+    return Metadata(
+        profile=profile,
+        resolution=bmp_header.read_resolution(content),
+        other=tuple(bmp_header.lost_colours(content)),
+    )
 
 
 def _metadata_of_jpeg(content: bytes, profile: bytes | None) -> Metadata:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from degrain.imaging import jpeg_segments
-from degrain.imaging.exif import read_orientation
+from degrain.imaging import bmp_header, jpeg_segments
+from degrain.imaging.colour_spaces import D65, Chromaticities, profile_from_colorimetry
+from degrain.imaging.exif import is_adobe_rgb, read_orientation
 from degrain.imaging.limits import FileType
 from degrain.imaging.stored_photo import (
     StoredPhoto,
@@ -26,6 +27,9 @@ _FORMATS = ("JPEG", "BMP", "WEBP")
 """The only formats that Pillow may open: some others run external programs."""
 _JPEG_START = b"\xff\xd8"
 _EIGHT_BIT_MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "PA"})
+_ADOBE_RGB_PRIMARIES: Chromaticities = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+_ADOBE_RGB_GAMMA = 563 / 256
+"""Adobe RGB (1998) Color Image Encoding, sections 4.3.1 and 4.3.4."""
 _MOST_SCANS = 100
 """Progressive JPEGs have about ten; each takes time for the whole photo, and few bytes."""
 
@@ -87,15 +91,17 @@ def _described(content: bytes, file_type: FileType) -> tuple[bytes | None, int, 
     """Profile, orientation, and what of the profile is not interpreted."""
     if file_type == "jpeg":
         profile, complete = jpeg_segments.read_profile(content)
-        orientation = read_orientation(
-            jpeg_segments.read_exif(content), jpeg_segments.read_xmp(content)
-        )
+        exif = jpeg_segments.read_exif(content)
+        orientation = read_orientation(exif, jpeg_segments.read_xmp(content))
+        if profile is None and complete and is_adobe_rgb(exif):
+            profile = profile_from_colorimetry(D65, _ADOBE_RGB_PRIMARIES, _ADOBE_RGB_GAMMA)
         return profile, orientation, [] if complete else ["its colour profile lacks parts: ignored"]
     if file_type == "webp":
         found = dict(webp_chunks(content))
         exif = found.get(b"EXIF", b"").removeprefix(jpeg_segments.EXIF_HEADER)
         return found.get(b"ICCP"), read_orientation(exif, found.get(b"XMP ")), []
-    return None, 1, []
+    bmp_header.check_alpha(content)
+    return bmp_header.read_profile(content), 1, []
 
 
 def _read_pixels(image: Image.Image) -> NDArray[np.uint8]:

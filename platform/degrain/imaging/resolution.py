@@ -1,7 +1,6 @@
 """The resolution of a photo, in pixels per metre across and down, in the forms of each file type.
 
-JFIF 1.02; PNG Specification, third edition, section 11.3.4.3; BITMAPINFOHEADER; TIFF 6.0, section
-8.
+JFIF 1.02; PNG Specification, third edition, section 11.3.4.3; TIFF 6.0, section 8.
 """
 
 import struct
@@ -20,7 +19,6 @@ _JFIF = b"JFIF\0"
 _X, _Y, _UNIT = 282, 283, 296
 _RATIONAL, _SHORT = 5, 3
 _TIFF_INCH, _TIFF_CENTIMETRE = 2, 3
-_BMP_PLACE = 38
 
 
 def of_jpeg(segments: Iterable[Segment]) -> Resolution | None:
@@ -40,14 +38,6 @@ def of_png(chunks: Iterable[Chunk]) -> Resolution | None:
             across, down, unit = struct.unpack(">IIB", chunk.body)
             return (across, down) if unit == 1 and across and down else None
     return None
-
-
-def of_bmp(bmp: bytes) -> Resolution | None:
-    """The header; that of OS/2 has none."""
-    if len(bmp) < _BMP_PLACE + 8 or int.from_bytes(bmp[14:18], "little") < 40:
-        return None
-    across, down = struct.unpack_from("<ii", bmp, _BMP_PLACE)
-    return (across, down) if across > 0 and down > 0 else None
 
 
 def of_tags(order: tiff_tags.ByteOrder, folder: tiff_tags.TagFolder) -> Resolution | None:
@@ -99,9 +89,3 @@ def as_dots_per_inch(resolution: Resolution) -> tuple[int, int] | None:
     """The numbers of JFIF; None for those that it cannot hold."""
     across, down = (round(side * _INCH) for side in resolution)
     return (across, down) if 0 < across < 2**16 and 0 < down < 2**16 else None
-
-
-def in_bmp(bmp: bytes, resolution: Resolution | None) -> bytes:
-    """A BMP with this resolution in its header."""
-    across, down = (0, 0) if resolution is None else (round(side) for side in resolution)
-    return bmp[:_BMP_PLACE] + struct.pack("<ii", across, down) + bmp[_BMP_PLACE + 8 :]

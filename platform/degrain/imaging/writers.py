@@ -5,7 +5,6 @@ A file of the same type gets the metadata byte for byte; another type gets what 
 """
 
 import io
-import struct
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from degrain.imaging import jpeg_extras, jpeg_segments, png_chunks, resolution, tiff_tags
+from degrain.imaging import (
+    bmp_header,
+    jpeg_extras,
+    jpeg_segments,
+    png_chunks,
+    resolution,
+    tiff_tags,
+)
 from degrain.imaging.jpeg_segments import Segment
 from degrain.imaging.limits import FileType
 from degrain.imaging.metadata import Metadata, read_metadata
@@ -40,7 +46,7 @@ _FASTEST_LOSSLESS = 0
 """Effort of lossless WebP."""
 _LARGEST_WEBP, _LARGEST_JPEG = 16383, 65535
 """Pixels of a side."""
-_RESOLUTION = "the resolution"
+_RESOLUTION, _GREY_PROFILE = "the resolution", "the profile for grey"
 
 
 class PhotoWriter(Protocol):
@@ -207,7 +213,7 @@ def _webp_writer(
             dropped += [] if exif else [_RESOLUTION]
             metadata = replace(metadata, exif=exif or metadata.exif)
     if stored.colours.shape[2] == 1 and metadata.profile:
-        dropped.append("the profile for grey")
+        dropped.append(_GREY_PROFILE)
         metadata = metadata.without_profile()
     return WebpWriter(metadata, lossless, quality), dropped
 
@@ -217,37 +223,25 @@ class BmpWriter:
     """BMP with 8 bits."""
 
     resolution: Resolution | None = None
+    profile: bytes | None = None
 
     def encode(self, colours: Photo, alpha: Plane | None) -> bytes:
         """Encode colours or grey; with alpha 32 bits a pixel."""
-        if alpha is None:
+        if alpha is None and self.profile is None:
             file = _save(Image.fromarray(_squeezed(eight_bits(colours))), "BMP")
-        else:
-            rgb = np.broadcast_to(colours, (*colours.shape[:2], 3))
-            file = _bmp_with_alpha(np.dstack([rgb[:, :, ::-1], alpha])[::-1])
-        return resolution.in_bmp(file, self.resolution)
-
-
-def _bmp_with_alpha(pixels: NDArray[Any]) -> bytes:
-    """(H, W, 4) BGRA, the last row first. Microsoft's BITMAPV4HEADER, which names the masks."""
-    height, width = pixels.shape[:2]
-    start, header = 14 + 108, 108
-    masks = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
-    size = start + pixels.nbytes
-    return b"".join(
-        [
-            b"BM" + struct.pack("<IHHI", size, 0, 0, start),
-            struct.pack("<IiiHHIIiiII", header, width, height, 1, 32, 3, pixels.nbytes, *[0] * 4),
-            struct.pack("<IIII", *masks) + b"BGRs" + b"\0" * 48,
-            pixels.tobytes(),
-        ]
-    )
+            return bmp_header.with_resolution(file, self.resolution)
+        rgb = np.broadcast_to(eight_bits(colours), (*colours.shape[:2], 3))
+        return bmp_header.encode(_with_alpha(rgb, alpha), self.resolution, self.profile)
 
 
 def _bmp_writer(
-    _stored: StoredPhoto, _content: bytes, metadata: Metadata, _quality: int
+    stored: StoredPhoto, content: bytes, metadata: Metadata, _quality: int
 ) -> tuple[PhotoWriter, list[str]]:
-    return BmpWriter(metadata.resolution), []
+    dropped = bmp_header.lost_colours(content)
+    if stored.colours.shape[2] == 1 and metadata.profile:
+        dropped.append(_GREY_PROFILE)
+        metadata = metadata.without_profile()
+    return BmpWriter(metadata.resolution, metadata.profile), dropped
 
 
 _WRITERS = {
