@@ -131,3 +131,13 @@ def test_the_size_of_a_webp_is_that_of_its_header(kind: str) -> None:
     assert pixels_by_header(content) == 13 * 56
     with Image.open(io.BytesIO(content)) as opened:
         assert opened.size == (56, 13)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_too_short_for_its_size_is_refused(progressive: bool) -> None:
+    content = saved(PHOTO, "JPEG", progressive=progressive)
+    huge = content.replace(struct.pack(">HH", 40, 56), struct.pack(">HH", 22_000, 22_000))
+    with pytest.raises(UnreadablePhotoError, match="the file is too short for its size"):
+        read_stored(huge)
+    flat = saved(np.full((2000, 3000), 9, np.uint8), "JPEG", quality=1, optimize=True)
+    assert read_stored(flat).colours.shape == (2000, 3000, 1)

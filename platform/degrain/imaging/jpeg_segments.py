@@ -19,6 +19,7 @@ _APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of frame headers; the three others define tables."""
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 """A marker among coded pixels, where FF 00 is a value and D0 to D7 restart the coding."""
 _LARGEST = 65533
@@ -86,6 +87,18 @@ def without_metadata(jpeg: bytes) -> bytes:
             parts.append(jpeg[start:end])
         rest = end
     return b"".join([*parts, jpeg[rest:]])
+
+
+def lacks_pixels(jpeg: bytes) -> bool:
+    """Whether a file is too short for its size: libjpeg fills in what is missing.
+
+    Each block of 8x8 pixels takes one bit at least in Huffman coding.
+    """
+    frame = next((s for s in segments(jpeg) if s.marker in _HUFFMAN_FRAMES), None)
+    if frame is None or len(frame.body) < 5:
+        return False
+    height, width = int.from_bytes(frame.body[1:3]), int.from_bytes(frame.body[3:5])
+    return len(jpeg) * 8 < (height // 8) * (width // 8)
 
 
 def end_of_picture(jpeg: bytes) -> tuple[int, int]:

@@ -52,6 +52,8 @@ def read_with_pillow(content: bytes, largest_megapixels: float) -> StoredPhoto:
         check_size(*webp_size(content), largest_megapixels)
     with _open(content) as image:
         check_size(image.width, image.height, largest_megapixels)
+        if image.format == "JPEG" and jpeg_segments.lacks_pixels(content):
+            raise UnreadablePhotoError("it is damaged (the file is too short for its size)")
         refuse_pages(getattr(image, "n_frames", 1))
         file_type = _FILE_TYPES[image.format]
         profile, orientation, changes = _described(content, file_type)

@@ -68,6 +68,8 @@ def is_compressed(content: bytes) -> bool:
 def read_tiff(content: bytes, largest_megapixels: float) -> StoredPhoto:
     """Read the photo of a TIFF. Raises UnreadablePhotoError, and the errors of tifffile."""
     with _open(content) as file:
+        if len(file.pages) == 0:
+            raise UnreadablePhotoError("it is damaged (its description of the picture is cut)")
         left_out = photo_page(file, content, largest_megapixels)
         return _read_page(file.pages.first, left_out)
 
@@ -118,7 +120,10 @@ def _read_pixels(page: tifffile.TiffPage) -> NDArray[Any]:
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        return np.asarray(_colours_of_palette(np.asarray(page.colormap).T)[pixels])
+        # Of one bit tifffile makes truth values, which would select, not look up.
+        return np.asarray(
+            _colours_of_palette(np.asarray(page.colormap).T)[pixels.astype(np.uint16)]
+        )
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.dtype.kind == "f":
