@@ -81,4 +81,4 @@ def test_the_service_listens_on_this_machine_only_and_ends_with_ctrl_c(tmp_path:
             assert pipe is not None
             pipe.close()
     assert json.loads((tmp_path / "summary.json").read_text())["url"].endswith(str(port))
-    assert "ending: photos in work are finished\n" in lines
+    assert "ending: no photo is in work\n" in lines

@@ -283,6 +283,22 @@ def test_a_job_that_fails_by_a_bug_does_not_run_for_ever() -> None:
         http.delete(path)
 
 
+def test_the_time_to_live_of_a_job_counts_from_its_end() -> None:
+    backend = LocalBackend()
+    backend.seconds = 0.5
+    # Far shorter than the job.
+    with client(backend, job_minutes=0.01 / 60) as http:
+        path = http.post("/v1/jobs", content=CONTENT, headers=PNG).headers["location"]
+        assert "expires_in_seconds" not in http.get(path).json()
+        seen = set()
+        while (answer := http.get(path)).status_code == 200:
+            seen.add(answer.json()["state"])
+        assert answer.status_code == 404
+        assert "running" in seen
+    # The photo was denoised: an expired job would have been ended.
+    assert len(backend.requests) == 1
+
+
 def test_jobs_are_bounded() -> None:
     backend = LocalBackend()
     backend.seconds = 30

@@ -1,5 +1,6 @@
 """`degrain serve`: photos over HTTP, and a web page."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ class Serve(TrackingOptions):
         check_reachable(settings)
         start_ray(loopback=self.serving.loopback)
         # It imports Ray, which `start_ray` configures.
-        from degrain.serving.application import start, stop
+        from degrain.serving.application import end_work, start, stop
 
         url = f"http://{self.serving.host}:{self.serving.port}"
         try:
@@ -40,11 +41,20 @@ class Serve(TrackingOptions):
             while True:
                 time.sleep(1)
         except KeyboardInterrupt:
-            console.print("ending: photos in work are finished")
+            with contextlib.suppress(KeyboardInterrupt):
+                end_work(self.serving.drain_seconds, lambda photos: self._tell(console, photos))
             stop()
         finally:
             shut_down_ray()
         return {"url": url}
+
+    def _tell(self, console: Console, photos: int) -> None:
+        seconds = f"{self.serving.drain_seconds:g} s"
+        console.print(
+            f"ending: {photos} photos in work are finished, for up to {seconds}; Ctrl-C ends now"
+            if photos
+            else "ending: no photo is in work"
+        )
 
 
 COMMAND = Serve

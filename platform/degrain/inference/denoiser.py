@@ -4,9 +4,11 @@ denoiser.
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -39,6 +41,7 @@ little.
 """
 BLEND = 32
 """Pixels on each side of a seam over which tiles of such networks are blended."""
+EnterPass: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 
 class Denoiser(Protocol):
@@ -148,8 +151,13 @@ class NetworkDenoiser:
         return self.batch([photo])[0]
 
     @torch.inference_mode()
-    def batch(self, photos: Sequence[Photo]) -> list[Photo]:
+    def batch(
+        self, photos: Sequence[Photo], enter: EnterPass = nullcontext, pass_pixels: float = math.inf
+    ) -> list[Photo]:
         """Denoise photos of any sizes; small photos of one shape and dtype share a batch.
+
+        Each forward pass runs inside `enter()`, which may wait, or raise to end the work, and reads
+        at most `pass_pixels` if smallest tiles have no more.
 
         Raises ValueError for a shape or dtype that is not a photo's.
         """
@@ -161,20 +169,20 @@ class NetworkDenoiser:
             groups.setdefault((photo.shape, photo.dtype), []).append(index)
         for indices in groups.values():
             height, width = photos[indices[0]].shape[:2]
-            tiling = self.tiling(height, width)
+            tiling = self.tiling(height, width, pass_pixels)
             for start in range(0, len(indices), tiling.batch):
                 chosen = indices[start : start + tiling.batch]
-                together = self._denoise([photos[i] for i in chosen], tiling)
+                together = self._denoise([photos[i] for i in chosen], tiling, enter)
                 results.update(zip(chosen, together, strict=True))
         return [results[i] for i in range(len(photos))]
 
-    def tiling(self, height: int, width: int) -> Tiling:
+    def tiling(self, height: int, width: int, pass_pixels: float = math.inf) -> Tiling:
         """The tiling of photos of this size: the largest tiles and the largest batch that fit in
-        memory.
+        memory and in `pass_pixels`.
         """
         limit = self.config.memory
         memory = self.execution.free_memory() if limit is None else limit * 2**20
-        most_pixels = memory / self.bytes_per_pixel
+        most_pixels = min(memory / self.bytes_per_pixel, pass_pixels)
         largest = -(-max(height, width) // self._grid) * self._grid
         fits = self._size.padded(height) * self._size.padded(width) <= most_pixels
         by_memory = largest if fits else max(int(most_pixels**0.5) - 2 * self._halo, MINIMUM_TILE)
@@ -191,7 +199,7 @@ class NetworkDenoiser:
             batch=batch,
         )
 
-    def _denoise(self, photos: Sequence[Photo], tiling: Tiling) -> Photo:
+    def _denoise(self, photos: Sequence[Photo], tiling: Tiling, enter: EnterPass) -> Photo:
         """Photos of one shape and dtype -> (B, H, W, 3)."""
         stacked = photos[0][None] if len(photos) == 1 else np.stack(photos)
         deep = stacked.dtype == np.uint16
@@ -202,7 +210,7 @@ class NetworkDenoiser:
         # The photos are one batch already; a batch of tiles multiplies it.
         tiling = replace(tiling, batch=max(tiling.batch // len(photos), 1))
         output = apply_tiled(
-            self._forward,
+            partial(self._forward, enter),
             pixels.permute(0, 3, 1, 2),  # (B, H, W, 3) -> (B, 3, H, W)
             tiling,
             start=_from_sixteen_bits if deep else _unchanged,
@@ -211,10 +219,10 @@ class NetworkDenoiser:
         result: Photo = output.permute(0, 2, 3, 1).cpu().numpy()
         return result.view(np.uint16) if deep else result
 
-    def _forward(self, tiles: Tensor) -> Tensor:
+    def _forward(self, enter: EnterPass, tiles: Tensor) -> Tensor:
         """(B, 3, H, W) pixels -> float32 in [0, 1], for one batch of tiles."""
         x = to_float(tiles).contiguous(memory_format=self.execution.memory_format)
-        with self.execution.autocast():
+        with enter(), self.execution.autocast():
             return self._forward_pass(x, *self._noise_level).float()
 
 

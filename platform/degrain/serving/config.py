@@ -48,10 +48,13 @@ class ServingConfig:
     """Time for a client to send a photo, seconds."""
     request_seconds: float = 300.0
     """Time for a photo to wait and be denoised, seconds; jobs have ten times as much."""
+    drain_seconds: float = 300.0
+    """Time for photos in work when a replica or the service ends, seconds; what is not finished
+    then is answered with status 503, and jobs start again on another replica."""
     jobs: int = 16
     """Most jobs that wait, run, or have a result."""
     job_minutes: float = 60.0
-    """Time after which a job and its result are deleted, minutes."""
+    """Time after its end at which a job and its result are deleted, minutes."""
     follow_seconds: float = 5.0
     """Time between two looks at the registry, seconds."""
 
@@ -88,6 +91,7 @@ _POSITIVE = (
     "largest_job_megapixels",
     "upload_seconds",
     "request_seconds",
+    "drain_seconds",
     "job_minutes",
     "follow_seconds",
 )

@@ -20,6 +20,8 @@ class PhotoRequest:
     blend: BlendConfig = field(default_factory=BlendConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     largest_megapixels: float
+    is_job: bool = False
+    """Whether nobody waits for it, so that it gives way to other photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
