@@ -92,6 +92,25 @@ def test_notes_that_name_parts_of_a_file_cannot_break_the_headers() -> None:
     assert photo_headers(result)["Degrain-Notes"] == "PNG text '???Set-Cookie: x'"
 
 
+@pytest.mark.parametrize(
+    "media_type", ["image/jpg", "image/pjpeg", "image/x-png", "IMAGE/TIF", "image/x-ms-bmp"]
+)
+def test_usual_names_of_media_types_are_accepted(media_type: str) -> None:
+    headers = {"Content-Type": media_type, "Accept": media_type.replace("x-ms-bmp", "x-webp")}
+    with client() as http:
+        assert http.post("/v1/denoise", content=CONTENT, headers=headers).status_code == 200
+
+
+def test_head_is_get_without_the_body() -> None:
+    with client() as http:
+        for path in ("/", "/page.js", "/health", "/ready", "/v1/models", "/samples/cat.png"):
+            head, found = http.head(path), http.get(path)
+            assert (head.status_code, head.content) == (200, b""), path
+            assert head.headers["content-length"] == found.headers["content-length"]
+        assert http.head("/nowhere").status_code == 404
+        assert http.head("/v1/denoise").status_code == 405
+
+
 def test_what_is_wrong_before_the_photo_is_read_is_refused_in_words() -> None:
     backend = LocalBackend()
     with client(backend) as http:

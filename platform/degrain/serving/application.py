@@ -17,10 +17,11 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
 from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.deployment import Application
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from degrain.errors import JobFailedError, UserError
@@ -111,12 +112,7 @@ def start(settings: Settings) -> Models:
     Raises UserError for a cluster that is too small, JobFailedError if it does not start.
     """
     config = settings.serving
-    needed, present = config.min_replicas * config.replica_cpus, ray.cluster_resources()["CPU"]
-    if needed > present:
-        raise UserError(
-            f"min_replicas {config.min_replicas} of replica_cpus {config.replica_cpus} need "
-            f"{needed} cores, but Ray has {present:g}; set smaller ones"
-        )
+    check_cluster(config, ray.cluster_resources())
     if not logging.getLogger("degrain").isEnabledFor(logging.DEBUG):
         # Ray Serve sets its own logger up when it is imported.
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -134,6 +130,26 @@ def start(settings: Settings) -> Models:
         time.sleep(_READY_SECONDS)
     models: Models = serve.get_deployment_handle(MODEL_SOURCE, APP).current.remote().result()
     return models
+
+
+def check_cluster(config: ServingConfig, present: Mapping[str, float]) -> None:
+    """Raise UserError if a cluster with these resources is too small for the least replicas."""
+    for field, each, kind, unit, remedy in (
+        ("replica_cpus", config.replica_cpus, "CPU", "cores", "set smaller ones"),
+        (
+            "replica_gpus",
+            config.replica_gpus,
+            "GPU",
+            "GPUs",
+            "set smaller ones, or start Ray where PyTorch and the driver find them",
+        ),
+    ):
+        needed, found = config.min_replicas * each, present.get(kind, 0)
+        if needed > found:
+            raise UserError(
+                f"min_replicas {config.min_replicas} of {field} {each:g} need {needed:g} {unit}, "
+                f"but Ray has {found:g}; {remedy}"
+            )
 
 
 def _is_on_loopback() -> bool:
@@ -178,4 +194,8 @@ def stop() -> None:
     # While its controller ends, Ray prints that calls to it fail.
     unread = io.StringIO()
     with contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
+        # Ray ends their processes without a goodbye.
+        with contextlib.suppress(RayError, RayServeException):
+            serve.get_deployment_handle(MODEL_SOURCE, APP).end.remote().result()
+            serve.get_app_handle(APP).delete_jobs.remote().result()
         serve.shutdown()

@@ -88,6 +88,10 @@ class Gateway:
         """End the service, see `Service.end`; returns the number of photos in work."""
         return self._service.end(seconds)
 
+    async def delete_jobs(self) -> None:
+        """Delete the photos of jobs."""
+        self._service.jobs.close()
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application; Ray Serve calls the method by this name."""
         return create_app(self._service, self._token)

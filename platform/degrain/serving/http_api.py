@@ -24,7 +24,7 @@ from degrain.serving import descriptions as text
 from degrain.serving.ending import EndingMiddleware
 from degrain.serving.error_answers import add_errors
 from degrain.serving.job_routes import add_job_routes
-from degrain.serving.middleware import Guard, RequestCounter
+from degrain.serving.middleware import Guard, HeadAsGet, RequestCounter
 from degrain.serving.page import add_page
 from degrain.serving.service import (
     SOON,
@@ -66,6 +66,7 @@ def create_app(service: Service, token: str | None) -> FastAPI:
     app.add_middleware(EndingMiddleware, ending=service.ending)
     app.add_middleware(Guard, token=token)
     app.add_middleware(RequestCounter)
+    app.add_middleware(HeadAsGet)
     return app
 
 

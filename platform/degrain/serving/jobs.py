@@ -9,7 +9,6 @@ import contextlib
 import contextvars
 import math
 import secrets
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from degrain.serving.admission import BusyError
+from degrain.serving.private_folder import PrivateFolder
 from degrain.serving.uploads import RefusedError
 
 Work: TypeAlias = Callable[[bytes], Awaitable[tuple[bytes, dict[str, str]]]]
@@ -50,7 +50,7 @@ class JobStore:
     def __init__(self, *, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
         self._jobs: dict[str, Job] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="degrain-jobs-")
+        self._folder = PrivateFolder("degrain-jobs-")
         # Jobs leave the other replicas to those who wait.
         self._one_at_a_time = asyncio.Semaphore(1)
 
@@ -136,7 +136,7 @@ class JobStore:
         """End all jobs and delete their files."""
         for job in list(self._jobs.values()):
             self.delete(job)
-        self._folder.cleanup()
+        self._folder.close()
 
     def expire(self) -> None:
         """Delete jobs whose time has passed."""
@@ -144,9 +144,9 @@ class JobStore:
         for job in [job for job in self._jobs.values() if job.expires <= now]:
             self.delete(job)
         # A result may be written while its job is deleted.
-        for file in Path(self._folder.name).iterdir():
+        for file in self._folder.path.iterdir():
             if file.name not in self._jobs:
                 file.unlink(missing_ok=True)
 
     def _file(self, job: Job) -> Path:
-        return Path(self._folder.name) / job.id
+        return self._folder.path / job.id

@@ -7,9 +7,7 @@ of work: docs/performance.md has the measurement against batches.
 
 import asyncio
 import logging
-import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 
 import torch
 from ray.exceptions import RayError
@@ -23,6 +21,7 @@ from degrain.serving.loaded_models import LoadedModels, UnknownModelError
 from degrain.serving.loopback import keep_replica_port_on_loopback
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal
 from degrain.serving.photo import denoise_photo
+from degrain.serving.private_folder import PrivateFolder
 from degrain.serving.turns import Abandonment, InTurns, Turns, lower_priority
 from degrain.storage.location import Storage
 from degrain.tracking.client import short_text
@@ -43,8 +42,8 @@ class ModelSource:
     ) -> None:
         if loopback:
             keep_replica_port_on_loopback()
-        self._folder = tempfile.TemporaryDirectory(prefix="degrain-models-")
-        self._follower = RegistryFollower(tracking, storage, Path(self._folder.name))
+        self._folder = PrivateFolder("degrain-models-")
+        self._follower = RegistryFollower(tracking, storage, self._folder.path)
         self._seconds = seconds
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
@@ -52,6 +51,11 @@ class ModelSource:
         while True:
             await asyncio.to_thread(self._follower.look)
             await asyncio.sleep(self._seconds)
+
+    async def end(self) -> None:
+        """Delete the downloaded models, because the service ends."""
+        self._task.cancel()
+        self._folder.close()
 
     async def current(self) -> Models | None:
         """The models that clients may name; None before the registry has answered."""
