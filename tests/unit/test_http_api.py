@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -258,6 +259,15 @@ def test_the_starter_model_is_announced() -> None:
         assert "no champion" in http.get("/ready").json()["note"]
         assert "no champion" in http.get("/v1/models").json()["note"]
         assert http.post("/v1/denoise", content=CONTENT, headers=PNG).status_code == 200
+
+
+def test_a_lost_champion_is_announced() -> None:
+    backend = LocalBackend(STARTER)
+    assert backend.models is not None
+    backend.models = replace(backend.models, lost_champion="the champion was m v3, which was ...")
+    with client(backend) as http:
+        for path in ("/ready", "/v1/models"):
+            assert http.get(path).json()["note"].startswith("the champion was m v3")
 
 
 def wait_for(http: TestClient, path: str, state: str) -> dict[str, object]:

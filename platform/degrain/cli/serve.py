@@ -26,16 +26,18 @@ class Serve(TrackingOptions):
 
         settings = read_settings(self.serving, self.inference, self.mlflow)
         check_reachable(settings)
-        start_ray(loopback=self.serving.loopback)
+        start_ray(loopback=self.serving.loopback, metrics_port=self.serving.metrics_port)
         # It imports Ray, which `start_ray` configures.
-        from degrain.serving.application import end_work, start, stop
+        from degrain.serving.application import end_work, metrics_addresses, start, stop
 
         url = f"http://{self.serving.host}:{self.serving.port}"
         try:
             models = start(settings)
             if models.is_starter:
-                console.print("there is no champion yet: serving the starter model")
+                reason = models.lost_champion or "there is no champion yet"
+                console.print(f"{reason}: serving the starter model")
             console.print(f"model: {models.champion.label}")
+            console.print(f"metrics: {', '.join(metrics_addresses())}")
             console.print(f"serving on {url}; Ctrl-C ends it")
             # A signal may reach a thread of Ray's; this one handles it when it wakes.
             while True:

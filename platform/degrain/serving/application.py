@@ -152,6 +152,12 @@ def check_cluster(config: ServingConfig, present: Mapping[str, float]) -> None:
             )
 
 
+def metrics_addresses() -> list[str]:
+    """Where Prometheus reads the metrics: of each node of the cluster."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [f"http://{n['NodeManagerAddress']}:{n['MetricsExportPort']}/metrics" for n in nodes]
+
+
 def _is_on_loopback() -> bool:
     """Whether Ray is on the loopback interface, as `start_ray` starts it with `loopback`."""
     return is_loopback(ray.util.get_node_ip_address())

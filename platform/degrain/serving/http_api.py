@@ -89,7 +89,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
             "registry": models.registry,
         }
         if models.is_starter:
-            state["note"] = text.STARTER_SERVES
+            state["note"] = models.lost_champion or text.STARTER_SERVES
         return JSONResponse(state)
 
     @app.get("/v1/models", tags=["photos"], summary="The models that a photo may name")
@@ -98,7 +98,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         if found is None:
             raise RefusedError(503, "no model is loaded yet; ask again later", SOON)
         listed = [{"id": m.id, "label": m.label, "card": m.card} for m in found.models]
-        note = text.STARTER_SERVES if found.is_starter else None
+        note = (found.lost_champion or text.STARTER_SERVES) if found.is_starter else None
         return {"models": listed, "registry": found.registry, "note": note}
 
 

@@ -71,6 +71,8 @@ class Models:
     """The first is the champion: of the registry, or the starter model where it has none."""
     registry: str
     """`reachable`, or why the registry does not answer."""
+    lost_champion: str | None = None
+    """The champion that was, if the starter model serves in its place, and what to do."""
 
     @property
     def champion(self) -> ServedModel:

@@ -486,8 +486,9 @@ async function readModels() {
   byId("model").replaceChildren(...options());
   byId("other").append(...options());
   byId("serving").textContent = note
-    ? "No champion yet: the starter model serves"
+    ? "No champion: the starter model serves"
     : `Champion: ${models[0].label}`;
+  byId("serving").title = note ?? "";
   if (registry !== "reachable") byId("serving").textContent += " (the registry does not answer)";
   showCard();
 }
