@@ -18,7 +18,7 @@ ABANDONED = 20
 
 def run(settings: Settings) -> list[Table]:
     """All tables."""
-    count, job_side, left_side = (10, 1000, 800) if settings.quick else (150, 4900, 3500)
+    count, job_side, left_side = (10, 1000, 800) if settings.quick else (100, 4900, 3500)
     small = as_jpeg(noisy_photo(SIDE, 0))
     large = as_jpeg(noisy_photo(job_side, 1))
     left = as_jpeg(noisy_photo(left_side, 2))

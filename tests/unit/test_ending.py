@@ -127,3 +127,22 @@ def test_a_job_whose_replica_ends_starts_again_but_not_for_ever() -> None:
         assert all(request.is_job for request in backend.requests)
 
     play(scene)
+
+
+def test_the_time_to_live_of_a_job_counts_from_its_end() -> None:
+    async def scene(http: httpx2.AsyncClient, service: Service, backend: GatedBackend) -> None:
+        path = (await send(http, "/v1/jobs")).headers["location"]
+        waiting = (await send(http, "/v1/jobs")).headers["location"]
+        await backend.begun.wait()
+        await asyncio.sleep(0.02)
+        service.jobs.expire()
+        assert (await http.get(path)).json() == {"id": path[9:], "state": "running"}
+        assert (await http.get(waiting)).json()["state"] == "waiting"
+        backend.gate.set()
+        for each in (path, waiting):
+            while (await http.get(each)).status_code != 404:
+                await asyncio.sleep(0)
+        # Expired jobs would have been ended, and not denoised.
+        assert len(backend.requests) == 2
+
+    play(scene, job_minutes=0.01 / 60)

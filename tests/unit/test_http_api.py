@@ -191,11 +191,10 @@ def test_a_full_queue_answers_429_with_the_time_to_wait() -> None:
 
 def test_a_photo_that_takes_too_long_is_answered_in_time() -> None:
     backend = LocalBackend()
-    backend.seconds = 30
+    backend.seconds = 3600
     with client(backend, request_seconds=0.2) as http:
-        started = time.monotonic()
         status, detail = post(http)
-    assert (status, time.monotonic() - started < 10) == (504, True)
+    assert status == 504
     assert "0.2 seconds" in detail
 
 
@@ -310,22 +309,6 @@ def test_a_job_that_fails_by_a_bug_does_not_run_for_ever() -> None:
         assert "log of the service" in str(wait_for(http, path, "failed")["detail"])
         # The task's error reaches the log when the task is deleted.
         http.delete(path)
-
-
-def test_the_time_to_live_of_a_job_counts_from_its_end() -> None:
-    backend = LocalBackend()
-    backend.seconds = 0.5
-    # Far shorter than the job.
-    with client(backend, job_minutes=0.01 / 60) as http:
-        path = http.post("/v1/jobs", content=CONTENT, headers=PNG).headers["location"]
-        assert "expires_in_seconds" not in http.get(path).json()
-        seen = set()
-        while (answer := http.get(path)).status_code == 200:
-            seen.add(answer.json()["state"])
-        assert answer.status_code == 404
-        assert "running" in seen
-    # The photo was denoised: an expired job would have been ended.
-    assert len(backend.requests) == 1
 
 
 def test_jobs_are_bounded() -> None:

@@ -58,7 +58,7 @@ class EndingMiddleware:
         try:
             await self._ending.run(app, scope, receive, send_and_note)
         except TimeoutError:
-            if has_begun:
+            if has_begun or not self._ending.begun:
                 raise
         if not has_begun:
             await refuse(send, 503, REFUSED, _HEADERS)
