@@ -31,10 +31,11 @@ _TOO_SLOW = "timed out during startup"
 """In Ray's message after 30 seconds, which cannot be changed."""
 
 
-def start_ray(*, loopback: bool = False) -> None:
+def start_ray(*, loopback: bool = False, metrics_port: int | None = None) -> None:
     """Join the cluster of `RAY_ADDRESS`, or start one; does nothing if already connected.
 
-    With `loopback` a cluster that is started listens on 127.0.0.1 only. Raises UserError if the
+    With `loopback` a cluster that is started listens on 127.0.0.1 only; `metrics_port` is the port
+    of its metrics, None: a free one. Raises UserError if the
     cluster does not answer, JobFailedError if none can be started.
     """
     # The address is checked before `import ray`, which takes a second.
@@ -51,6 +52,8 @@ def start_ray(*, loopback: bool = False) -> None:
     options: dict[str, object] = {"include_dashboard": False} if address == "local" else {}
     if loopback and address == "local":
         options["_node_ip_address"] = "127.0.0.1"
+    if metrics_port is not None and address == "local":
+        options["_metrics_export_port"] = metrics_port
     if not verbose:
         options |= {"log_to_driver": False, "configure_logging": False}
     try:

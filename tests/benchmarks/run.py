@@ -4,7 +4,7 @@
     python tests/benchmarks/run.py cli inference             # some
     python tests/benchmarks/run.py networks --device cuda    # needs PyTorch and NumPy only
     python tests/benchmarks/run.py planning study metrics    # docs/scale.md; an hour, named only
-    python tests/benchmarks/run.py serving                   # half an hour, named only
+    python tests/benchmarks/run.py serving sharing           # forty minutes, named only
     python tests/benchmarks/run.py --quick                   # smallest sizes: do they run?
 
 Each benchmark is a module of this folder with a function `run(settings) -> list[Table]`.
@@ -30,7 +30,7 @@ BENCHMARKS = (
     "ingest",
     "search",
 )
-SCALE = ("planning", "study", "metrics", "serving")
+SCALE = ("planning", "study", "metrics", "serving", "sharing")
 """Take long, and are run if they are named."""
 KNOWN = (*BENCHMARKS, *SCALE)
 

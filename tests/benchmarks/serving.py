@@ -49,7 +49,7 @@ def run(settings: Settings) -> list[Table]:
     files = [as_jpeg(photo) for photo in photos]
     tables = [measure_batches(settings)]
     bare = measure_bare(photos, seconds / 5)
-    with service(settings) as (port, tracking):
+    with service(CORES) as (port, tracking):
         tables.append(measure_load(port, files, seconds, bare))
         tables.append(measure_events(port, files, tracking, seconds / 5))
         tables.append(measure_hostile(port, files))
@@ -133,7 +133,7 @@ def _bare(photos: list[Photo], seconds: float) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def service(settings: Settings) -> Iterator[tuple[int, Path]]:
+def service(replicas: int) -> Iterator[tuple[int, Path]]:
     """The service with two equal versions of the starter in a registry of its own; its port, and
     its mlflow.yaml.
     """
@@ -145,7 +145,11 @@ def service(settings: Settings) -> Iterator[tuple[int, Path]]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         config = ServingConfig(
-            port=port, min_replicas=CORES, max_replicas=CORES, queue=QUEUE, largest_megabytes=20
+            port=port,
+            min_replicas=replicas,
+            max_replicas=replicas,
+            queue=QUEUE,
+            largest_megabytes=20,
         )
         start_ray(loopback=True)
         start(

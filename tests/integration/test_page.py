@@ -1,5 +1,6 @@
 """The web page in Chromium, as a person uses it. Needs Chromium, Playwright and axe; no Ray."""
 
+import contextlib
 import io
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from degrain.imaging.codecs import decode, encode_png
 from degrain.serving.messages import Refusal, ServedModel
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -192,6 +193,84 @@ def test_tiff_of_16_bits_is_shown_and_downloaded_as_tiff(page: "Page") -> None:
     result = tifffile.imread(download.value.path())
     assert result.dtype == np.uint16
     assert np.all(result == 20000)
+
+
+class Held:
+    """Requests of a page that are answered when `release` is called."""
+
+    def __init__(self, page: "Page", pattern: str) -> None:
+        self._routes: list[Route] = []
+        self._released = False
+        page.route(pattern, self._hold)
+
+    def _hold(self, route: "Route") -> None:
+        if self._released:
+            route.continue_()
+        else:
+            self._routes.append(route)
+
+    def release(self) -> None:
+        self._released = True
+        for route in self._routes:
+            route.continue_()
+
+
+def test_a_photo_that_is_chosen_before_the_models_are_known_waits_for_them(
+    browser: "Browser", backend: LocalBackend
+) -> None:
+    with server(backend) as url, contextlib.closing(browser.new_context()) as context:
+        opened = context.new_page()
+        models = Held(opened, "**/v1/models")
+        opened.goto(url)
+        choose(opened)
+        api.expect(opened.locator("#run")).to_have_text(re.compile("Denoising"))
+        assert opened.locator("#download").is_disabled()
+        models.release()
+        wait_until_done(opened)
+        with opened.expect_download():
+            opened.locator("#download").click()
+
+
+def test_nothing_can_be_downloaded_while_a_newer_result_is_in_work(page: "Page") -> None:
+    choose(page)
+    wait_until_done(page)
+    assert page.locator("#download").is_enabled()
+    photos = Held(page, "**/v1/denoise*")
+    page.locator("#strength").fill("0.5")
+    api.expect(page.locator("#progress")).to_have_text("Denoising…")
+    assert page.locator("#download").is_disabled()
+    photos.release()
+    wait_until_done(page)
+    assert page.locator("#download").is_enabled()
+
+
+def test_a_sample_that_arrives_after_a_newer_choice_is_dropped(page: "Page") -> None:
+    page.route("**/samples/cat.png", lambda _: None)
+    page.get_by_role("button", name="cat, ISO 3200").click()
+    with page.expect_event("requestfailed", lambda request: "cat" in request.url):
+        choose(page)
+    wait_until_done(page)
+    assert "240 × 160" in page.locator("#facts").inner_text()
+
+
+def test_a_download_has_the_settings_of_the_result_not_of_a_slider_that_moves(
+    page: "Page", backend: LocalBackend
+) -> None:
+    import tifffile
+
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.full((60, 90, 3), 40000, np.uint16), photometric="rgb")
+    photos = Held(page, "**/v1/denoise?model=*")
+    with page.expect_request("**/v1/denoise?model=*"):
+        choose(page, file.getvalue(), "scan.tif", "image/tiff")
+    # The slider is held: `change` comes when it is let go.
+    page.evaluate("document.getElementById('strength').value = 0.25")
+    photos.release()
+    wait_until_done(page)
+    with page.expect_download():
+        page.locator("#download").click()
+    assert backend.requests[-1].output.format == "tiff"
+    assert backend.requests[-1].blend.strength == 1
 
 
 def focused(page: "Page") -> str:

@@ -13,7 +13,8 @@ from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation
 from degrain.storage.location import Storage
 from degrain.tracking.card import ModelCard
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import alias_holders, register
+from degrain.tracking.lost_champion import lost_champion
+from degrain.tracking.registry import alias_holders, load_model, register
 from degrain.tracking.runs import Tracker
 from denoisenets import create_model, full_arguments, model_contract
 
@@ -124,3 +125,17 @@ def test_without_a_previous_champion_there_is_no_rollback(tracker: Tracker) -> N
         aliases.rollback(tracker)
     with pytest.raises(UserError, match="there is no challenger"):
         aliases.promote(tracker, None)
+
+
+def test_a_champion_that_was_deleted_is_named_when_the_starter_replaces_it(
+    tracker: Tracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking = tmp_path / "mlflow.yaml"
+    assert lost_champion(tracker.client, tracker.config) is None
+    assert load_model(None, tracking, Storage())[0].name == "starter"
+    aliases.promote(tracker, "2", override="test")
+    tracker.client.delete_model_version(tracker.config.model, "2")
+    assert load_model(None, tracking, Storage())[0].name == "starter"
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith(f"the champion was {tracker.config.model} v2, which was deleted")
+    assert "degrain promote" in warning

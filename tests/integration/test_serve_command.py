@@ -1,16 +1,23 @@
 """`degrain serve` as a process of its own: start, ports, end."""
 
+import http.client
 import json
+import re
 import signal
 import socket
+import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from integration.support import free_ports, run_here, start_pipeline, write_tracking
+
+from degrain.imaging.codecs import decode, encode_png
 
 
 def test_an_address_beyond_this_machine_needs_a_token(
@@ -45,40 +52,107 @@ def test_a_registry_that_does_not_answer_is_named(
     assert "does not answer" in outcome.err
 
 
-@pytest.mark.ray
-def test_the_service_listens_on_this_machine_only_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    tracking = write_tracking(tmp_path)
-    port = free_ports(1)[0]
-    options = ["--port", port, "--mlflow", tracking, "--max-replicas", 1]
-    process = start_pipeline("serve", [*options, "--summary", tmp_path / "summary.json"])
-    lines: list[str] = []
-    assert process.stdout is not None
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
-    reader.start()
-    try:
+class Running:
+    """`degrain serve` as a process, with its lines."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.metrics_port = free_ports(2)
+        self.folder = folder
+        (folder / "temporary").mkdir()
+        options = ["--port", self.port, "--mlflow", write_tracking(folder), "--max-replicas", 1]
+        options += ["--metrics-port", self.metrics_port, "--summary", folder / "summary.json"]
+        # Ray's sockets need a short path.
+        places = {"TMPDIR": str(folder / "temporary"), "RAY_TMPDIR": tempfile.gettempdir()}
+        self.process = start_pipeline("serve", options, places)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    def wait_for(self, text: str) -> str:
         deadline = time.monotonic() + 600
-        while not any("serving on" in line for line in lines):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        assert lines[0] == "there is no champion yet: serving the starter model\n"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=60) as answer:
-            assert json.load(answer)["model"] == "starter"
-        family = psutil.Process(process.pid)
-        listening = {
-            connection.laddr.ip
-            for each in [family, *family.children(recursive=True)]
-            for connection in each.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        }
-        assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=120) == 0
-    finally:
-        process.kill()
-        reader.join()
-        for pipe in (process.stdout, process.stderr):
+        while not (found := [line for line in self.lines if text in line]):
+            assert self.process.poll() is None, (self.lines, self.process.stderr)
+            assert time.monotonic() < deadline, self.lines
+            time.sleep(0.05)
+        return found[0]
+
+    def close(self) -> None:
+        self.process.kill()
+        self._reader.join()
+        for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
-    assert json.loads((tmp_path / "summary.json").read_text())["url"].endswith(str(port))
-    assert "ending: photos in work are finished\n" in lines
+
+    def post(self, body: bytes) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        connection.request("POST", "/v1/denoise", body, {"Content-Type": "image/png"})
+        return connection.getresponse()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    made = Running(tmp_path_factory.mktemp("serve"))
+    try:
+        made.wait_for("serving on")
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.ray
+def test_the_service_listens_on_this_machine_only(running: Running) -> None:
+    assert running.lines[0] == "there is no champion yet: serving the starter model\n"
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/ready", timeout=60) as answer:
+        assert json.load(answer)["model"] == "starter"
+    family = psutil.Process(running.process.pid)
+    listening = {
+        connection.laddr.ip
+        for each in [family, *family.children(recursive=True)]
+        for connection in each.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+@pytest.mark.ray
+def test_the_address_of_the_metrics_is_chosen_and_printed(running: Running) -> None:
+    address = f"http://127.0.0.1:{running.metrics_port}/metrics"
+    assert running.wait_for("metrics:") == f"metrics: {address}\n"
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.ray
+def test_ctrl_c_finishes_the_photo_in_work_and_refuses_new_ones(running: Running) -> None:
+    content = encode_png(np.full((48, 64, 3), 100, np.uint8))
+    head = b"POST /v1/denoise HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+    with socket.create_connection(("127.0.0.1", running.port), timeout=600) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(content) + content[:20])
+        # A photo has its place before its first byte is read.
+        while not waiting_photos(running):
+            time.sleep(0.2)
+        running.process.send_signal(signal.SIGINT)
+        assert running.wait_for("ending").startswith("ending: 1 photos in work are finished")
+        refused = running.post(content)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+        connection.sendall(content[20:])
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 200
+        assert decode(answer.read()).shape == (48, 64, 3)
+    assert running.process.wait(timeout=600) == 0
+    summary = json.loads((running.folder / "summary.json").read_text())
+    assert summary["url"].endswith(str(running.port))
+    assert list((running.folder / "temporary").glob("degrain-*")) == []
+
+
+def waiting_photos(running: Running) -> bool:
+    """Whether the service has a photo, by its metrics."""
+    address = f"http://127.0.0.1:{running.metrics_port}/metrics"
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        page = answer.read().decode()
+    return bool(re.search(r"^ray_degrain_waiting_photos\{.*\} 1\.0$", page, re.MULTILINE))

@@ -19,6 +19,7 @@ from degrain.serving.config import ServingConfig
 from degrain.serving.http_api import create_app
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal, ServedModel
 from degrain.serving.photo import denoise_photo
+from degrain.serving.service import Service
 from degrain.tracking.card import ModelCard
 from denoisenets import create_model, full_arguments
 
@@ -86,7 +87,7 @@ def server(
     **config: Any,  # noqa: ANN401 - fields of any type
 ) -> Iterator[str]:
     """The interface on a free port for the length of a block; yields its URL."""
-    app = create_app(backend, ServingConfig(**config), token)
+    app = create_app(Service(backend, ServingConfig(**config)), token)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         running = uvicorn.Server(uvicorn.Config(app, log_level="error"))
@@ -106,6 +107,6 @@ def client(
     **config: Any,  # noqa: ANN401 - fields of any type
 ) -> Iterator[TestClient]:
     """A client of the interface in this process."""
-    app = create_app(backend or LocalBackend(), ServingConfig(**config), token)
+    app = create_app(Service(backend or LocalBackend(), ServingConfig(**config)), token)
     with TestClient(app, base_url="http://127.0.0.1:8000") as made:
         yield made

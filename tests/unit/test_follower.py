@@ -29,9 +29,11 @@ class Registry:
         self.aliases: dict[str, str] = {}
         self.error: Exception | None = None
         self.downloads: list[str] = []
+        self.lost: str | None = None
         self._folder = folder
         monkeypatch.setattr(module, "connect", self._connect)
         monkeypatch.setattr(module, "alias_holders", self._holders)
+        monkeypatch.setattr(module, "lost_champion", lambda *_: self.lost)
         monkeypatch.setattr(module, "download_registered", self._download)
 
     def _connect(self, *_: object, **__: object) -> object:
@@ -212,3 +214,22 @@ def test_a_file_outside_its_folder_is_refused(
             await LoadedModels(Wrong(follower), InferenceConfig()).follow()
 
     asyncio.run(story())
+
+
+def test_a_champion_that_was_deleted_is_not_taken_for_none(
+    registry: Registry, follower: RegistryFollower, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.aliases = {"champion": "1"}
+    follower.look()
+    registry.aliases, registry.lost = {}, "the champion was m v1, which was deleted"
+    for _ in range(2):
+        models = follower.look()
+        assert models is not None
+        assert (models.is_starter, models.lost_champion) == (True, registry.lost)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the starter model serves: the champion was m v1, which was deleted"
+    ]
+    registry.aliases = {"champion": "2"}
+    models = follower.look()
+    assert models is not None
+    assert models.lost_champion is None

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,25 @@ def test_notes_that_name_parts_of_a_file_cannot_break_the_headers() -> None:
     assert photo_headers(result)["Degrain-Notes"] == "PNG text '???Set-Cookie: x'"
 
 
+@pytest.mark.parametrize(
+    "media_type", ["image/jpg", "image/pjpeg", "image/x-png", "IMAGE/TIF", "image/x-ms-bmp"]
+)
+def test_usual_names_of_media_types_are_accepted(media_type: str) -> None:
+    headers = {"Content-Type": media_type, "Accept": media_type.replace("x-ms-bmp", "x-webp")}
+    with client() as http:
+        assert http.post("/v1/denoise", content=CONTENT, headers=headers).status_code == 200
+
+
+def test_head_is_get_without_the_body() -> None:
+    with client() as http:
+        for path in ("/", "/page.js", "/health", "/ready", "/v1/models", "/samples/cat.png"):
+            head, found = http.head(path), http.get(path)
+            assert (head.status_code, head.content) == (200, b""), path
+            assert head.headers["content-length"] == found.headers["content-length"]
+        assert http.head("/nowhere").status_code == 404
+        assert http.head("/v1/denoise").status_code == 405
+
+
 def test_what_is_wrong_before_the_photo_is_read_is_refused_in_words() -> None:
     backend = LocalBackend()
     with client(backend) as http:
@@ -171,11 +191,10 @@ def test_a_full_queue_answers_429_with_the_time_to_wait() -> None:
 
 def test_a_photo_that_takes_too_long_is_answered_in_time() -> None:
     backend = LocalBackend()
-    backend.seconds = 30
+    backend.seconds = 3600
     with client(backend, request_seconds=0.2) as http:
-        started = time.monotonic()
         status, detail = post(http)
-    assert (status, time.monotonic() - started < 10) == (504, True)
+    assert status == 504
     assert "0.2 seconds" in detail
 
 
@@ -239,6 +258,15 @@ def test_the_starter_model_is_announced() -> None:
         assert "no champion" in http.get("/ready").json()["note"]
         assert "no champion" in http.get("/v1/models").json()["note"]
         assert http.post("/v1/denoise", content=CONTENT, headers=PNG).status_code == 200
+
+
+def test_a_lost_champion_is_announced() -> None:
+    backend = LocalBackend(STARTER)
+    assert backend.models is not None
+    backend.models = replace(backend.models, lost_champion="the champion was m v3, which was ...")
+    with client(backend) as http:
+        for path in ("/ready", "/v1/models"):
+            assert http.get(path).json()["note"].startswith("the champion was m v3")
 
 
 def wait_for(http: TestClient, path: str, state: str) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Configuration and token of the service."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,25 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
 )
 def test_only_the_token_is_authorized(header: str | None, right: bool) -> None:
     assert is_authorized(header, TOKEN) is right
+
+
+@pytest.mark.parametrize(
+    ("fields", "present", "reason"),
+    [
+        ({"replica_gpus": 1.0}, {"CPU": 4.0}, "replica_gpus 1 need 1 GPUs, but Ray has 0"),
+        (
+            {"replica_gpus": 0.5, "min_replicas": 4, "max_replicas": 4},
+            {"CPU": 4.0, "GPU": 1.0},
+            "min_replicas 4 of replica_gpus 0.5 need 2 GPUs, but Ray has 1",
+        ),
+        ({"replica_cpus": 8}, {"CPU": 4.0}, "replica_cpus 8 need 8 cores, but Ray has 4"),
+    ],
+)
+def test_a_cluster_that_is_too_small_is_named(
+    fields: dict[str, Any], present: dict[str, float], reason: str
+) -> None:
+    from degrain.serving.application import check_cluster
+
+    with pytest.raises(UserError, match=reason):
+        check_cluster(ServingConfig(**fields), present)
+    check_cluster(ServingConfig(**fields), {"CPU": 8.0, "GPU": 2.0})

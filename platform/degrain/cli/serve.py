@@ -1,5 +1,6 @@
 """`degrain serve`: photos over HTTP, and a web page."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -25,26 +26,37 @@ class Serve(TrackingOptions):
 
         settings = read_settings(self.serving, self.inference, self.mlflow)
         check_reachable(settings)
-        start_ray(loopback=self.serving.loopback)
+        start_ray(loopback=self.serving.loopback, metrics_port=self.serving.metrics_port)
         # It imports Ray, which `start_ray` configures.
-        from degrain.serving.application import start, stop
+        from degrain.serving.application import end_work, metrics_addresses, start, stop
 
         url = f"http://{self.serving.host}:{self.serving.port}"
         try:
             models = start(settings)
             if models.is_starter:
-                console.print("there is no champion yet: serving the starter model")
+                reason = models.lost_champion or "there is no champion yet"
+                console.print(f"{reason}: serving the starter model")
             console.print(f"model: {models.champion.label}")
+            console.print(f"metrics: {', '.join(metrics_addresses())}")
             console.print(f"serving on {url}; Ctrl-C ends it")
             # A signal may reach a thread of Ray's; this one handles it when it wakes.
             while True:
                 time.sleep(1)
         except KeyboardInterrupt:
-            console.print("ending: photos in work are finished")
+            with contextlib.suppress(KeyboardInterrupt):
+                end_work(self.serving.drain_seconds, lambda photos: self._tell(console, photos))
             stop()
         finally:
             shut_down_ray()
         return {"url": url}
+
+    def _tell(self, console: Console, photos: int) -> None:
+        seconds = f"{self.serving.drain_seconds:g} s"
+        console.print(
+            f"ending: {photos} photos in work are finished, for up to {seconds}; Ctrl-C ends now"
+            if photos
+            else "ending: no photo is in work"
+        )
 
 
 COMMAND = Serve

@@ -6,10 +6,11 @@ import hashlib
 import inspect
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -20,27 +21,16 @@ from degrain.imaging.metrics import to_float, to_pixels
 from degrain.imaging.pixels import Photo, check_photo
 from degrain.inference.config import InferenceConfig
 from degrain.inference.execution import choose_execution, find_device
-from degrain.inference.tiling import Tiling, Window, apply_tiled, largest_tiling
+from degrain.inference.tiling import Tiling, Window, apply_tiled, largest_tiling, smallest_tiling
 from denoisenets import (
-    Contract,
     bytes_per_pixel,
     create_model,
     model_contract,
     use_local_statistics,
 )
 from denoisenets.contract import check_positive
-from denoisenets.layers import CELLS_PER_WINDOW
 
-MINIMUM_TILE = 64
-"""Smallest automatic tile in pixels: smaller ones would be mostly halo. A network whose tile of
-this size needs more memory than the limit exceeds it, with a warning.
-"""
-LARGEST_HALO = 128
-"""Widest halo, in pixels, of networks with global statistics: pixels beyond change the output
-little.
-"""
-BLEND = 32
-"""Pixels on each side of a seam over which tiles of such networks are blended."""
+EnterPass: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +123,7 @@ class NetworkDenoiser:
             model, network, self.config.noise_level, self.execution.device
         )
         window = use_local_statistics(network, crop)
-        self._tiling = _smallest_tiling(model_contract(model, **arguments), window)
+        self._tiling = smallest_tiling(model_contract(model, **arguments), window)
         self._warned = False
         self.network = self.execution.place(network.eval())
         self._forward_pass = self.execution.compile(self.network)
@@ -158,9 +148,19 @@ class NetworkDenoiser:
         return self.batch([photo], window)[0]
 
     @torch.inference_mode()
-    def batch(self, photos: Sequence[Photo], window: Window | None = None) -> list[Photo]:
+    def batch(
+        self,
+        photos: Sequence[Photo],
+        window: Window | None = None,
+        *,
+        enter: EnterPass = nullcontext,
+        pass_pixels: float = math.inf,
+    ) -> list[Photo]:
         """Denoise photos of any sizes; small photos of one shape and dtype share a batch. With a
         `window` only these pixels have values.
+
+        Each forward pass runs inside `enter()`, which may wait, or raise to end the work, and reads
+        at most `pass_pixels` if smallest tiles have no more.
 
         Raises ValueError for a shape or dtype that is not a photo's.
         """
@@ -172,10 +172,10 @@ class NetworkDenoiser:
             groups.setdefault((photo.shape, photo.dtype), []).append(index)
         for indices in groups.values():
             height, width = photos[indices[0]].shape[:2]
-            tiling = self.tiling(height, width)
+            tiling = self.tiling(height, width, pass_pixels)
             for start in range(0, len(indices), tiling.batch):
                 chosen = indices[start : start + tiling.batch]
-                together = self._denoise([photos[i] for i in chosen], tiling, window)
+                together = self._denoise([photos[i] for i in chosen], tiling, window, enter)
                 results.update(zip(chosen, together, strict=True))
         return [results[i] for i in range(len(photos))]
 
@@ -185,15 +185,15 @@ class NetworkDenoiser:
         model, arguments, *_ = self._source
         return bytes_per_pixel(model, dtype=self.execution.dtype, **arguments)
 
-    def tiling(self, height: int, width: int) -> Tiling:
+    def tiling(self, height: int, width: int, pass_pixels: float = math.inf) -> Tiling:
         """The tiling of photos of this size: the largest tiles and the largest batch that fit in
-        memory.
+        memory and in `pass_pixels`.
 
         Logs a warning once if the smallest tile does not fit.
         """
         limit = self.config.memory
         memory = self.execution.free_memory() if limit is None else limit * 2**20
-        most = memory / self.bytes_per_pixel
+        most = min(memory / self.bytes_per_pixel, pass_pixels)
         tiling = largest_tiling(self._tiling, height, width, most, self.config.tile)
         needed = tiling.reads(height) * tiling.reads(width) * self.bytes_per_pixel
         if needed > memory and not self._warned:
@@ -204,7 +204,9 @@ class NetworkDenoiser:
             self._warned = True
         return tiling
 
-    def _denoise(self, photos: Sequence[Photo], tiling: Tiling, window: Window | None) -> Photo:
+    def _denoise(
+        self, photos: Sequence[Photo], tiling: Tiling, window: Window | None, enter: EnterPass
+    ) -> Photo:
         """Photos of one shape and dtype -> (B, H, W, 3)."""
         stacked = photos[0][None] if len(photos) == 1 else np.stack(photos)
         deep = stacked.dtype == np.uint16
@@ -215,7 +217,7 @@ class NetworkDenoiser:
         # The photos are one batch already; a batch of tiles multiplies it.
         tiling = replace(tiling, batch=max(tiling.batch // len(photos), 1))
         output = apply_tiled(
-            self._forward,
+            partial(self._forward, enter),
             pixels.permute(0, 3, 1, 2),  # (B, H, W, 3) -> (B, 3, H, W)
             tiling,
             start=_from_sixteen_bits if deep else _unchanged,
@@ -225,10 +227,10 @@ class NetworkDenoiser:
         result: Photo = output.permute(0, 2, 3, 1).cpu().numpy()
         return result.view(np.uint16) if deep else result
 
-    def _forward(self, tiles: Tensor) -> Tensor:
+    def _forward(self, enter: EnterPass, tiles: Tensor) -> Tensor:
         """(B, 3, H, W) pixels -> float32 in [0, 1], for one batch of tiles."""
         x = to_float(tiles).contiguous(memory_format=self.execution.memory_format)
-        with self.execution.autocast():
+        with enter(), self.execution.autocast():
             return self._forward_pass(x, *self._noise_level).float()
 
 
@@ -285,16 +287,3 @@ def _noise_level_input(
     if "noise_level" not in inspect.signature(network.forward).parameters:
         raise UserError(f"model '{model}' takes no noise level; leave out `noise_level`")
     return (torch.full((1, 1, 1, 1), noise_level, device=device),)
-
-
-def _smallest_tiling(contract: Contract, window: int) -> Tiling:
-    """The tiles of a network that need the least memory; `window` is that of its local statistics,
-    or 0, pixels.
-    """
-    if not contract.global_statistics:
-        halo, grid, blend = contract.receptive_radius, contract.size.multiple, 0
-    else:
-        cell = window // CELLS_PER_WINDOW
-        halo = min(contract.receptive_radius + window // 2 + cell, LARGEST_HALO)
-        grid, blend = math.lcm(contract.size.multiple, cell), min(BLEND, halo)
-    return Tiling(tile=MINIMUM_TILE, halo=halo, size=contract.size, grid=grid, blend=blend)

@@ -14,6 +14,7 @@ Tiles are processed row by row, and each row of tiles is finished before the nex
 that memory holds a single strip in float.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,8 +24,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from denoisenets import SizeContract
+from denoisenets import Contract, SizeContract
+from denoisenets.layers import CELLS_PER_WINDOW
 
+MINIMUM_TILE = 64
+"""Smallest automatic tile in pixels: smaller ones would be mostly halo. A network whose tile of
+this size needs more memory than the limit exceeds it, with a warning.
+"""
+LARGEST_HALO = 128
+"""Widest halo, in pixels, of networks with global statistics: pixels beyond change the output
+little.
+"""
+BLEND = 32
+"""Pixels on each side of a seam over which tiles of such networks are blended."""
 LARGEST_BATCH = 16
 Window: TypeAlias = tuple[slice, slice]
 """The rows and the columns of a part of a photo."""
@@ -67,6 +79,19 @@ class Tiling:
     def to_grid(self, length: int) -> int:
         """The length, rounded up to the grid."""
         return -(-length // self.grid) * self.grid
+
+
+def smallest_tiling(contract: Contract, window: int) -> Tiling:
+    """The tiles of a network that need the least memory; `window` is that of its local statistics,
+    or 0, pixels.
+    """
+    if not contract.global_statistics:
+        halo, grid, blend = contract.receptive_radius, contract.size.multiple, 0
+    else:
+        cell = window // CELLS_PER_WINDOW
+        halo = min(contract.receptive_radius + window // 2 + cell, LARGEST_HALO)
+        grid, blend = math.lcm(contract.size.multiple, cell), min(BLEND, halo)
+    return Tiling(tile=MINIMUM_TILE, halo=halo, size=contract.size, grid=grid, blend=blend)
 
 
 def largest_tiling(

@@ -11,14 +11,17 @@ import contextlib
 import io
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayActorError, RayError
+from ray.serve._private.constants import SERVE_NAMESPACE, SERVE_PROXY_NAME
 from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.deployment import Application
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from degrain.errors import JobFailedError, UserError
@@ -36,8 +39,15 @@ MODEL_SOURCE = "ModelSource"
 _OPEN_CONNECTIONS = 2000
 """Requests that the gateway handles at one time; all but those in the queue are answered with 429.
 """
+_ON_HEAD = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+"""On the head node, which runs as long as the cluster: the nodes of replicas come and go, and with
+the gateway they would end every request and job."""
 _READY_SECONDS = 0.1
-"""Time between two questions whether the service is ready."""
+"""Time between two questions whether the service is ready, or has ended its work."""
+_DRAIN_LOOK_SECONDS = 0.5
+"""Time between two looks of an ending replica whether its photos are finished."""
+_REFUSAL_SECONDS = 5.0
+"""Time to send the refusals of photos that were not finished."""
 
 
 def build_application(settings: Settings, *, loopback: bool) -> Application:
@@ -49,7 +59,7 @@ def build_application(settings: Settings, *, loopback: bool) -> Application:
     models = serve.deployment(ModelSource).options(
         name=MODEL_SOURCE,
         num_replicas=1,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_ON_HEAD,
         max_ongoing_requests=100,
     )
     photos = serve.deployment(PhotoReplica).options(
@@ -58,6 +68,8 @@ def build_application(settings: Settings, *, loopback: bool) -> Application:
         max_ongoing_requests=AT_ONCE,
         # The gateway bounds the queue.
         max_queued_requests=-1,
+        graceful_shutdown_timeout_s=config.drain_seconds,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_SECONDS,
         autoscaling_config=AutoscalingConfig(
             min_replicas=config.min_replicas,
             max_replicas=config.max_replicas,
@@ -68,8 +80,10 @@ def build_application(settings: Settings, *, loopback: bool) -> Application:
     )
     gateway = serve.deployment(Gateway).options(
         num_replicas=1,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_ON_HEAD,
         max_ongoing_requests=_OPEN_CONNECTIONS,
+        graceful_shutdown_timeout_s=config.drain_seconds,
+        graceful_shutdown_wait_loop_s=_DRAIN_LOOK_SECONDS,
     )
     source = models.bind(
         settings.tracking, settings.storage, config.follow_seconds, loopback=loopback
@@ -98,12 +112,7 @@ def start(settings: Settings) -> Models:
     Raises UserError for a cluster that is too small, JobFailedError if it does not start.
     """
     config = settings.serving
-    needed, present = config.min_replicas * config.replica_cpus, ray.cluster_resources()["CPU"]
-    if needed > present:
-        raise UserError(
-            f"min_replicas {config.min_replicas} of replica_cpus {config.replica_cpus} need "
-            f"{needed} cores, but Ray has {present:g}; set smaller ones"
-        )
+    check_cluster(config, ray.cluster_resources())
     if not logging.getLogger("degrain").isEnabledFor(logging.DEBUG):
         # Ray Serve sets its own logger up when it is imported.
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -123,14 +132,76 @@ def start(settings: Settings) -> Models:
     return models
 
 
+def check_cluster(config: ServingConfig, present: Mapping[str, float]) -> None:
+    """Raise UserError if a cluster with these resources is too small for the least replicas."""
+    for field, each, kind, unit, remedy in (
+        ("replica_cpus", config.replica_cpus, "CPU", "cores", "set smaller ones"),
+        (
+            "replica_gpus",
+            config.replica_gpus,
+            "GPU",
+            "GPUs",
+            "set smaller ones, or start Ray where PyTorch and the driver find them",
+        ),
+    ):
+        needed, found = config.min_replicas * each, present.get(kind, 0)
+        if needed > found:
+            raise UserError(
+                f"min_replicas {config.min_replicas} of {field} {each:g} need {needed:g} {unit}, "
+                f"but Ray has {found:g}; {remedy}"
+            )
+
+
+def metrics_addresses() -> list[str]:
+    """Where Prometheus reads the metrics: of each node of the cluster."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return [f"http://{n['NodeManagerAddress']}:{n['MetricsExportPort']}/metrics" for n in nodes]
+
+
 def _is_on_loopback() -> bool:
     """Whether Ray is on the loopback interface, as `start_ray` starts it with `loopback`."""
     return is_loopback(ray.util.get_node_ip_address())
 
 
+def end_work(seconds: float, tell: Callable[[int], None]) -> None:
+    """Take no more photos, and wait until those in work are answered: within `seconds` with the
+    photo, then with status 503. `tell` receives their number. Ctrl-C ends the wait.
+    """
+    tell(serve.get_app_handle(APP).end.remote(seconds).result())
+    deadline = time.monotonic() + seconds + _REFUSAL_SECONDS
+    proxies = _proxies()
+    while time.monotonic() < deadline and any(_open_requests(proxy) for proxy in proxies):
+        time.sleep(_READY_SECONDS)
+
+
+def _proxies() -> list[Any]:
+    """The actors that have the connections of clients."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [
+        ray.get_actor(actor["name"], actor["namespace"])
+        for actor in named
+        if actor["namespace"] == SERVE_NAMESPACE and actor["name"].startswith(SERVE_PROXY_NAME)
+    ]
+
+
+def _open_requests(proxy: Any) -> int:  # noqa: ANN401 - Ray has no type for actor handles
+    """Requests whose answers are not delivered yet; Ray 2.60 ends proxies without a look at them,
+    and publishes their number with a delay only.
+    """
+    count = proxy.__ray_call__.remote(lambda actor: actor.http_proxy._ongoing_requests)
+    try:
+        return int(ray.get(count))
+    except RayActorError:
+        return 0
+
+
 def stop() -> None:
-    """End the application and Ray Serve; photos in work are finished first."""
+    """End the application and Ray Serve."""
     # While its controller ends, Ray prints that calls to it fail.
     unread = io.StringIO()
     with contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
+        # Ray ends their processes without a goodbye.
+        with contextlib.suppress(RayError, RayServeException):
+            serve.get_deployment_handle(MODEL_SOURCE, APP).end.remote().result()
+            serve.get_app_handle(APP).delete_jobs.remote().result()
         serve.shutdown()

@@ -48,17 +48,24 @@ class ServingConfig:
     """Time for a client to send a photo, seconds."""
     request_seconds: float = 300.0
     """Time for a photo to wait and be denoised, seconds; jobs have ten times as much."""
+    drain_seconds: float = 300.0
+    """Time for photos in work when a replica or the service ends, seconds; what is not finished
+    then is answered with status 503, and jobs start again on another replica."""
     jobs: int = 16
     """Most jobs that wait, run, or have a result."""
     job_minutes: float = 60.0
-    """Time after which a job and its result are deleted, minutes."""
+    """Time after its end at which a job and its result are deleted, minutes."""
+    metrics_port: int | None = None
+    """TCP port of the metrics for Prometheus, if `serve` starts Ray. None: a free one; its address
+    is printed."""
     follow_seconds: float = 5.0
     """Time between two looks at the registry, seconds."""
 
     def __post_init__(self) -> None:
         check_minimum(self, 1, "min_replicas", "max_replicas", "replica_cpus", "queue", "jobs")
-        if not 1 <= self.port <= 65535:
-            raise InvalidFieldError("port", f"must be from 1 to 65535, got {self.port}")
+        for name, port in (("port", self.port), ("metrics_port", self.metrics_port)):
+            if port is not None and not 1 <= port <= 65535:
+                raise InvalidFieldError(name, f"must be from 1 to 65535, got {port}")
         if self.max_replicas < self.min_replicas:
             raise InvalidFieldError(
                 "max_replicas",
@@ -88,6 +95,7 @@ _POSITIVE = (
     "largest_job_megapixels",
     "upload_seconds",
     "request_seconds",
+    "drain_seconds",
     "job_minutes",
     "follow_seconds",
 )

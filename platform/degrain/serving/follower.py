@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -19,6 +19,7 @@ from degrain.serving.messages import CHAMPION, Models, ServedModel
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect, no_retry, short_text
 from degrain.tracking.config import TrackingConfig
+from degrain.tracking.lost_champion import lost_champion
 from degrain.tracking.model_manifest import check_manifest
 from degrain.tracking.registry import (
     CARD_FILE,
@@ -64,7 +65,7 @@ class RegistryFollower:
             self._client = None
             _log.warning("the registry does not answer: %s", short_text(error))
             if self.current is not None:
-                self.current = Models(models=self.current.models, registry=short_text(error))
+                self.current = replace(self.current, registry=short_text(error))
         return self.current
 
     def files(self, label: str) -> ModelFiles | None:
@@ -104,7 +105,16 @@ class RegistryFollower:
         has_champion = bool(found) and found[0].id == CHAMPION
         self._forget({model.label for model in found})
         models = [*found, starter] if has_champion else [starter, *found]
-        return Models(models=tuple(models), registry=REACHABLE)
+        lost = None if has_champion or self._client is None else self._lost_champion()
+        return Models(models=tuple(models), registry=REACHABLE, lost_champion=lost)
+
+    def _lost_champion(self) -> str | None:
+        """Why there is no champion any more; it is logged once."""
+        assert self._client is not None
+        lost = lost_champion(self._client, self._tracking)
+        if lost and (self.current is None or self.current.lost_champion != lost):
+            _log.warning("the starter model serves: %s", lost)
+        return lost
 
     def _download(self, version: ModelVersion) -> None:
         if version.label in self._downloaded:

@@ -13,7 +13,7 @@ from degrain.serving.config import ServingConfig
 from degrain.serving.http_api import create_app
 from degrain.serving.loopback import keep_replica_port_on_loopback
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal
-from degrain.serving.service import ready_models
+from degrain.serving.service import Service, ready_models
 from degrain.tracking.client import short_text
 
 PHOTO_REPLICA = "PhotoReplica"
@@ -37,7 +37,13 @@ class ReplicaBackend:
         too.
         """
         try:
-            result: PhotoResult | Refusal = await self._photos.denoise.remote(request)
+            response = self._photos.denoise.remote(request)
+            try:
+                result: PhotoResult | Refusal = await response
+            except asyncio.CancelledError:
+                # Ray does this for a client that leaves, but not for a time limit or a job.
+                response.cancel()
+                raise
         except RayActorError:
             return _REPLICA_LOST
         return result
@@ -72,12 +78,20 @@ class Gateway:
         if loopback:
             keep_replica_port_on_loopback()
         self._backend = ReplicaBackend(photos, models, app)
-        self._config, self._token = config, token
+        self._service, self._token = Service(self._backend, config), token
 
     async def is_ready(self) -> bool:
         """Whether a replica can denoise, as `/ready` answers."""
         return ready_models(self._backend) is not None
 
+    async def end(self, seconds: float) -> int:
+        """End the service, see `Service.end`; returns the number of photos in work."""
+        return self._service.end(seconds)
+
+    async def delete_jobs(self) -> None:
+        """Delete the photos of jobs."""
+        self._service.jobs.close()
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application; Ray Serve calls the method by this name."""
-        return create_app(self._backend, self._config, self._token)
+        return create_app(self._service, self._token)

@@ -7,7 +7,7 @@
     POST /v1/jobs              a large photo in, an identifier out
     GET  /v1/jobs/ID           its state;  /result: the photo;  DELETE: end and forget it
 
-`create_app` takes the part behind it as a `Backend`.
+`create_app` takes the part behind it as a `Service`.
 """
 
 import asyncio
@@ -21,14 +21,13 @@ from fastapi.responses import JSONResponse
 
 from degrain import __version__
 from degrain.serving import descriptions as text
-from degrain.serving.config import ServingConfig
+from degrain.serving.ending import EndingMiddleware
 from degrain.serving.error_answers import add_errors
 from degrain.serving.job_routes import add_job_routes
-from degrain.serving.middleware import Guard, RequestCounter
+from degrain.serving.middleware import Guard, HeadAsGet, RequestCounter
 from degrain.serving.page import add_page
 from degrain.serving.service import (
     SOON,
-    Backend,
     Choices,
     Service,
     photo_headers,
@@ -37,13 +36,12 @@ from degrain.serving.service import (
 from degrain.serving.uploads import RefusedError
 
 
-def create_app(backend: Backend, config: ServingConfig, token: str | None) -> FastAPI:
+def create_app(service: Service, token: str | None) -> FastAPI:
     """The ASGI application."""
-    service = Service(backend, config)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await backend.refresh()
+        await service.backend.refresh()
         refresh = asyncio.create_task(service.refresh())
         yield
         refresh.cancel()
@@ -65,8 +63,10 @@ def create_app(backend: Backend, config: ServingConfig, token: str | None) -> Fa
     _add_photos(app, service)
     add_job_routes(app, service)
     add_page(app)
+    app.add_middleware(EndingMiddleware, ending=service.ending)
     app.add_middleware(Guard, token=token)
     app.add_middleware(RequestCounter)
+    app.add_middleware(HeadAsGet)
     return app
 
 
@@ -80,7 +80,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     )
     async def ready() -> Response:
         models, replicas = ready_models(service.backend), service.backend.replicas
-        if models is None:
+        if models is None or service.ending.begun:
             return JSONResponse({"ready": False, "replicas": replicas}, 503)
         state = {
             "ready": True,
@@ -89,7 +89,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
             "registry": models.registry,
         }
         if models.is_starter:
-            state["note"] = text.STARTER_SERVES
+            state["note"] = models.lost_champion or text.STARTER_SERVES
         return JSONResponse(state)
 
     @app.get("/v1/models", tags=["photos"], summary="The models that a photo may name")
@@ -98,7 +98,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         if found is None:
             raise RefusedError(503, "no model is loaded yet; ask again later", SOON)
         listed = [{"id": m.id, "label": m.label, "card": m.card} for m in found.models]
-        note = text.STARTER_SERVES if found.is_starter else None
+        note = (found.lost_champion or text.STARTER_SERVES) if found.is_starter else None
         return {"models": listed, "registry": found.registry, "note": note}
 
 

@@ -9,9 +9,12 @@ from fastapi.responses import JSONResponse
 from degrain.serving import descriptions as text
 from degrain.serving.jobs import Job
 from degrain.serving.service import Choices, Service, photo_headers
+from degrain.serving.uploads import RefusedError
 
 _SECONDS_FACTOR = 10
 """By how much longer a job may take than a photo that is answered at once."""
+_STARTS = 3
+"""How often a job is started, if replicas end before it does; it may be what ends them."""
 
 
 def add_job_routes(app: FastAPI, service: Service) -> None:
@@ -56,19 +59,29 @@ def _add_creation(app: FastAPI, service: Service) -> None:
         service.jobs.check_room()
 
         async def work(content: bytes) -> tuple[bytes, dict[str, str]]:
-            photo = choices.request(content, output, config.largest_job_megapixels)
+            photo = choices.request(content, output, config.largest_job_megapixels, is_job=True)
             seconds = config.request_seconds * _SECONDS_FACTOR
-            result = await service.denoise(photo, seconds, text.SMALLER)
+            for start in range(_STARTS):
+                try:
+                    result = await service.denoise(photo, seconds, text.SMALLER)
+                    break
+                except RefusedError as error:
+                    if error.status != 503 or start == _STARTS - 1:
+                        raise
             return result.content, photo_headers(result)
 
         with service.admission.place() as place:
             job = await service.jobs.start(await service.read(request, place), work)
+        if await request.is_disconnected():
+            # The client will never know its identifier.
+            service.jobs.delete(job)
         return JSONResponse(_described(service, job), 202, {"Location": f"/v1/jobs/{job.id}"})
 
 
 def _described(service: Service, job: Job) -> dict[str, Any]:
-    seconds = round(service.jobs.seconds_left(job))
-    state = {"id": job.id, "state": job.state, "expires_in_seconds": seconds}
+    state: dict[str, Any] = {"id": job.id, "state": job.state}
+    if job.ended:
+        state["expires_in_seconds"] = round(service.jobs.seconds_left(job))
     if job.error:
         state["detail"] = job.error
     if job.state == "done":

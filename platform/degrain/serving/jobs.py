@@ -1,13 +1,14 @@
 """Jobs: large photos that are denoised while the client does not wait.
 
-Their number is bounded, they expire, and photos and results are files in a private folder, not in
-memory. Identifiers cannot be guessed. All methods run on one event loop.
+Their number is bounded, they expire some time after their end, and photos and results are files in
+a private folder, not in memory. Identifiers cannot be guessed. All methods run on one event loop.
 """
 
 import asyncio
 import contextlib
+import contextvars
+import math
 import secrets
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from degrain.serving.admission import BusyError
+from degrain.serving.private_folder import PrivateFolder
 from degrain.serving.uploads import RefusedError
 
 Work: TypeAlias = Callable[[bytes], Awaitable[tuple[bytes, dict[str, str]]]]
@@ -27,14 +29,19 @@ class Job:
     """One photo on its way."""
 
     id: str
-    expires: float
-    """`time.monotonic()` at which it is deleted."""
+    expires: float = math.inf
+    """`time.monotonic()` at which it is deleted; known once it has ended."""
     state: JobState = "waiting"
     error: str | None = None
     """Reason of a failure."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers of the result."""
     task: asyncio.Task[None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is done or has failed."""
+        return self.state in ("done", "failed")
 
 
 class JobStore:
@@ -43,7 +50,7 @@ class JobStore:
     def __init__(self, *, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
         self._jobs: dict[str, Job] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="degrain-jobs-")
+        self._folder = PrivateFolder("degrain-jobs-")
         # Jobs leave the other replicas to those who wait.
         self._one_at_a_time = asyncio.Semaphore(1)
 
@@ -51,23 +58,25 @@ class JobStore:
         """Raise BusyError if there are as many jobs as there may be."""
         self.expire()
         if len(self._jobs) >= self._most:
-            first = min(job.expires for job in self._jobs.values())
-            wait = max(1, round(first - time.monotonic()))
+            # One that has not ended yet has its time before it.
+            wait = min(*map(self.seconds_left, self._jobs.values()), self._seconds)
             raise BusyError(
-                f"there are {self._most} jobs already; fetch results and delete their jobs", wait
+                f"there are {self._most} jobs already; fetch results and delete their jobs",
+                max(1, round(wait)),
             )
 
     async def start(self, photo: bytes, work: Work) -> Job:
         """Start a job on a photo. Raises BusyError, and RefusedError if it cannot be stored."""
         self.check_room()
-        job = Job(id=secrets.token_urlsafe(18), expires=time.monotonic() + self._seconds)
+        job = Job(id=secrets.token_urlsafe(18))
         self._jobs[job.id] = job
         try:
             await asyncio.to_thread(self._file(job).write_bytes, photo)
         except OSError as error:
             self.delete(job)
             raise RefusedError(507, f"the photo cannot be stored: {error.strerror}") from None
-        job.task = asyncio.create_task(self._run(job, work))
+        # Not in the context of the request, whose end must not end the job.
+        job.task = asyncio.create_task(self._run(job, work), context=contextvars.Context())
         return job
 
     async def _run(self, job: Job, work: Work) -> None:
@@ -85,8 +94,9 @@ class JobStore:
             job.state = "done"
         finally:
             # Any other error is a bug, which the log shows.
-            if job.state == "running":
+            if not job.ended:
                 job.state, job.error = "failed", "it failed; the log of the service has the reason"
+            job.expires = time.monotonic() + self._seconds
 
     def find(self, identifier: str) -> Job:
         """The job of an identifier. Raises RefusedError if there is none (any more)."""
@@ -115,11 +125,18 @@ class JobStore:
         """Seconds until a job is deleted."""
         return max(0.0, job.expires - time.monotonic())
 
+    def end(self) -> None:
+        """End the jobs that wait or run, because the service ends; results stay until `close`."""
+        for job in self._jobs.values():
+            if job.task is not None and not job.ended:
+                job.state, job.error = "failed", "the service ends; send the photo again later"
+                job.task.cancel()
+
     def close(self) -> None:
         """End all jobs and delete their files."""
         for job in list(self._jobs.values()):
             self.delete(job)
-        self._folder.cleanup()
+        self._folder.close()
 
     def expire(self) -> None:
         """Delete jobs whose time has passed."""
@@ -127,9 +144,9 @@ class JobStore:
         for job in [job for job in self._jobs.values() if job.expires <= now]:
             self.delete(job)
         # A result may be written while its job is deleted.
-        for file in Path(self._folder.name).iterdir():
+        for file in self._folder.path.iterdir():
             if file.name not in self._jobs:
                 file.unlink(missing_ok=True)
 
     def _file(self, job: Job) -> Path:
-        return Path(self._folder.name) / job.id
+        return self._folder.path / job.id

@@ -20,6 +20,8 @@ class PhotoRequest:
     blend: BlendConfig = field(default_factory=BlendConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     largest_megapixels: float
+    is_job: bool = False
+    """Whether nobody waits for it, so that it gives way to other photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class Models:
     """The first is the champion: of the registry, or the starter model where it has none."""
     registry: str
     """`reachable`, or why the registry does not answer."""
+    lost_champion: str | None = None
+    """The champion that was, if the starter model serves in its place, and what to do."""
 
     @property
     def champion(self) -> ServedModel:

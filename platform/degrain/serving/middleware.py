@@ -1,6 +1,7 @@
 """ASGI middleware: the token, the host name, the headers that every answer has, and the count."""
 
 import json
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,29 +49,50 @@ class Guard:
         if (refusal := self._refusal(scope)) is None:
             await self._app(scope, receive, send_with_headers)
         else:
-            await _refuse(send_with_headers, *refusal)
+            await refuse(send_with_headers, *refusal)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str, Mapping[str, str]] | None:
         headers = Headers(scope=scope)
         if self._token is None:
             host = headers.get("host", "").rpartition("@")[2]
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if not is_loopback(name):
-                return 421, "this service answers to 127.0.0.1 and localhost only"
+                return 421, "this service answers to 127.0.0.1 and localhost only", {}
         elif scope["path"].startswith(PROTECTED) and not is_authorized(
             headers.get("authorization"), self._token
         ):
-            return 401, "a token is missing or wrong; send `Authorization: Bearer TOKEN`"
+            reason = "a token is missing or wrong; send `Authorization: Bearer TOKEN`"
+            return 401, reason, {"WWW-Authenticate": 'Bearer realm="degrain"'}
         return None
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
+async def refuse(send: Send, status: int, reason: str, more: Mapping[str, str]) -> None:
+    """Answer with one line as JSON, and `more` headers."""
     body = json.dumps({"detail": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="degrain"'))
+    stated = {"Content-Type": "application/json", "Content-Length": str(len(body)), **more}
+    headers = [(name.lower().encode(), value.encode()) for name, value in stated.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, without the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_without_body)
 
 
 class RequestCounter:

@@ -4,7 +4,7 @@ from typing import get_args
 
 from degrain.imaging.writers import MEDIA_TYPES
 from degrain.inference.config import OutputFormat
-from degrain.serving.uploads import RefusedError
+from degrain.serving.uploads import ALIASES, RefusedError
 
 FORMATS: dict[str, OutputFormat] = {MEDIA_TYPES[name]: name for name in get_args(OutputFormat)}
 """Media type to the name of the output format."""
@@ -24,8 +24,8 @@ def choose_format(accept: str | None) -> OutputFormat | None:
             continue
         if media_type in _WHATEVER:
             return None
-        if media_type in FORMATS:
-            return FORMATS[media_type]
+        if (known := ALIASES.get(media_type, media_type)) in FORMATS:
+            return FORMATS[known]
     raise RefusedError(
         406, f"Accept names no type that can be written; name one of {', '.join(FORMATS)}, or */*"
     )

@@ -1,37 +1,20 @@
 """One photo through a network: bytes in, bytes or a reason out."""
 
-import threading
-
 import torch
 
-from degrain.imaging.pixels import Photo
 from degrain.imaging.stored_photo import TooManyPixelsError, UnreadablePhotoError
 from degrain.inference.blending import Blended
 from degrain.inference.config import ReadingConfig
 from degrain.inference.denoiser import Denoiser
 from degrain.inference.photo_file import denoise_content
-from degrain.inference.tiling import Window
 from degrain.serving.messages import PhotoRequest, PhotoResult, Refusal
 
 
-class OneAtATime:
-    """A denoiser that several threads use, and that runs on one photo at a time.
-
-    So the next photo is decoded, and the last one encoded, while the network computes.
-    """
-
-    def __init__(self, denoiser: Denoiser, lock: threading.Lock) -> None:
-        self._denoiser, self._lock = denoiser, lock
-        self.name, self.parameters = denoiser.name, denoiser.parameters
-
-    def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
-        """Denoise one photo."""
-        with self._lock:
-            return self._denoiser(photo, window)
-
-
 def denoise_photo(request: PhotoRequest, denoiser: Denoiser) -> PhotoResult | Refusal:
-    """Denoise a photo; a photo that cannot be denoised is a refusal."""
+    """Denoise a photo; a photo that cannot be denoised is a refusal.
+
+    Raises AbandonedError if `denoiser` does.
+    """
     try:
         result = denoise_content(
             request.content,

@@ -1,16 +1,13 @@
 """The Ray Serve deployments behind the interface: replicas that denoise, and the registry's models.
 
 A replica holds its networks and takes two photos at a time, so that one is decoded or encoded while
-the network runs on the other. Whole photos are the unit of work: docs/performance.md has the
-measurement against batches.
+the network runs on the other; a job gives way to photos, see `turns.py`. Whole photos are the unit
+of work: docs/performance.md has the measurement against batches.
 """
 
 import asyncio
 import logging
-import tempfile
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 from ray.exceptions import RayError
@@ -23,7 +20,9 @@ from degrain.serving.follower import ModelFiles, RegistryFollower
 from degrain.serving.loaded_models import LoadedModels, UnknownModelError
 from degrain.serving.loopback import keep_replica_port_on_loopback
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal
-from degrain.serving.photo import OneAtATime, denoise_photo
+from degrain.serving.photo import denoise_photo
+from degrain.serving.private_folder import PrivateFolder
+from degrain.serving.turns import Abandonment, InTurns, Turns, lower_priority
 from degrain.storage.location import Storage
 from degrain.tracking.client import short_text
 from degrain.tracking.config import TrackingConfig
@@ -43,8 +42,8 @@ class ModelSource:
     ) -> None:
         if loopback:
             keep_replica_port_on_loopback()
-        self._folder = tempfile.TemporaryDirectory(prefix="degrain-models-")
-        self._follower = RegistryFollower(tracking, storage, Path(self._folder.name))
+        self._folder = PrivateFolder("degrain-models-")
+        self._follower = RegistryFollower(tracking, storage, self._folder.path)
         self._seconds = seconds
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
@@ -52,6 +51,11 @@ class ModelSource:
         while True:
             await asyncio.to_thread(self._follower.look)
             await asyncio.sleep(self._seconds)
+
+    async def end(self) -> None:
+        """Delete the downloaded models, because the service ends."""
+        self._task.cancel()
+        self._folder.close()
 
     async def current(self) -> Models | None:
         """The models that clients may name; None before the registry has answered."""
@@ -90,8 +94,9 @@ class PhotoReplica:
             keep_replica_port_on_loopback()
         torch.set_num_threads(threads)
         self._models = LoadedModels(RemoteSource(models), inference)
-        self._network = threading.Lock()
-        self._threads = ThreadPoolExecutor(AT_ONCE)
+        self._turns = Turns(exclusive=inference.device != "cpu")
+        self._photos = ThreadPoolExecutor(AT_ONCE)
+        self._jobs = ThreadPoolExecutor(1, initializer=lower_priority)
         while self._models.champion is None:
             await self._models.follow()
             await asyncio.sleep(0 if self._models.champion else FOLLOW_SECONDS)
@@ -114,13 +119,15 @@ class PhotoReplica:
             return Refusal(status=404, reason=f"there is no model '{request.model}' any more")
         except UserError as error:
             return Refusal(status=503, reason=f"the model cannot be loaded: {short_text(error)}")
-        work = asyncio.get_running_loop().run_in_executor(
-            self._threads, denoise_photo, request, OneAtATime(network, self._network)
-        )
+        abandonment = Abandonment()
+        denoiser = InTurns(network, self._turns, abandonment, is_job=request.is_job)
+        executor = self._jobs if request.is_job else self._photos
+        work = executor.submit(denoise_photo, request, denoiser)
         try:
-            return await asyncio.shield(work)
+            return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
-            # The client has left, but the thread works on. Until it is done the replica stays
-            # taken: clients that come and go do not fill its memory.
-            await asyncio.wait([work])
+            # Nobody waits any more, but a thread that has begun works on for a while. Until it is
+            # done the replica stays taken: clients that come and go do not fill its memory.
+            self._turns.abandon(abandonment)
+            await asyncio.to_thread(wait, [work])
             raise

@@ -13,6 +13,7 @@ from degrain.inference.config import BlendConfig, OutputConfig, OutputFormat
 from degrain.serving import descriptions as text
 from degrain.serving.admission import Admission, Place
 from degrain.serving.config import ServingConfig
+from degrain.serving.ending import Ending
 from degrain.serving.jobs import JobStore
 from degrain.serving.messages import CHAMPION, Models, PhotoRequest, PhotoResult, Refusal
 from degrain.serving.negotiation import choose_format
@@ -57,7 +58,12 @@ class Choices(BaseModel):
     quality: Annotated[int, Query(description=text.QUALITY, ge=1, le=100)] = 95
 
     def request(
-        self, content: bytes, output: OutputFormat | None, largest_megapixels: float
+        self,
+        content: bytes,
+        output: OutputFormat | None,
+        largest_megapixels: float,
+        *,
+        is_job: bool = False,
     ) -> PhotoRequest:
         """The request for a photo."""
         return PhotoRequest(
@@ -68,6 +74,7 @@ class Choices(BaseModel):
             ),
             output=OutputConfig(format=output, quality=self.quality),
             largest_megapixels=largest_megapixels,
+            is_job=is_job,
         )
 
 
@@ -82,6 +89,16 @@ class Service:
             workers=config.max_replicas,
         )
         self.jobs = JobStore(most=config.jobs, seconds=config.job_minutes * 60)
+        self.ending = Ending()
+
+    def end(self, seconds: float) -> int:
+        """Take no more photos; refuse those in work after `seconds`, and jobs at once.
+
+        Returns the number of photos in work.
+        """
+        self.jobs.end()
+        self.ending.begin(seconds)
+        return self.admission.taken
 
     async def read(self, request: Request, place: Place) -> bytes:
         """The photo of a request. Raises RefusedError and BusyError."""

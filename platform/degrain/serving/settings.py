@@ -42,8 +42,17 @@ def read_settings(
 
 
 def check_reachable(settings: Settings) -> None:
-    """Raise UserError if the port is taken, or the registry does not answer."""
-    host, port = settings.serving.host, settings.serving.port
+    """Raise UserError if a port is taken, or the registry does not answer."""
+    serving = settings.serving
+    _check_port(serving.host, serving.port, "port")
+    if serving.metrics_port is not None:
+        _check_port(serving.host, serving.metrics_port, "metrics_port")
+    # A registry without models is no error: the starter model serves.
+    with contextlib.suppress(NoModelError):
+        connect(settings.tracking, settings.storage, create=False)
+
+
+def _check_port(host: str, port: int, field: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,8 +60,5 @@ def check_reachable(settings: Settings) -> None:
             probe.bind((host, port))
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            remedy = "name another `port`" if taken else "name an address of this machine"
+            remedy = f"name another `{field}`" if taken else "name an address of this machine"
             raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from None
-    # A registry without models is no error: the starter model serves.
-    with contextlib.suppress(NoModelError):
-        connect(settings.tracking, settings.storage, create=False)

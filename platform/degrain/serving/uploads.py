@@ -10,6 +10,19 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from degrain.imaging.writers import MEDIA_TYPES
 
 _ANY = "application/octet-stream"
+ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/tif": "image/tiff",
+    "image/x-tif": "image/tiff",
+    "image/x-tiff": "image/tiff",
+    "image/x-webp": "image/webp",
+    "image/x-bmp": "image/bmp",
+    "image/x-ms-bmp": "image/bmp",
+    "image/x-windows-bmp": "image/bmp",
+}
+"""Names that clients use to the registered media type."""
 
 
 class RefusedError(Exception):
@@ -26,7 +39,7 @@ def check_media_type(content_type: str | None) -> None:
     The decoder looks at the content, not at this header.
     """
     media_type = (content_type or "").partition(";")[0].strip().lower()
-    if media_type in (*MEDIA_TYPES.values(), _ANY):
+    if ALIASES.get(media_type, media_type) in (*MEDIA_TYPES.values(), _ANY):
         return
     stated = f"'{media_type[:80]}'" if media_type else "missing"
     raise RefusedError(

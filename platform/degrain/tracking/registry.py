@@ -30,6 +30,7 @@ from degrain.storage.location import Storage
 from degrain.tracking.card import CARD_FORMAT, ModelCard, provenance_tags
 from degrain.tracking.client import connect, retry, store_errors
 from degrain.tracking.config import load_tracking_config
+from degrain.tracking.lost_champion import warn_of_lost_champion
 from degrain.tracking.mlmodel import write_mlmodel
 from degrain.tracking.model_manifest import (
     DIGEST_TAG,
@@ -247,11 +248,14 @@ def load_model(
     if named and named.startswith("runs:/"):
         return _load_of_run(connect(tracking, storage, create=False), named, config)
     uri = named or f"models:/{tracking.model}@champion"
+    client = None
     try:
-        return load_registered(connect(tracking, storage, create=False), uri, config)
+        client = connect(tracking, storage, create=False)
+        return load_registered(client, uri, config)
     except NoModelError:
         if named:
             raise
+    warn_of_lost_champion(client, tracking)
     return load_model(STARTER, mlflow, storage, config)
 
 

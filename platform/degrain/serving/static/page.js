@@ -20,22 +20,27 @@ class ServiceError extends Error {
 
 let token = sessionStorage.getItem("token");
 
-/** Ask for the token; resolves when there is one. */
+let asking = null;
+
+/** Ask for the token; resolves when there is one. Requests at one time ask once. */
 function askForToken() {
-  const dialog = byId("token-dialog");
-  dialog.showModal();
-  return new Promise((resolve) => {
+  asking ??= new Promise((resolve) => {
+    const dialog = byId("token-dialog");
+    dialog.showModal();
     dialog.addEventListener("close", () => {
       token = byId("token").value.trim();
       sessionStorage.setItem("token", token);
+      asking = null;
       resolve();
     }, { once: true });
   });
+  return asking;
 }
 
 /** A request of the service, with the token; a refusal becomes a ServiceError in words. */
 async function call(path, options = {}) {
   const headers = { ...options.headers };
+  const sent = token;
   if (token) headers.Authorization = `Bearer ${token}`;
   let answer;
   try {
@@ -46,7 +51,8 @@ async function call(path, options = {}) {
   }
   if (answer.ok) return answer;
   if (answer.status === 401) {
-    await askForToken();
+    // Another request may have asked while this one was on its way.
+    if (token === sent) await askForToken();
     return call(path, options);
   }
   const text = await answer.text();
@@ -85,18 +91,28 @@ async function denoise(photo, choices, accept, signal) {
   try {
     return await readPhoto(await jobResult(path, signal));
   } finally {
-    await call(path, { method: "DELETE" }).catch(() => {});
+    await call(path, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 }
 
 async function jobResult(path, signal) {
   for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await wait(1000, signal);
     const job = await (await call(path, { signal })).json();
     if (job.state === "failed") throw new ServiceError(sentence(job.detail));
     if (job.state === "done") return call(job.result, { signal });
   }
 }
+
+/** Wait; rejects when the signal aborts. */
+const wait = (milliseconds, signal) =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    }, { once: true });
+  });
 
 async function readPhoto(answer) {
   return {
@@ -253,7 +269,14 @@ function followPointers(frame) {
 
 // The photo and its results ------------------------------------------------------------------------
 
-const state = { photo: null, models: [], results: [], running: null };
+/** `running` and `fetching` abort what a newer choice replaces: the results, and a sample. */
+const state = { photo: null, models: [], results: [], running: null, fetching: null, saving: false };
+
+/** Only what has a result, and no newer one in work, can be downloaded. */
+function updateButtons() {
+  byId("run").disabled = !state.photo;
+  byId("download").disabled = Boolean(state.running) || !state.results.length;
+}
 
 const choices = (model) => ({
   model,
@@ -277,92 +300,126 @@ async function open(blob, name) {
   fail(null);
   if (!blob.size) return fail("The file is empty; choose another.");
   const type = blob.type || (/\.tiff?$/i.test(name) ? "image/tiff" : "application/octet-stream");
+  state.fetching?.abort();
   state.photo = { blob, name, type, shown: true };
-  state.results = [];
   byId("welcome").hidden = true;
   byId("panes").hidden = byId("viewbar").hidden = byId("another").hidden = false;
-  byId("run").disabled = false;
-  byId("download").disabled = true;
   byId("result").hidden = true;
   for (const pane of panes) pane.after.removeAttribute("src");
   await run();
+}
+
+/** Open a sample, unless a newer choice comes first. */
+async function openSample(name) {
+  state.fetching?.abort();
+  const { signal } = (state.fetching = new AbortController());
+  try {
+    const sample = await (await call(`/samples/${name}.png`, { signal })).blob();
+    signal.throwIfAborted();
+    open(sample, `${name}.png`);
+  } catch (error) {
+    if (signal.aborted) return;
+    if (!(error instanceof ServiceError)) throw error;
+    fail(error.message);
+  }
 }
 
 /** Show the photo as it is: TIFF, which browsers do not know, as the service reads it. */
 async function showBefore(signal) {
   const { photo } = state;
   let { blob } = photo;
-  photo.shown = await show(panes[0].before, blob);
-  if (!photo.shown) {
+  const shown = await show(panes[0].before, blob);
+  signal.throwIfAborted();
+  photo.shown = shown;
+  if (!shown) {
     blob = (await denoise(photo, { strength: 0 }, "image/png", signal)).blob;
     await show(panes[0].before, blob);
+    signal.throwIfAborted();
   }
   await show(panes[1].before, blob);
+  signal.throwIfAborted();
   view.width = panes[0].before.naturalWidth;
   view.height = panes[0].before.naturalHeight;
   photo.isOpen = true;
   fit();
 }
 
-/** Denoise the photo with the chosen model, and with the one that it is compared with. */
+/** Denoise the photo with the chosen model, and with the one that it is compared with; a later call
+ * ends an earlier one. */
 async function run() {
   if (!state.photo) return;
   state.running?.abort();
   const controller = new AbortController();
+  const { signal } = controller;
   state.running = controller;
-  const chosen = [byId("model").value, byId("other").value].filter(Boolean);
-  const before = panes[1].figure.hidden;
-  panes[1].figure.hidden = chosen.length < 2;
-  if (before !== panes[1].figure.hidden) setSplit(chosen.length < 2 ? 0.5 : 0);
+  state.results = [];
+  updateButtons();
   fail(null);
-  const timer = showTime();
+  showTime(signal);
   try {
-    if (!state.photo.isOpen) await showBefore(controller.signal);
+    // The photo may be chosen before the models are known.
+    await loadModels();
+    signal.throwIfAborted();
+    const chosen = [byId("model").value, byId("other").value].filter(Boolean);
+    showPanes(chosen.length);
+    if (!state.photo.isOpen) await showBefore(signal);
     fit();
-    state.results = [];
     for (const [place, model] of chosen.entries()) {
-      await runModel(place, model, controller.signal);
+      await runModel(place, model, signal);
     }
     byId("progress").textContent = "Done.";
-    byId("download").disabled = false;
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (signal.aborted) return;
     byId("progress").textContent = "";
     if (!(error instanceof ServiceError)) throw error;
     fail(error.message);
   } finally {
-    clearInterval(timer);
-    if (state.running === controller) state.running = null;
+    if (state.running === controller) {
+      state.running = null;
+      // It ends the display of the time.
+      controller.abort();
+      updateButtons();
+    }
   }
+}
+
+function showPanes(count) {
+  const before = panes[1].figure.hidden;
+  panes[1].figure.hidden = count < 2;
+  if (before !== panes[1].figure.hidden) setSplit(count < 2 ? 0.5 : 0);
 }
 
 async function runModel(place, model, signal) {
   const accept = state.photo.shown ? "*/*" : "image/png";
-  const result = await denoise(state.photo, choices(model), accept, signal);
-  state.results[place] = { ...result, choices: choices(model) };
+  const chosen = choices(model);
+  const result = await denoise(state.photo, chosen, accept, signal);
   const pane = panes[place];
   await show(pane.after, result.blob);
+  signal.throwIfAborted();
+  state.results[place] = { ...result, choices: chosen };
   pane.after.alt = `After: denoised by ${result.model}`;
   pane.caption.textContent = `${result.model} · ${result.seconds.toFixed(2)} s`;
   draw();
   showFacts();
 }
 
-/** The time that passes; it is not announced, only start and end are. */
-function showTime() {
+/** The time that passes, until the signal; it is not announced, only start and end are. */
+function showTime(signal) {
   const started = performance.now();
   byId("progress").textContent = "Denoising…";
-  return setInterval(() => {
+  const timer = setInterval(() => {
     const seconds = Math.round((performance.now() - started) / 1000);
-    byId("run").textContent = state.running ? `Denoising… ${seconds} s` : "Denoise";
-    if (!state.running) byId("run").textContent = "Denoise";
+    byId("run").textContent = `Denoising… ${seconds} s`;
   }, 500);
+  signal.addEventListener("abort", () => {
+    clearInterval(timer);
+    byId("run").textContent = "Denoise";
+  });
 }
 
 function fail(message) {
   byId("error").hidden = !message;
   byId("error").textContent = message ?? "";
-  byId("run").textContent = "Denoise";
 }
 
 function listFacts(list, facts) {
@@ -376,7 +433,6 @@ function listFacts(list, facts) {
 }
 
 function showFacts() {
-  byId("run").textContent = "Denoise";
   byId("result").hidden = false;
   const [first] = state.results;
   const times = state.results.map((r) => [r.model, `${r.seconds.toFixed(2)} s`]);
@@ -389,13 +445,17 @@ function showFacts() {
 
 /** The full-size result in the format of the photo. */
 async function download() {
+  if (state.saving) return;
   const { photo, results: [result] } = state;
   let { blob } = result;
+  state.saving = true;
   try {
     if (!photo.shown) blob = (await denoise(photo, result.choices, photo.type)).blob;
   } catch (error) {
     if (error instanceof ServiceError) return fail(error.message);
     throw error;
+  } finally {
+    state.saving = false;
   }
   const suffix = { "image/jpeg": "jpg", "image/tiff": "tif" }[blob.type] ?? blob.type.split("/")[1];
   const url = URL.createObjectURL(blob);
@@ -406,7 +466,18 @@ async function download() {
 
 // Models -------------------------------------------------------------------------------------------
 
-async function loadModels() {
+let loading = null;
+
+/** Load the models once, and again after a failure. */
+function loadModels() {
+  loading ??= readModels().catch((error) => {
+    loading = null;
+    throw error;
+  });
+  return loading;
+}
+
+async function readModels() {
   const { models, note, registry } = await (await call("/v1/models")).json();
   state.models = models;
   const options = () =>
@@ -415,8 +486,9 @@ async function loadModels() {
   byId("model").replaceChildren(...options());
   byId("other").append(...options());
   byId("serving").textContent = note
-    ? "No champion yet: the starter model serves"
+    ? "No champion: the starter model serves"
     : `Champion: ${models[0].label}`;
+  byId("serving").title = note ?? "";
   if (registry !== "reachable") byId("serving").textContent += " (the registry does not answer)";
   showCard();
 }
@@ -482,15 +554,7 @@ byId("file").addEventListener("change", (event) => {
   if (file) open(file, file.name);
 });
 for (const button of document.querySelectorAll("[data-sample]")) {
-  button.addEventListener("click", async () => {
-    const { sample } = button.dataset;
-    try {
-      open(await (await call(`/samples/${sample}.png`)).blob(), `${sample}.png`);
-    } catch (error) {
-      if (!(error instanceof ServiceError)) throw error;
-      fail(error.message);
-    }
-  });
+  button.addEventListener("click", () => openSample(button.dataset.sample));
 }
 
 const stage = byId("stage");
@@ -506,6 +570,11 @@ stage.addEventListener("drop", (event) => {
   stage.classList.remove("drop");
   const [file] = event.dataTransfer.files;
   if (file) open(file, file.name);
+});
+
+// A page that is closed leaves no work behind.
+window.addEventListener("pagehide", (event) => {
+  if (!event.persisted) state.running?.abort();
 });
 
 makePane("Photo");
