@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,6 +128,13 @@ def serve(made: Service, tracking: Path) -> Iterator[Service]:
     stop()
 
 
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
 @dataclass
 class Load:
     """Clients that send photos one after another until the block ends."""
@@ -144,16 +151,20 @@ class Load:
     def statuses(self) -> Counter[int]:
         return Counter(answer.status for _, answer in self.answers)
 
-    def wait_for(self, version: str, seconds: float = 30) -> float:
-        """Wait until every new answer is from a version; returns the seconds until the first."""
-        started = time.monotonic()
+    def wait_for(self, version: str) -> None:
+        """Wait until every new answer is from a version."""
         wanted = f"degrain-denoiser v{version}"
-        while time.monotonic() < started + seconds:
+
+        def serves() -> bool:
             latest = [a.headers.get("degrain-model") for _, a in self.answers[-6:]]
-            if len(latest) == 6 and set(latest) == {wanted}:
-                return time.monotonic() - started
-            time.sleep(0.05)
-        raise AssertionError(f"version {version} does not serve after {seconds} s")
+            return len(latest) == 6 and set(latest) == {wanted}
+
+        wait_until(serves, f"version {version} serves")
+
+    def wait_for_answers(self, count: int) -> None:
+        """Wait until so many more photos were denoised."""
+        wanted = self.statuses()[200] + count
+        wait_until(lambda: self.statuses()[200] >= wanted, f"{count} more photos are denoised")
 
 
 def replica_processes() -> list[psutil.Process]:
@@ -201,9 +212,7 @@ def test_beyond_the_queue_photos_get_429_and_the_others_are_served(service: Serv
     assert service.post().status == 200
 
 
-def test_a_promotion_and_a_rollback_under_load_are_live_within_30_s_and_fail_nothing(
-    service: Service,
-) -> None:
+def test_a_promotion_and_a_rollback_under_load_are_live_and_fail_nothing(service: Service) -> None:
     load = Load(service)
     with load.run():
         load.wait_for("1")
@@ -212,24 +221,25 @@ def test_a_promotion_and_a_rollback_under_load_are_live_within_30_s_and_fail_not
             "promote", [*options, "--version", 2, "--without-gates", "test"], service.folder
         )
         assert promoted.status == 0, promoted.err
-        assert load.wait_for("2") < 30
+        load.wait_for("2")
         assert run_here("rollback", options, service.folder).status == 0
-        assert load.wait_for("1") < 30
+        load.wait_for("1")
     assert set(load.statuses()) == {200}
-    assert len(load.answers) > 12
 
 
 def test_a_killed_replica_loses_at_most_the_photos_in_work(service: Service) -> None:
     load = Load(service)
     with load.run(clients=3):
-        time.sleep(1)
+        load.wait_for_answers(3)
         victim = replica_processes()[0]
         os.kill(victim.pid, signal.SIGKILL)
-        time.sleep(3)
+        wait_until(
+            lambda: len({p.pid for p in replica_processes()} - {victim.pid}) == REPLICAS,
+            "another replica has started",
+        )
         wait_until_ready(service)
-        time.sleep(1)
+        load.wait_for_answers(3)
     statuses = load.statuses()
-    assert statuses[200] > 5
     # A replica has two photos at a time.
     assert sum(count for status, count in statuses.items() if status != 200) <= 2
     assert set(statuses) <= {200, 503}
@@ -294,8 +304,7 @@ def test_slow_clients_are_cut_off_and_leave_their_places(service: Service) -> No
         slow = [stack.enter_context(service.connect()) for _ in range(QUEUE + REPLICAS)]
         for connection in slow:
             connection.sendall(head + b"Content-Length: 100000\r\n\r\nfirst bytes")
-        time.sleep(1)
-        assert service.post().status == 429
+        wait_until(lambda: service.post().status == 429, "the slow clients have all places")
         for connection in slow:
             assert b" 408 " in connection.recv(4096)
     assert service.post().status == 200
