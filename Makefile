@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := infra/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: help install tune test unit check format bench docs links ui up status env down clean
+.PHONY: help install tune test unit torture check format bench docs links ui up status env down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -55,6 +55,9 @@ test: $(VENV)/.installed-dev  ## every test, three groups side by side
 
 unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about a minute
 	$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses 2
+
+torture: $(VENV)/.installed-dev  ## odd photo files of every kind, compared with libvips and ExifTool
+	PYTHONPATH=tests $(BIN)/python tests/torture/run.py $(CASES)
 
 check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layers, manifests
 	$(BIN)/ruff check .

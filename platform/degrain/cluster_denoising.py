@@ -50,13 +50,12 @@ def denoise_on_cluster(
     cluster.start_ray()
     import ray.data
 
-    storage = tasks[0].target.storage
     resources = ray.cluster_resources()
     on_gpus = "GPU" in resources if device == "auto" else device != "cpu"
     actors = max(int(resources.get("GPU" if on_gpus else "CPU", 1)), 1)
     dataset = ray.data.from_arrow(_blocks(tasks, actors)).map_batches(
         _DenoisingActor,
-        fn_constructor_args=(ray.put(denoiser), storage, output, reading),
+        fn_constructor_args=(ray.put(denoiser), tasks[0].target.storage, output, reading),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,10 @@ def run(cases: Iterable[Case], folder: Path) -> Report:
         (folder / "in" / name).write_bytes(case.content)
     report = Report()
     failed = denoise(folder, report)
+    accepted = [name for name in known if name not in failed]
+    with ThreadPoolExecutor() as pool:
+        compared = pool.map(lambda name: compare(folder, name, known[name], report), accepted)
+        problems = dict(zip(accepted, compared, strict=True))
     for name, case in known.items():
         kind = case.name.partition("-")[0]
         if name in failed:
@@ -71,11 +76,10 @@ def run(cases: Iterable[Case], folder: Path) -> Report:
             report.reasons[failed[name]] += 1
             if case.outcome != "refused" or failed[name].startswith("unexpected"):
                 report.wrong.append(f"{case.name}: refused: {failed[name]}")
-            continue
-        problem = compare(folder / "in" / name, folder / "out" / name, case, report)
-        if problem is not None:
-            report.wrong.append(f"{case.name}: {problem}")
-        report.counts[kind][(problem and "wrong") or case.outcome] += 1
+        else:
+            report.counts[kind]["wrong" if problems[name] else case.outcome] += 1
+            if problems[name]:
+                report.wrong.append(f"{case.name}: {problems[name]}")
     for line in exiftool_warnings(folder):
         report.wrong.append(line)
     return report
@@ -103,8 +107,9 @@ def denoise(folder: Path, report: Report) -> dict[str, str]:
     return reasons
 
 
-def compare(before: Path, after: Path, case: Case, report: Report) -> str | None:
+def compare(folder: Path, name: str, case: Case, report: Report) -> str | None:
     """What is wrong with an output, by the first decoder that reads the input; None: nothing."""
+    before, after = folder / "in" / name, folder / "out" / name
     if case.outcome == "refused":
         return "accepted, but should be refused"
     for view in (view_by_vips, view_by_magick):
@@ -119,13 +124,14 @@ def compare(before: Path, after: Path, case: Case, report: Report) -> str | None
         if case.outcome == "exact" and seen.dtype == result.dtype:
             equal = np.array_equal(seen, result, equal_nan=seen.dtype.kind == "f")
             return None if equal else f"{view.__name__}: {_difference(seen, result)}"
-        difference = np.abs(_scaled(seen) - _scaled(result)).mean()
+        difference = np.abs(scaled(seen) - scaled(result)).mean()
         return None if difference < CLOSE else f"{view.__name__}: mean difference {difference:.3f}"
     report.undecided.append(case.name)
     return None
 
 
-def _scaled(pixels: NDArray[np.generic]) -> NDArray[np.float64]:
+def scaled(pixels: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Values from 0 to 1."""
     white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
     return pixels.astype(np.float64) / white
 

@@ -208,14 +208,13 @@ def apply_tiled(
     """
     height, width = photos.shape[-2:]
     columns = _groups_of_equal_width(tiles_along(width, tiling), tiling.batch)
-    if window is not None:
-        columns = [g for g in columns if any(tile.reaches(window[1]) for tile in g)]
+    rows, across = window or (slice(0, height), slice(0, width))
+    columns = [group for group in columns if any(tile.reaches(across) for tile in group)]
     result: Tensor | None = None
     finished = 0
     pending: Tensor | None = None
     for row in tiles_along(height, tiling):
-        wanted = columns if window is None or row.reaches(window[0]) else []
-        strip = _strip(network, photos, row, wanted, tiling, start)
+        strip = _strip(network, photos, row, columns if row.reaches(rows) else [], tiling, start)
         strip *= row.weights(photos.device)[:, None]
         if pending is not None:
             strip[..., : pending.shape[-2], :] += pending
