@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Tracks the bytes of all live tensors that operations return."""
 
     def __init__(self) -> None:
@@ -59,6 +59,6 @@ def activation_bytes_per_pixel(
     autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
     with device, torch.inference_mode():
         network = build().eval()
-        with _PeakMemory() as memory, autocast:
+        with PeakMemory() as memory, autocast:
             network(torch.empty(1, 3, side, side))
     return float(memory.peak / side**2)

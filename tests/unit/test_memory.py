@@ -11,7 +11,7 @@ from denoisenets import (
     model_contract,
     use_local_statistics,
 )
-from denoisenets.memory import _PeakMemory
+from denoisenets.memory import PeakMemory
 
 
 def test_peak_counts_tensors_that_are_live_at_once() -> None:
@@ -34,7 +34,7 @@ def test_estimate_is_the_peak_of_a_real_forward_pass(name: str, dtype: torch.dty
     made = create_model(name, **arguments).eval()
     use_local_statistics(made, 128)
     autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
-    with torch.inference_mode(), _PeakMemory() as memory, autocast:
+    with torch.inference_mode(), PeakMemory() as memory, autocast:
         made(torch.zeros(1, 3, side, side).to(memory_format=torch.channels_last))
     ratio = memory.peak / side**2 / bytes_per_pixel(name, dtype=dtype, **arguments)
     assert 0.9 < ratio < 1.1
