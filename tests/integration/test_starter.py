@@ -31,7 +31,7 @@ def test_denoise_without_a_champion_uses_the_starter_and_says_so(
     argv = [noisy, "--out", tmp_path / "clean", "--mlflow", photos / "mlflow.yaml"]
     done = run_here("denoise", argv, tmp_path)
     assert done.status == 0, done.err
-    assert done.out.startswith("there is no champion yet: using the starter model")
+    assert done.out.startswith("there is no champion: using the starter model")
     written = decode((tmp_path / "clean" / f"{noisy.stem}.png").read_bytes())
     assert np.array_equal(written, degrain.load(STARTER)(decode(noisy.read_bytes())))
     assert np.array_equal(

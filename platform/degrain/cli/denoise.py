@@ -185,7 +185,7 @@ class Denoise(TrackingOptions):
 
         denoiser, card = load_model(self.model, self.mlflow, storage, self.inference)
         if self.model is None and denoiser.name == STARTER:
-            console.print("there is no champion yet: using the starter model")
+            console.print("there is no champion: using the starter model")
         console.print(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
         return denoiser, denoiser.digest
 

@@ -7,6 +7,7 @@ does all three.
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -96,17 +97,19 @@ class OpenPhoto:
         which the change is added. With a `window` only these pixels need be right. Raises
         UnreadablePhotoError for a profile that cannot be converted.
         """
+        # Without a window any function of a photo is a denoiser.
+        network = denoiser if window is None else partial(denoiser, window=window)
         colours = np.ascontiguousarray(self.stored.colours)
         seen = sixteen_bits(colours) if self.converts or is_float(colours) else colours
         if self.converts:
             profile = self.stored.profile
             assert profile is not None
             srgb = convert_to_srgb(seen, profile)
-            return apply_change(colours, srgb, denoiser(srgb, window), profile)
+            return apply_change(colours, srgb, network(srgb), profile)
         if colours.shape[2] == 1:
-            clean = channel_mean(denoiser(np.repeat(seen, 3, axis=2), window))
+            clean = channel_mean(network(np.repeat(seen, 3, axis=2)))
         else:
-            clean = denoiser(seen, window)
+            clean = network(seen)
         return add_change(colours, seen, clean) if is_float(colours) else clean
 
     def encode(self, colours: Photo) -> bytes:
