@@ -29,7 +29,8 @@ def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     For the last layer of a network that does not add its output to the photo: a photo in bfloat16
     would have 129 tones between half of white and white.
     """
-    if not torch.is_autocast_enabled(x.device.type):
+    # Autocast does not know the meta device, on which costs are counted.
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
         applied: Tensor = layer(x)
         return applied
     with torch.autocast(x.device.type, enabled=False):

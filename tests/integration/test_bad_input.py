@@ -508,7 +508,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *TEMPLATES,
     ]
     made = start_pipeline("ingest", ingest, {"RAY_ADDRESS": ""})
-    out, err = made.communicate(timeout=300)
+    out, err = made.communicate(timeout=1200)
     assert made.returncode == 0, err
     assert err == ""
     assert "patch set" in out
@@ -543,13 +543,13 @@ def test_as_a_command_and_interrupted(
     ]
     running = start_pipeline(name, [*options, "--batch-size", 2, "--crop", 16], env)
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1200
     while kind not in kinds_of_runs(client) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert running.poll() is None, running.communicate()
     family = psutil.Process(running.pid).children(recursive=True)
     os.kill(running.pid, how)
-    _, err = running.communicate(timeout=300)
+    _, err = running.communicate(timeout=1200)
     assert running.returncode == 130, err[-2000:]
     # Beside it there may be a line of Ray's own threads, which lose what they were waiting for.
     assert "error: interrupted; what was finished is kept" in err.splitlines()

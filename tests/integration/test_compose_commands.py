@@ -60,7 +60,7 @@ def process(command: str, environment: Mapping[str, str], url: str, folder: Path
             cwd=folder,
         )
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 1200
         while True:
             assert server.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline, log.read_text()[-2000:]

@@ -227,7 +227,7 @@ def live(month: Month, promises: Promises) -> None:
             job = start(month)
             time.sleep(randomness.uniform(0.2, 0.6) * LONG)
             os.killpg(job.pid, signal.SIGKILL)
-            job.communicate(timeout=300)
+            job.communicate(timeout=1200)
             champion = month.client.get_model_version_by_alias(MODEL, "champion").version
             load_registered(month.client, f"models:/{MODEL}/{champion}")
             if month.lease_expires():
@@ -323,7 +323,7 @@ def missed_schedule(month: Month) -> None:
             time.sleep(0.2)
     finally:
         os.killpg(job.pid, signal.SIGINT)
-        out, err = job.communicate(timeout=300)
+        out, err = job.communicate(timeout=1200)
     assert out.count("looking for new photos") == 1, (out, err)
     assert out.count("unchanged: ") == 1, (out, err)
 

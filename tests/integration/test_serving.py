@@ -129,7 +129,7 @@ def serve(made: Service, tracking: Path) -> Iterator[Service]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1200
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.05)

@@ -335,7 +335,7 @@ def test_a_run_that_is_interrupted_and_killed_leaves_whole_files_and_goes_on(
     process = start(tmp_path)
     wait_for_outputs(process, out, 2)
     process.send_signal(signal.SIGINT)
-    interrupted, errors = process.communicate(timeout=300)
+    interrupted, errors = process.communicate(timeout=1200)
     assert process.returncode == 130
     assert "of 60 photos are done; to go on: degrain denoise" in interrupted
     assert errors == "error: interrupted; what was finished is kept\n"
@@ -350,7 +350,7 @@ def test_a_run_that_is_interrupted_and_killed_leaves_whole_files_and_goes_on(
     (out / "059.png.0123abcd.part").write_bytes(b"half")
 
     process = start(tmp_path)
-    finished, errors = process.communicate(timeout=300)
+    finished, errors = process.communicate(timeout=1200)
     assert process.returncode == 0, errors
     assert "photos are skipped: their output would be the same" in finished
     written = [RECORDS, *(f"{n:03}.png" for n in range(60))]

@@ -38,3 +38,9 @@ def test_estimate_is_the_peak_of_a_real_forward_pass(name: str, dtype: torch.dty
         made(torch.zeros(1, 3, side, side).to(memory_format=torch.channels_last))
     ratio = memory.peak / side**2 / bytes_per_pixel(name, dtype=dtype, **arguments)
     assert 0.9 < ratio < 1.1
+
+
+@pytest.mark.parametrize("name", ["drunet", "ffdnet", "pridnet", "red10"])
+def test_networks_that_do_not_add_to_the_photo_are_estimated_too(name: str) -> None:
+    arguments = small(name) | {"residual": False}
+    assert bytes_per_pixel(name, **arguments) > 0
