@@ -217,7 +217,7 @@ class AuditLog:
         """Wait until the records of all requests so far have come, which they do in order."""
         marker = f"marker-{time.monotonic_ns()}"
         Storage.from_environment().s3_client().put_object(Bucket=bucket, Key=marker)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while all(record["key"] != marker for record in list(self._records)):
             assert time.monotonic() < deadline, "the S3 server sends no audit log"
             time.sleep(0.1)
@@ -238,7 +238,7 @@ class S3Server:
         """Start it and wait until it answers."""
         with (self.folder / "weed.log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             assert self.process.poll() is None, (self.folder / "weed.log").read_text()[-2000:]
             try:
@@ -255,7 +255,7 @@ class S3Server:
         """Kill -9: asked politely it takes half a minute."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=300)
         self.kills += 1
 
     @property
@@ -383,7 +383,7 @@ class MlflowServer:
             )
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
@@ -398,7 +398,7 @@ class MlflowServer:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=300)
             self.process = None
 
 

@@ -74,7 +74,7 @@ def process(command: str, environment: Mapping[str, str], url: str, folder: Path
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(timeout=5)
         server.kill()
-        server.wait(timeout=30)
+        server.wait(timeout=300)
 
 
 def make_buckets(master: int, grpc: int) -> None:

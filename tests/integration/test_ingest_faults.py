@@ -75,7 +75,7 @@ def kill_family(pid: int) -> None:
             os.kill(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    psutil.wait_procs(family, timeout=30)
+    psutil.wait_procs(family, timeout=300)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -91,7 +91,7 @@ def test_an_ingest_killed_at_any_moment_is_finished_by_the_next(
     after = random.Random(seed).randrange(1, len(MANY))
     running = start_pipeline("ingest", arguments(corpus, out), {"RAY_ADDRESS": ""})
     with Reader(str(out)) as reader:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and running.poll() is None:
             if len(list((out / "shards").glob("*.json"))) >= after:
                 break
@@ -126,7 +126,7 @@ def test_a_server_that_goes_away_costs_a_retry_and_not_the_job(
             client.upload_file(str(path), "photos", f"in/{path.relative_to(corpus)}")
 
         def outage() -> None:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 600
             while time.monotonic() < deadline:
                 listed = client.list_objects_v2(Bucket="photos", Prefix="out/shards/").get(
                     "KeyCount", 0

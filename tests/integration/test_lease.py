@@ -114,7 +114,7 @@ def test_job_that_was_stopped_past_its_lease_publishes_nothing(lock: Location) -
             with exclusive(lock, "retraining") as second:
                 held = content(lock)
                 os.kill(first.pid, signal.SIGCONT)
-                out, _ = first.communicate("go on\n", timeout=60)
+                out, _ = first.communicate("go on\n", timeout=600)
                 assert "published" not in out.splitlines()
                 assert out.startswith("error: this retraining lost its lock")
                 second.check()

@@ -248,7 +248,7 @@ def ui(store: Store, request: pytest.FixtureRequest) -> Iterator[list[str]]:
                 break
         yield lines
         os.kill(process.pid, request.param)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=600) == 0
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
 

@@ -30,7 +30,7 @@ AXE_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-pract
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    api.expect.set_options(timeout=60_000)
+    api.expect.set_options(timeout=600_000)
     with api.sync_playwright() as playwright:
         # No sandbox: the tests may run as root in a container, and open only their own page.
         made = playwright.chromium.launch(

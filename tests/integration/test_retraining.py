@@ -156,7 +156,7 @@ def test_a_killed_retraining_goes_on_with_its_study_and_posts_its_decision(
         file = killed_after_a_validation(process, tmp_path / "studies")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
     record = json.loads((tmp_path / "studies" / RECORD_FILE).read_text())
     assert record["study"] == file.parent.name
     # New photos do not change what was begun.

@@ -106,7 +106,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.mark.ray
 def test_the_service_listens_on_this_machine_only(running: Running) -> None:
     assert running.lines[0] == "there is no champion yet: serving the starter model\n"
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/ready", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/ready", timeout=600) as answer:
         assert json.load(answer)["model"] == "starter"
     family = psutil.Process(running.process.pid)
     listening = {
@@ -122,7 +122,7 @@ def test_the_service_listens_on_this_machine_only(running: Running) -> None:
 def test_the_address_of_the_metrics_is_chosen_and_printed(running: Running) -> None:
     address = f"http://127.0.0.1:{running.metrics_port}/metrics"
     assert running.wait_for("metrics:") == f"metrics: {address}\n"
-    with urllib.request.urlopen(address, timeout=60) as answer:
+    with urllib.request.urlopen(address, timeout=600) as answer:
         assert answer.status == 200
 
 
@@ -153,6 +153,6 @@ def test_ctrl_c_finishes_the_photo_in_work_and_refuses_new_ones(running: Running
 def waiting_photos(running: Running) -> bool:
     """Whether the service has a photo, by its metrics."""
     address = f"http://127.0.0.1:{running.metrics_port}/metrics"
-    with urllib.request.urlopen(address, timeout=60) as answer:
+    with urllib.request.urlopen(address, timeout=600) as answer:
         page = answer.read().decode()
     return bool(re.search(r"^ray_degrain_waiting_photos\{.*\} 1\.0$", page, re.MULTILINE))

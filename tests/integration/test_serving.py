@@ -69,7 +69,7 @@ class Service:
         return self.request("POST", path, content, **{"Content_Type": "image/png", **headers})
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=600)
 
     def move(self, version: str) -> None:
         """Move the alias, as `degrain promote` does."""
@@ -390,7 +390,7 @@ def test_a_job_runs_on_the_replicas(service: Service) -> None:
     accepted = service.post(path="/v1/jobs")
     assert accepted.status == 202, accepted.body
     path = accepted.headers["location"]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while b'"state":"done"' not in service.request("GET", path).body:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -354,7 +354,7 @@ def test_a_killed_study_is_resumed_with_each_trial_once(study: Study, tmp_path: 
         file = killed_after_a_validation(process, tmp_path / "runs" / "studies")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=30)
+        process.communicate(timeout=300)
     before = json.loads(file.read_text())
     name = file.parent.name
     refused = run_here("tune", [*where, "--resume", name, "--steps", 8], tmp_path)

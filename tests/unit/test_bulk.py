@@ -80,7 +80,7 @@ def test_reading_and_writing_overlap_the_denoiser(
 ) -> None:
     """Reading photo 4, denoising photo 3 and writing photo 2 wait for each other."""
     tasks = tasks_of(tmp_path, {f"{n}.png": png(PHOTO) for n in range(6)})
-    meeting = threading.Barrier(3, timeout=60)
+    meeting = threading.Barrier(3, timeout=600)
     read, write = Location.read_bytes, Location.write_bytes
 
     def meeting_read(self: Location) -> bytes:
@@ -219,7 +219,7 @@ def test_any_sequence_of_sizes_passes_and_leaves_room_for_one_larger_than_all(
     for size in [*sizes, 10**12]:
         entered = threading.Thread(target=room.enter, args=(size,), daemon=True)
         entered.start()
-        entered.join(60)
+        entered.join(600)
         assert not entered.is_alive()
         room.leave(size)
 

@@ -167,7 +167,7 @@ class Slow(Location):
 
 class SlowFile(Location):
     def write_bytes(self, content: bytes) -> None:
-        assert Slow.gate.wait(30)
+        assert Slow.gate.wait(300)
         super().write_bytes(content)
 
 
@@ -181,6 +181,6 @@ def test_save_blocks_only_while_two_checkpoints_are_being_written(tmp_path: Path
     third.join(0.2)
     assert third.is_alive()
     Slow.gate.set()
-    third.join(30)
+    third.join(300)
     made.flush()
     assert steps(tmp_path) == [2, 3]

@@ -215,7 +215,7 @@ def test_trained_model_exports_from_the_command_line(
     process = start_pipeline(
         "export", [model, "--out", file, "--summary", summary], environment, cwd=tmp_path
     )
-    said, complained = process.communicate(timeout=120)
+    said, complained = process.communicate(timeout=600)
     assert (process.returncode, complained) == (0, "")
     assert "input: height and width from" in said
     assert [f.name for f in file.parent.iterdir()] == [file.name]

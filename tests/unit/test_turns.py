@@ -40,7 +40,7 @@ class Stepwise(NetworkDenoiser):
     def _wait(self, tiles: Tensor) -> Tensor:
         self.pixels.append(tiles.shape[-1] * tiles.shape[-2])
         self.running.release()
-        assert self.passes.acquire(timeout=60)
+        assert self.passes.acquire(timeout=600)
         return self._compute(tiles)
 
 
@@ -89,10 +89,10 @@ def test_a_job_computes_in_small_passes(network: Stepwise, pool: ThreadPoolExecu
 def test_a_photo_does_not_wait_for_a_job(network: Stepwise, pool: ThreadPoolExecutor) -> None:
     turns = Turns(exclusive=False)
     job = pool.submit(denoiser(network, turns, is_job=True), LARGE)
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
     # Both passes run at one time: this one has begun while the job's waits for the test.
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     assert not job.done()
     finished(photo, network)
     finished(job, network)
@@ -104,11 +104,11 @@ def test_on_an_accelerator_a_photo_waits_for_one_pass_of_a_job(
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
     turns = Turns(exclusive=True, patience=3600)
     job = pool.submit(denoiser(network, turns, is_job=True), LARGE)
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
     wait_for_photos(turns, 1)
     network.passes.release()
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     # The second pass is that of the photo.
     assert network.pixels[1] == SMALL.shape[0] * SMALL.shape[1]
     finished(photo, network)
@@ -123,7 +123,7 @@ def wait_for_photos(turns: Turns, count: int) -> None:
 def test_a_job_waits_while_a_photo_is_in_work(network: Stepwise, pool: ThreadPoolExecutor) -> None:
     turns, abandonment = Turns(exclusive=False, patience=3600), Abandonment()
     photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     job = pool.submit(denoiser(network, turns, is_job=True, abandonment=abandonment), LARGE)
     turns.abandon(abandonment)
     with pytest.raises(AbandonedError):
@@ -135,9 +135,9 @@ def test_a_job_waits_while_a_photo_is_in_work(network: Stepwise, pool: ThreadPoo
 def test_a_job_is_not_starved(network: Stepwise, pool: ThreadPoolExecutor) -> None:
     turns = Turns(exclusive=False, patience=0)
     photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     job = pool.submit(denoiser(network, turns, is_job=True), LARGE)
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     assert not photo.done()
     finished(photo, network)
     finished(job, network)
@@ -152,7 +152,7 @@ def test_abandoned_work_ends_before_its_next_pass(
     work = pool.submit(
         denoiser(network, turns, is_job=is_job, abandonment=abandonment), random_photo(400, 400)
     )
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     turns.abandon(abandonment)
     network.passes.release()
     with pytest.raises(AbandonedError):
@@ -165,7 +165,7 @@ def test_an_abandoned_photo_that_waits_for_another_ends_at_once(
 ) -> None:
     turns, abandonment = Turns(exclusive=False), Abandonment()
     first = pool.submit(denoiser(network, turns, is_job=False), SMALL)
-    assert network.running.acquire(timeout=60)
+    assert network.running.acquire(timeout=600)
     second = pool.submit(denoiser(network, turns, is_job=False, abandonment=abandonment), SMALL)
     wait_for_photos(turns, 2)
     turns.abandon(abandonment)
