@@ -38,6 +38,7 @@ from degrain.imaging.codecs import (
     decode_layers,
     is_deep,
     pixels_by_header,
+    read_stored,
 )
 from degrain.inference.config import OutputConfig, OutputFormat, ReadingConfig
 from degrain.inference.denoiser import Identity
@@ -186,9 +187,9 @@ REFUSED = {
         "its colours are SEPARATED",
     ),
     "lab tiff": (encoded(IMAGE.convert("LAB"), "TIFF"), "its colours are .*LAB, not RGB or grey"),
-    "tiff of five channels": (
-        tiff(np.dstack([PHOTO, GREY, GREY]), photometric="rgb"),
-        "its shape is .*5.*, not RGB or grey",
+    "tiff of nine channels": (
+        tiff(np.dstack([PHOTO, PHOTO, PHOTO]), photometric="rgb", planarconfig="contig"),
+        "its shape is .*9.* for colours of the kind RGB",
     ),
     "tiff of 32-bit integers": (
         tiff(DEEP_GREY.astype(np.int32)),
@@ -209,7 +210,7 @@ REFUSED = {
         r"its floats are .* to 2, not in \[0, 1\]; scale it first",
     ),
     "tiff of floats below zero": (tiff(FLOATS - np.float32(0.1)), "its floats are -0.1 to 0.9"),
-    "tiff of huge floats": (tiff(FLOATS.astype(np.float64) * 1e300), "its floats are .*inf"),
+    "tiff of huge floats": (tiff(FLOATS.astype(np.float64) * 1e300), r"its floats are .*1e\+300"),
     "tiff signature only": (TIFF[:4], DAMAGED),
     "tiff header cut": (TIFF[:9], DAMAGED),
     "tiff cut in its tags": (cut(TIFF, 60), DAMAGED),
@@ -444,7 +445,7 @@ def test_randomly_damaged_files_are_denoised_or_refused(kind: str) -> None:
         except UnreadablePhotoError as error:
             assert "\n" not in str(error)  # noqa: PT017
         else:
-            decode_layers(done.content, profiles="keep")
+            read_stored(done.content)
 
     denoises_or_refuses()
 

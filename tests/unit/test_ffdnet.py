@@ -27,5 +27,5 @@ def test_uses_the_noise_level_and_estimates_a_missing_one() -> None:
         assert not torch.allclose(made(noisy, noise_level), made(noisy, 3 * noise_level))
         assert torch.allclose(made(noisy, made.estimate_noise_level(noisy)), made(noisy))
     inputs = recorded(made, noisy)
-    assert inputs["model"].shape == (1, 13, 128, 128)
-    assert torch.allclose(inputs["model"][:, 12], made.estimate_noise_level(noisy))
+    assert inputs["model.0"].shape == (1, 13, 128, 128)
+    assert torch.allclose(inputs["model.0"][:, 12], made.estimate_noise_level(noisy))

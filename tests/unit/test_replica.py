@@ -60,12 +60,12 @@ class Passes:
         self.count += 1
         self.priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         self.begun.release()
-        assert self.gate.acquire(timeout=600)
+        assert self.gate.acquire(timeout=60)
         found: Tensor = network(tiles)
         return found
 
     async def wait_for_one(self) -> None:
-        assert await asyncio.to_thread(self.begun.acquire, timeout=600)
+        assert await asyncio.to_thread(self.begun.acquire, timeout=60)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_photo_overtakes_a_job_which_has_a_lower_priority(passes: Passes) -> N
         small = asyncio.create_task(replica.denoise(photo(SMALL)))
         await passes.wait_for_one()
         low, usual = passes.priorities
-        assert low > usual
+        assert low == min(usual + 10, 19)
         for _ in range(1000):
             passes.gate.release()
         assert isinstance(await small, PhotoResult)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from degrain.imaging.pixels import Photo, channel_mean, peak
+from degrain.imaging.pixels import Photo, channel_mean, check_photo, peak
 from degrain.inference.config import BlendConfig
 from degrain.inference.denoiser import Denoiser
 from degrain.inference.tiling import Window
@@ -41,10 +41,11 @@ class Blended:
         self.name, self.parameters = denoiser.name, denoiser.parameters
 
     def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
-        """Denoise one photo."""
+        """Denoise one photo. Raises ValueError for a shape or dtype that is not a photo's."""
         config = self.config
         if config == BlendConfig():
             return self.denoiser(photo, window)
+        check_photo(photo)
         # A grey photo has brightness alone: colour that a network adds is not noise of the photo.
         grey = all(np.array_equal(photo[:, :, 0], photo[:, :, i]) for i in (1, 2))
         if config.strength == 0 or (config.luma == 0 and (grey or config.chroma == 0)):

@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from degrain.errors import UserError
 from degrain.inference.config import InferenceConfig
+from degrain.inference.execution import find_device
 from degrain.serving.follower import ModelFiles, RegistryFollower
 from degrain.serving.loaded_models import LoadedModels, UnknownModelError
 from degrain.serving.loopback import keep_replica_port_on_loopback
@@ -94,7 +95,7 @@ class PhotoReplica:
             keep_replica_port_on_loopback()
         torch.set_num_threads(threads)
         self._models = LoadedModels(RemoteSource(models), inference)
-        self._turns = Turns(exclusive=inference.device != "cpu")
+        self._turns = Turns(exclusive=find_device(inference.device).type != "cpu")
         self._photos = ThreadPoolExecutor(AT_ONCE)
         self._jobs = ThreadPoolExecutor(1, initializer=lower_priority)
         while self._models.champion is None:

@@ -26,8 +26,11 @@ PASS_PIXELS = 768 * 768
 """Pixels that a job's forward pass reads."""
 PATIENCE_SECONDS = 1.0
 _NICENESS = 10
-"""Of a job's thread: beside a photo on one core it gets a tenth. With less it could hold Python's
+"""Added to that of a job's thread: beside a photo on one core it gets a tenth. With less it could hold Python's
 global lock for seconds while other processes use the core."""
+
+
+_LOWEST = 19
 
 
 class AbandonedError(Exception):
@@ -145,4 +148,6 @@ def lower_priority() -> None:
     threads.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        usual = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(usual + _NICENESS, _LOWEST))
