@@ -26,10 +26,8 @@ PASS_PIXELS = 768 * 768
 """Pixels that a job's forward pass reads."""
 PATIENCE_SECONDS = 1.0
 _NICENESS = 10
-"""Added to that of a job's thread: beside a photo on one core it gets a tenth. With less it could hold Python's
-global lock for seconds while other processes use the core."""
-
-
+"""Added to that of a job's thread: beside a photo on one core it gets a tenth. With less it could
+hold Python's global lock for seconds while other processes use the core."""
 _LOWEST = 19
 
 
