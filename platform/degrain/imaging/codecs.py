@@ -82,9 +82,9 @@ def pixels_by_header(content: bytes) -> int:
     size = tiff_size if is_tiff(content) else png_size if is_png(content) else size_with_pillow
     try:
         width, height = size(content)
+        return int(width) * int(height)
     except Exception:  # noqa: BLE001 - damaged files raise many types in the codecs
         return 0
-    return int(width) * int(height)
 
 
 def decode(

@@ -71,7 +71,7 @@ def _acts_as_srgb(profile: bytes) -> bool:
     try:
         opened = ImageCms.getOpenProfile(io.BytesIO(profile))
         space = opened.profile.xcolor_space.strip()
-    except (ImageCms.PyCMSError, OSError):
+    except Exception:  # noqa: BLE001 - LittleCMS and Pillow raise many types for damaged profiles
         raise UnreadablePhotoError(f"its colour profile is damaged; {_REMEDY}") from None
     if space != "RGB":
         raise UnreadablePhotoError(f"its colour profile is for {space}, not RGB; {_REMEDY}")
@@ -88,7 +88,7 @@ def _transform(photo: Photo, source: bytes, target: bytes) -> Photo:
         converted: Photo = imagecodecs.cms_transform(
             photo, source, target, colorspace="rgb", outcolorspace="rgb"
         )
-    except imagecodecs.CmsError as error:
+    except Exception as error:  # noqa: BLE001 - as in `_acts_as_srgb`
         raise UnreadablePhotoError(
             f"its colour profile cannot be converted ({first_line(error)}); {_REMEDY}"
         ) from None

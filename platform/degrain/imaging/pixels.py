@@ -38,7 +38,10 @@ def sixteen_bits(photo: Photo) -> NDArray[np.uint16]:
     if is_float(photo):
         result = np.empty(photo.shape, np.uint16)
         for top in range(0, len(photo), _ROWS):
-            values = np.nan_to_num(photo[top : top + _ROWS].astype(np.float32), posinf=1, neginf=0)
+            # Doubles beyond the range of float32 become infinite, without a warning.
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = photo[top : top + _ROWS].astype(np.float32)
+            values = np.nan_to_num(values, posinf=1, neginf=0)
             result[top : top + _ROWS] = np.round(np.clip(values, 0, 1) * 65535)
         return result
     return (
@@ -59,7 +62,9 @@ def add_change(stored: Photo, before: Photo, after: Photo) -> Photo:
     for top in range(0, len(stored), _ROWS):
         rows = slice(top, top + _ROWS)
         change = after[rows].astype(exact) - before[rows]
-        result[rows] = stored[rows] + np.divide(change, 65535, dtype=exact)
+        # NaN stays NaN, without a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            result[rows] = stored[rows] + np.divide(change, 65535, dtype=exact)
     return result
 
 

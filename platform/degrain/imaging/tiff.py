@@ -155,7 +155,8 @@ def _unmultiply(colours: Photo, alpha: Plane) -> Photo:
     """Divide premultiplied colours, (H, W, C), by alpha; where alpha is 0 the colour is unknown."""
     opacity = alpha[:, :, None]
     if colours.dtype.kind == "f":
-        return np.asarray(np.divide(colours, opacity, out=colours.copy(), where=opacity > 0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.divide(colours, opacity, out=colours.copy(), where=opacity > 0))
     white, opacity = np.uint32(peak(colours)), opacity.astype(np.uint32)
     straight = (colours * white + opacity // 2) // np.maximum(opacity, 1)
     return np.asarray(np.minimum(straight, white), dtype=colours.dtype)
