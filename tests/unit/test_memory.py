@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from unit.small_networks import small
+from unit.small_networks import ONE_PER_CLASS, small
 
 from denoisenets import (
     bytes_per_pixel,
     create_model,
-    list_models,
     model_contract,
     use_local_statistics,
 )
@@ -24,7 +23,7 @@ def test_peak_counts_tensors_that_are_live_at_once() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", ONE_PER_CLASS)
 def test_estimate_is_the_peak_of_a_real_forward_pass(name: str, dtype: torch.dtype) -> None:
     """Local statistics and real tensors of the CPU; networks with parts in float32 under autocast
     are the reason.
