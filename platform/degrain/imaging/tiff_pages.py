@@ -50,8 +50,6 @@ def photo_page(file: tifffile.TiffFile, content: bytes, largest_megapixels: floa
             "the full picture alone"
         )
     left_out = _other_pages(file)
-    if left_out and page.subifds:
-        left_out = []
     if page.subifds:
         _refuse_larger_pictures(page)
         left_out.append("smaller copies of the picture (SubIFDs)")
