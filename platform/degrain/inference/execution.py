@@ -50,11 +50,6 @@ class Execution:
         """`float32` or `bfloat16`, for model cards and logs."""
         return str(self.dtype).removeprefix("torch.")
 
-    @property
-    def bytes_per_value(self) -> int:
-        """Bytes of one value of an activation."""
-        return self.dtype.itemsize
-
     def free_memory(self) -> int:
         """Memory limit of a pass in bytes: a share of the free memory, of the host at most 512 MiB,
         because more is not faster on a CPU.
