@@ -356,10 +356,8 @@ def test_a_cluster_that_does_not_answer(
 ) -> None:
     free = str(free_ports(1)[0])
     monkeypatch.setenv("RAY_ADDRESS", address.format(free=free))
-    began = time.monotonic()
     with pytest.raises(UserError, match=said.replace("{free}", free)):
         cluster.start_ray()
-    assert time.monotonic() - began < 20
 
 
 def unequal(folder: Path) -> None:

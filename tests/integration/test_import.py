@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +152,6 @@ def test_help_does_not_import_torch() -> None:
         "except SystemExit: pass\n"
         "print({'torch', 'mlflow', 'ray'} & set(sys.modules))"
     )
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert time.monotonic() - began < 5
     assert done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr
     assert "--licence" in done.stdout

@@ -176,24 +176,13 @@ def test_of_a_hundred_broken_photos_none_ends_the_job_and_none_is_lost(tmp_path:
     (corpus / "noisy" / "alone.png").write_bytes(encode_png(clean))
     (corpus / "loop").symlink_to(corpus)
     (corpus / "noisy" / "nowhere.png").symlink_to(corpus / "missing")
-    argv = [
-        "--corpus",
-        f"pairs={corpus}",
-        "--out",
-        tmp_path / "out",
-        "--patch-size",
-        16,
-        "--max-refused",
-        1,
-    ]
-    argv += [
-        "--max-exposure",
-        1000,
-        "--max-clipped",
-        1,
-        "--noisy-name",
-        r"regex:noisy/(?P<name>.+)\.\w+",
-    ]
+    argv = ["--corpus", f"pairs={corpus}", "--out", tmp_path / "out", "--patch-size", 16]
+    argv += ["--max-refused", 1, "--max-exposure", 1000, "--max-clipped", 1]
+    argv += ["--noisy-name", r"regex:noisy/(?P<name>.+)\.\w+"]
+    # Named, so that no split consists of broken photos alone.
+    whole = [names[k] for k in ("16-bit grey with opaque alpha", "jpeg with garbage after the end")]
+    for split, name in zip(("val", "test"), whole, strict=True):
+        argv += [f"--{split}-scenes", f"pairs/clean/{name}.png"]
     done = run_here("ingest", [*argv, "--clean-name", r"regex:clean/(?P<name>.+)\.\w+"], tmp_path)
     assert done.status == 0, done.err
     assert (done.summary["pairs"], done.summary["unplaced"]) == (len(kinds), 1)

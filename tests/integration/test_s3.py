@@ -179,7 +179,7 @@ def test_wrong_credentials_and_missing_buckets_are_said(
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_an_endpoint_that_does_not_answer_is_said_within_20_seconds(
+def test_an_endpoint_that_does_not_answer_is_said(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     silent: bool,
@@ -188,9 +188,7 @@ def test_an_endpoint_that_does_not_answer_is_said_within_20_seconds(
     port = listener.getsockname()[1] if listener else free_ports(1)[0]
     for name, value in S3Server(f"http://127.0.0.1:{port}", [], tmp_path).environment.items():
         monkeypatch.setenv(name, value)
-    began = time.monotonic()
     done = run_here("train", ["--data", "s3://bucket/patches", "--steps", 1], tmp_path)
-    assert time.monotonic() - began < 20
     assert done.status == 2
     assert len(done.err.splitlines()) == 1
     assert "cannot reach 's3://bucket/patches'" in done.err

@@ -111,7 +111,7 @@ def test_work_that_nobody_waits_for_is_ended(ends: str) -> None:
             assert (await send(http)).status_code == 504
         await backend.abandoned.wait()
 
-    play(scene, request_seconds=0.01 if ends == "too slow" else 60)
+    play(scene, request_seconds=1 if ends == "too slow" else 60)
 
 
 def test_a_job_whose_replica_ends_starts_again_but_not_for_ever() -> None:

@@ -76,24 +76,22 @@ def saved_steps(folder: Path) -> list[int]:
 def test_an_outage_loses_no_metrics_and_keeps_their_order_and_times(
     run: FakeRun, messages: list[str], make: Callable[..., MetricJournal]
 ) -> None:
-    queued_at: list[float] = []
+    queued: list[tuple[float, float]] = []
     with make() as journal:
         journal.metrics({"loss": 1.0}, step=0)
         run.down.set()
         for step in range(1, 40):
-            queued_at.append(time.time() * 1000)
+            before = time.time()
             journal.metrics({"loss": 1.0 / step, "gap": float("nan")}, step=step)
+            queued.append((before, time.time()))
             time.sleep(0.002)
         run.tried.acquire()
         run.tried.acquire()
-        recovered = time.time() * 1000
         run.down.clear()
     assert [m.step for m in run.logged] == list(range(40))
     assert {m.key for m in run.logged} == {"loss"}
-    assert all(
-        -1 <= m.timestamp - at <= 50 for m, at in zip(run.logged[1:], queued_at, strict=True)
-    )
-    assert run.logged[1].timestamp < recovered - 50
+    for metric, (before, after) in zip(run.logged[1:], queued, strict=True):
+        assert int(before * 1000) <= metric.timestamp <= after * 1000
     outage, recovery = messages
     assert outage.startswith("the MLflow server does not answer; training continues, ")
     assert recovery.startswith("the MLflow server answers again after 0 s; ")
@@ -153,13 +151,11 @@ def test_the_end_of_the_block_ends_a_retry_delay_early(
     run: FakeRun, make: Callable[..., MetricJournal]
 ) -> None:
     run.down.set()
-    began = time.monotonic()
-    with make(retry_delays_seconds=(60,)) as journal:
+    with make(retry_delays_seconds=(10_000,)) as journal:
         journal.metrics({"loss": 1.0})
         run.tried.acquire()
         run.down.clear()
     assert len(run.logged) == 1
-    assert time.monotonic() - began < 5
 
 
 def test_metrics_unsent_at_the_flush_timeout_are_saved_to_files_and_reported(
@@ -176,7 +172,7 @@ def test_metrics_unsent_at_the_flush_timeout_are_saved_to_files_and_reported(
 
     with pytest.raises(ServerUnavailableError) as caught:
         block()
-    assert 0.2 <= time.monotonic() - began < 1
+    assert time.monotonic() - began >= 0.2
     assert messages[1:] == [
         "waiting up to 0.2 s for the MLflow server: 2 metrics and 1 files pending"
     ]
@@ -204,7 +200,7 @@ def test_a_call_in_progress_does_not_delay_the_end_beyond_the_timeout(
 
     def hang(metrics: Sequence[Metric]) -> None:
         in_progress.set()
-        answer.wait(10)
+        answer.wait()
 
     run.log = hang  # type: ignore[method-assign]
     journal = make(flush_timeout_seconds=0.1)
@@ -212,12 +208,10 @@ def test_a_call_in_progress_does_not_delay_the_end_beyond_the_timeout(
     def block() -> None:
         with journal:
             journal.metrics({"loss": 0.5}, step=3)
-            in_progress.wait(10)
+            in_progress.wait()
 
-    began = time.monotonic()
     with pytest.raises(ServerUnavailableError):
         block()
-    assert time.monotonic() - began < 5
     assert saved_steps(tmp_path) == [3]
     answer.set()
     journal._worker.result(timeout=300)
@@ -236,16 +230,14 @@ def test_an_error_in_the_block_propagates_after_a_short_flush(
     run.down.set()
 
     def block() -> None:
-        with make() as journal:
+        with make(flush_timeout_seconds=10_000) as journal:
             journal.metrics({"loss": 0.5}, step=1)
             run.tried.acquire()
             raise raised
 
-    began = time.monotonic()
     with pytest.raises(type(raised)) as caught:
         block()
     assert caught.value is raised
-    assert time.monotonic() - began < 2
     assert saved_steps(tmp_path) == [1]
     assert "they are saved in" in messages[-1]
 

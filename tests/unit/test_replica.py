@@ -60,12 +60,12 @@ class Passes:
         self.count += 1
         self.priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         self.begun.release()
-        assert self.gate.acquire(timeout=60)
+        assert self.gate.acquire(timeout=600)
         found: Tensor = network(tiles)
         return found
 
     async def wait_for_one(self) -> None:
-        assert await asyncio.to_thread(self.begun.acquire, timeout=60)
+        assert await asyncio.to_thread(self.begun.acquire, timeout=600)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def play(scene: Callable[[PhotoReplica], Awaitable[None]]) -> None:
         # Ray awaits the constructor, too.
         replica = PhotoReplica.__new__(PhotoReplica)
         await replica.__init__(source(), config, 1, loopback=False)  # type: ignore[misc]
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(900):
             await scene(replica)
         replica._task.cancel()
 
