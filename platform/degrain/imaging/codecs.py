@@ -6,13 +6,17 @@ transparency.
 
 import io
 import logging
+import re
 import threading
 import warnings
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -38,6 +42,10 @@ __all__ = [
     "read_stored",
 ]
 
+T = TypeVar("T")
+_SPEAK_OF_FILES = (OSError, SyntaxError, RuntimeError, zlib.error, tifffile.TiffFileError)
+"""Errors that codecs raise on purpose; the words of others, such as IndexError, are about code."""
+_UNREAD_KIND = re.compile(r"(?i)unsupported|not (supported|implemented|a valid)|requires the")
 _loading_formats = threading.Lock()
 
 SUFFIXES = frozenset(
@@ -70,21 +78,25 @@ def is_photo(name: str) -> bool:
 
 def is_deep(content: bytes) -> bool:
     """Whether a file has more than 8 bits per channel by its header; False for a damaged one."""
-    _configure_codecs()
     if is_tiff(content):
-        return is_deep_tiff(content)
-    return is_png(content) and is_deep_png(content)
+        return _of_header(content, is_deep_tiff, damaged=False)
+    return is_png(content) and _of_header(content, is_deep_png, damaged=False)
 
 
 def pixels_by_header(content: bytes) -> int:
     """The number of pixels of a photo by its header; 0 for a damaged one."""
-    _configure_codecs()
     size = tiff_size if is_tiff(content) else png_size if is_png(content) else size_with_pillow
+    width, height = _of_header(content, size, damaged=(0, 0))
+    return width * height
+
+
+def _of_header(content: bytes, read: Callable[[bytes], T], *, damaged: T) -> T:
+    """What `read` finds in the header of a file; `damaged` if it cannot be read."""
+    _configure_codecs()
     try:
-        width, height = size(content)
-        return int(width) * int(height)
+        return read(content)
     except Exception:  # noqa: BLE001 - damaged files raise many types in the codecs
-        return 0
+        return damaged
 
 
 def decode(
@@ -145,7 +157,17 @@ def read_stored(content: bytes, largest_megapixels: float = LARGEST_MEGAPIXELS) 
             "it is damaged, or too large for the memory of this machine"
         ) from None
     except Exception as error:  # noqa: BLE001 - damaged files raise many types in the codecs
-        raise UnreadablePhotoError(f"it is damaged ({first_line(error)})") from None
+        raise UnreadablePhotoError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why a codec cannot read a file, in words of the photo."""
+    words = first_line(error)
+    if _UNREAD_KIND.search(words) and not isinstance(error, TypeError):
+        return f"its kind is not read ({words}); convert it first"
+    if not isinstance(error, _SPEAK_OF_FILES):
+        return "it is damaged (its parts contradict each other)"
+    return f"it is damaged ({words})"
 
 
 def _to_layers(stored: StoredPhoto, profiles: Profiles) -> PhotoLayers:

@@ -101,24 +101,19 @@ def _metadata_of_png(content: bytes, profile: bytes | None) -> Metadata:
     )
 
 
-def descriptive_tags(content: bytes) -> tiff_tags.TagFolder:
-    """The tags of a TIFF file that do not describe how its pixels are stored.
-
-    Raises DamagedTagsError.
+def descriptive_tags(block: bytes) -> tuple[tiff_tags.TagFolder, list[str]]:
+    """The tags of a TIFF block that are true of a denoised photo too, and what is left out beside
+    the tags that describe how pixels are stored. Raises DamagedTagsError.
     """
-    return tiff_tags.read_tags(content).without(_STRUCTURE | _LAYERS)
-
-
-def layers_of_tiff(content: bytes) -> list[str]:
-    """What a TIFF holds that shows the photo before. Raises DamagedTagsError."""
-    found = tiff_tags.read_tags(content).tags.keys() & _LAYERS
-    return ["layers or content credentials, true of the photo before only"] if found else []
+    tags = tiff_tags.read_tags(block)
+    layers = ["layers or content credentials, true of the photo before only"]
+    left_out = layers if tags.tags.keys() & _LAYERS else []
+    return tags.without(_STRUCTURE | _LAYERS), left_out
 
 
 def _metadata_of_tiff(content: bytes, profile: bytes | None) -> Metadata:
     try:
-        tags = descriptive_tags(content)
-        order, layers = tiff_tags.byte_order(content), layers_of_tiff(content)
+        order, (tags, left_out) = tiff_tags.byte_order(content), descriptive_tags(content)
     except tiff_tags.DamagedTagsError as error:
         return Metadata(profile=profile, other=(f"the tags of the TIFF ({error})",))
     xmp, photoshop = (tags.tags.get(n) for n in (tiff_tags.XMP, tiff_tags.PHOTOSHOP))
@@ -133,7 +128,7 @@ def _metadata_of_tiff(content: bytes, profile: bytes | None) -> Metadata:
         photoshop=resources,
         profile=profile,
         resolution=resolution.of_tags(order, tags),
-        other=(*layers, *(("addresses inside the maker notes",) if moved else ())),
+        other=(*left_out, *(("addresses inside the maker notes",) if moved else ())),
     )
 
 
@@ -151,7 +146,7 @@ def tiff_tags_of(metadata: Metadata) -> tuple[tiff_tags.ByteOrder, tiff_tags.Tag
     if metadata.exif:
         try:
             order = tiff_tags.byte_order(metadata.exif)
-            tags = descriptive_tags(metadata.exif)
+            tags, _ = descriptive_tags(metadata.exif)
             if has_thumbnail(metadata.exif, order):
                 dropped.append("the thumbnail inside EXIF")
         except tiff_tags.DamagedTagsError as error:

@@ -2,8 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -15,7 +15,6 @@ from degrain.imaging.pixels import Photo, Plane, peak
 from degrain.imaging.stored_photo import Selections, StoredPhoto, UnreadablePhotoError
 from degrain.imaging.tiff_pages import photo_page
 
-T = TypeVar("T")
 _ORIENTATION_TAG = 274
 _GREYS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
 _OPACITY = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
@@ -28,26 +27,19 @@ def is_tiff(content: bytes) -> bool:
 
 
 def is_deep_tiff(content: bytes) -> bool:
-    """Whether a TIFF has more than 8 bits per channel by its header; False for a damaged one."""
-
-    def is_deep(page: tifffile.TiffPage) -> bool:
+    """Whether a TIFF has more than 8 bits per channel by its header. Raises the errors of
+    tifffile.
+    """
+    with _open(content) as file:
+        page = file.pages.first
         return bool(page.bitspersample > 8 and page.photometric != tifffile.PHOTOMETRIC.PALETTE)
-
-    return _by_header(content, is_deep, damaged=False)
 
 
 def tiff_size(content: bytes) -> tuple[int, int]:
-    """Width and height by the header; 0 for a damaged file."""
-    return _by_header(content, lambda page: (page.imagewidth, page.imagelength), damaged=(0, 0))
-
-
-def _by_header(content: bytes, read: Callable[[tifffile.TiffPage], T], *, damaged: T) -> T:
-    """What `read` returns for the first page; `damaged` if it cannot be read."""
-    try:
-        with _open(content) as file:
-            return read(file.pages.first)
-    except Exception:  # noqa: BLE001 - damaged files raise many types in tifffile
-        return damaged
+    """Width and height by the header. Raises the errors of tifffile."""
+    with _open(content) as file:
+        # Damaged tags may be tuples.
+        return int(file.pages.first.imagewidth), int(file.pages.first.imagelength)
 
 
 @contextlib.contextmanager

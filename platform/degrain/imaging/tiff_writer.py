@@ -11,7 +11,6 @@ from degrain.imaging import tiff_tags
 from degrain.imaging.metadata import (
     Metadata,
     descriptive_tags,
-    layers_of_tiff,
     tiff_tags_of,
 )
 from degrain.imaging.pixels import Photo, Plane, is_float
@@ -103,8 +102,7 @@ def tiff_writer(
     else:
         compressed = is_compressed(content)
         try:
-            order, tags = tiff_tags.byte_order(content), descriptive_tags(content)
-            dropped = layers_of_tiff(content)
+            order, (tags, dropped) = tiff_tags.byte_order(content), descriptive_tags(content)
         except tiff_tags.DamagedTagsError:
             order, tags, dropped = "<", TagFolder(), list(metadata.other)
     if stored.orientation in range(2, 9):
