@@ -158,6 +158,24 @@ def test_the_end_of_the_block_ends_a_retry_delay_early(
     assert len(run.logged) == 1
 
 
+def test_ctrl_c_while_the_thread_starts_ends_the_thread(
+    make: Callable[..., MetricJournal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), make():
+        pass
+    (thread,) = started
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_metrics_unsent_at_the_flush_timeout_are_saved_to_files_and_reported(
     run: FakeRun, messages: list[str], make: Callable[..., MetricJournal], tmp_path: Path
 ) -> None:

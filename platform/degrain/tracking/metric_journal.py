@@ -96,7 +96,12 @@ class MetricJournal:
     def __enter__(self) -> Self:
         # The interpreter waits for pool threads at exit, so a call in progress completes.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._worker: Future[None] = self._pool.submit(self._work)
+        try:
+            self._worker: Future[None] = self._pool.submit(self._work)
+        except BaseException:
+            # Ctrl-C while the thread starts: the end of the block will not come to end it.
+            self._close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -118,15 +123,19 @@ class MetricJournal:
 
     def _flush(self, timeout: float) -> None:
         """Wait until the queue is empty, the worker has failed, or `timeout` seconds passed."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
+        self._close()
         self._retry_now.set()
         # An available server usually empties the queue within this delay, without a log line.
         delay = timeout / 100
         if not wait_for([self._worker], delay).done:
             self._log(f"waiting up to {timeout:g} s for the MLflow server: {self._pending()}")
             wait_for([self._worker], timeout - delay)
+
+    def _close(self) -> None:
+        """Let the worker end once the queue is empty."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
 
     def _save_unsent(self, report: Callable[[str], None]) -> None:
         """End the worker; write unsent entries, if any, to files, and report them in one line."""
