@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from degrain.errors import UserError
@@ -119,6 +119,7 @@ def test_wrong_changes_are_refused_in_one_line(changes: dict, message: str) -> N
 @given(
     low=st.floats(1e-6, 1), factor=st.floats(1.01, 1e3), seed=st.integers(0, 99), log=st.booleans()
 )
+@example(low=1.0000000000000002e-06, factor=1.01, seed=0, log=True)
 def test_draws_stay_within_their_ranges(low: float, factor: float, seed: int, log: bool) -> None:
     domain = (LogUniform if log else Uniform)(low, low * factor)
     space = SearchSpace("red10", {"learning_rate": (domain,)})

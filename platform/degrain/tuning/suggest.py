@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from degrain.tuning.config import Algorithm, Objective
-from degrain.tuning.space import Choice, Domain, Draw, SearchSpace, Value
+from degrain.tuning.space import Choice, Domain, Draw, SearchSpace, Uniform, Value
 
 _WORST = (0.0, 1e6)
 """Scores of a failed trial where there are two objectives."""
@@ -84,7 +84,7 @@ class Suggester:
         if turn == 0 and space.model in self._first:
             return self._first[space.model]
         if turn == 0:
-            return space.draw(lambda _, domain: _rounded(domain.middle))
+            return space.draw(lambda _, domain: _middle(domain))
         if self._algorithm in _AT_RANDOM:
             random = np.random.default_rng([self._seed, turn, *space.model.encode()])
             return space.draw(lambda _, domain: _random(random, domain))
@@ -180,14 +180,13 @@ def _random(random: np.random.Generator, domain: Domain) -> Value:
     return _inside(value, domain)
 
 
-def _inside(value: float, domain: Domain) -> float:
+def _middle(domain: Domain) -> Value:
+    return domain.middle if isinstance(domain, Choice) else _inside(domain.middle, domain)
+
+
+def _inside(value: float, domain: Uniform) -> float:
     """The value with three digits, within its range."""
-    assert not isinstance(domain, Choice)
-    return min(max(float(_rounded(value) or 0), domain.low), domain.high)
-
-
-def _rounded(value: Value) -> Value:
-    return float(f"{value:.2e}") if isinstance(value, float) else value
+    return min(max(float(f"{value:.2e}"), domain.low), domain.high)
 
 
 def pareto_front(points: Mapping[int, tuple[float, float]]) -> list[int]:
