@@ -80,7 +80,7 @@ def is_deep(content: bytes) -> bool:
     """Whether a file has more than 8 bits per channel by its header; False for a damaged one."""
     if is_tiff(content):
         return _of_header(content, is_deep_tiff, damaged=False)
-    return is_png(content) and _of_header(content, is_deep_png, damaged=False)
+    return is_png(content) and is_deep_png(content)
 
 
 def pixels_by_header(content: bytes) -> int:

@@ -8,11 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degrain.imaging import tiff_tags
-from degrain.imaging.metadata import (
-    Metadata,
-    descriptive_tags,
-    tiff_tags_of,
-)
+from degrain.imaging.metadata import Metadata, descriptive_tags, tiff_tags_of
 from degrain.imaging.pixels import Photo, Plane, is_float
 from degrain.imaging.stored_photo import Selections, StoredPhoto, UnreadablePhotoError
 from degrain.imaging.tiff import is_compressed
