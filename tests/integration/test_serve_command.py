@@ -1,6 +1,7 @@
 """`degrain serve` as a process of its own: start, ports, end."""
 
 import http.client
+import io
 import json
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from integration.support import free_ports, run_here, start_pipeline, write_tracking
 
 from degrain.imaging.codecs import decode, encode_png
@@ -127,7 +129,9 @@ def test_the_address_of_the_metrics_is_chosen_and_printed(running: Running) -> N
 
 
 @pytest.mark.ray
-def test_ctrl_c_finishes_the_photo_in_work_and_refuses_new_ones(running: Running) -> None:
+def test_ctrl_c_finishes_and_delivers_what_is_in_work_and_refuses_new_photos(
+    running: Running,
+) -> None:
     content = encode_png(np.full((48, 64, 3), 100, np.uint8))
     head = b"POST /v1/denoise HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
     with socket.create_connection(("127.0.0.1", running.port), timeout=600) as connection:
@@ -135,6 +139,7 @@ def test_ctrl_c_finishes_the_photo_in_work_and_refuses_new_ones(running: Running
         # A photo has its place before its first byte is read.
         while not waiting_photos(running):
             time.sleep(0.2)
+        slow = slow_client(running)
         running.process.send_signal(signal.SIGINT)
         assert running.wait_for("ending").startswith("ending: 1 photos in work are finished")
         refused = running.post(content)
@@ -144,10 +149,44 @@ def test_ctrl_c_finishes_the_photo_in_work_and_refuses_new_ones(running: Running
         answer.begin()
         assert answer.status == 200
         assert decode(answer.read()).shape == (48, 64, 3)
+    wait_until_connections_are_refused(running)
+    assert tifffile.imread(io.BytesIO(slow.read())).shape == LARGE.shape
     assert running.process.wait(timeout=600) == 0
     summary = json.loads((running.folder / "summary.json").read_text())
     assert summary["url"].endswith(str(running.port))
     assert list((running.folder / "temporary").glob("degrain-*")) == []
+
+
+LARGE = np.random.default_rng(0).random((600, 800, 3))
+"""12 megabytes as a TIFF, more than the system keeps for a client that reads nothing."""
+
+
+def slow_client(running: Running) -> http.client.HTTPResponse:
+    """The beginning of an answer; what is left is on its way until it is read."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, LARGE, photometric="rgb")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(600)
+        connection.connect(("127.0.0.1", running.port))
+        head = "POST /v1/denoise HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/tiff\r\n"
+        stated = f"Content-Length: {len(file.getvalue())}\r\n\r\n"
+        connection.sendall((head + stated).encode() + file.getvalue())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+    assert answer.status == 200
+    return answer
+
+
+def wait_until_connections_are_refused(running: Running) -> None:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", running.port), timeout=600).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the service still accepts connections")
 
 
 def waiting_photos(running: Running) -> bool:

@@ -44,7 +44,10 @@ class Serve(TrackingOptions):
                 time.sleep(1)
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):
-                end_work(self.serving.drain_seconds, lambda photos: self._tell(console, photos))
+                try:
+                    end_work(self.serving.drain_seconds, lambda photos: self._tell(console, photos))
+                except KeyboardInterrupt:
+                    end_work(0, lambda _: None)
             stop()
         finally:
             shut_down_ray()

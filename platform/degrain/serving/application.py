@@ -46,8 +46,8 @@ _READY_SECONDS = 0.1
 """Time between two questions whether the service is ready, or has ended its work."""
 _DRAIN_LOOK_SECONDS = 0.5
 """Time between two looks of an ending replica whether its photos are finished."""
-_REFUSAL_SECONDS = 5.0
-"""Time to send the refusals of photos that were not finished."""
+_DELIVERY_SECONDS = 5.0
+"""Time to send the last answers, the refusals of photos that were not finished."""
 
 
 def build_application(settings: Settings, *, loopback: bool) -> Application:
@@ -165,12 +165,18 @@ def _is_on_loopback() -> bool:
 
 def end_work(seconds: float, tell: Callable[[int], None]) -> None:
     """Take no more photos, and wait until those in work are answered: within `seconds` with the
-    photo, then with status 503. `tell` receives their number. Ctrl-C ends the wait.
+    photo, then with status 503. `tell` receives their number.
     """
-    tell(serve.get_app_handle(APP).end.remote(seconds).result())
-    deadline = time.monotonic() + seconds + _REFUSAL_SECONDS
+    gateway = serve.get_app_handle(APP)
+    tell(gateway.end.remote(seconds).result())
+    deadline = time.monotonic() + seconds + _DELIVERY_SECONDS
+    # A gateway that has ended has no photos any more.
+    with contextlib.suppress(RayError, RayServeException):
+        while time.monotonic() < deadline and gateway.photos_in_work.remote().result():
+            time.sleep(_READY_SECONDS)
     proxies = _proxies()
-    while time.monotonic() < deadline and any(_open_requests(proxy) for proxy in proxies):
+    while time.monotonic() < deadline and proxies:
+        proxies = [proxy for proxy in proxies if not _has_closed(proxy)]
         time.sleep(_READY_SECONDS)
 
 
@@ -184,15 +190,22 @@ def _proxies() -> list[Any]:
     ]
 
 
-def _open_requests(proxy: Any) -> int:  # noqa: ANN401 - Ray has no type for actor handles
-    """Requests whose answers are not delivered yet; Ray 2.60 ends proxies without a look at them,
-    and publishes their number with a delay only.
+def _has_closed(proxy: Any) -> bool:  # noqa: ANN401 - Ray has no type for actor handles
+    """End the HTTP server of a proxy, and return whether all its answers are delivered.
+
+    Ray 2.60 ends proxies without a look at their connections, which would cut an answer off that a
+    client reads slowly.
     """
-    count = proxy.__ray_call__.remote(lambda actor: actor.http_proxy._ongoing_requests)
+
+    def end(actor: Any) -> bool:  # noqa: ANN401 - a class of Ray's own
+        running, server = actor._start_http_server_task.result()
+        server.should_exit = True
+        return bool(running.done())
+
     try:
-        return int(ray.get(count))
+        return bool(ray.get(proxy.__ray_call__.remote(end)))
     except RayActorError:
-        return 0
+        return True
 
 
 def stop() -> None:

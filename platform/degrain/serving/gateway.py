@@ -88,6 +88,10 @@ class Gateway:
         """End the service, see `Service.end`; returns the number of photos in work."""
         return self._service.end(seconds)
 
+    async def photos_in_work(self) -> int:
+        """The number of photos that wait or are denoised."""
+        return self._service.admission.taken
+
     async def delete_jobs(self) -> None:
         """Delete the photos of jobs."""
         self._service.jobs.close()
