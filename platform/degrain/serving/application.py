@@ -176,7 +176,7 @@ def end_work(seconds: float, tell: Callable[[int], None]) -> None:
             time.sleep(_READY_SECONDS)
     proxies = _proxies()
     while time.monotonic() < deadline and proxies:
-        proxies = [proxy for proxy in proxies if not _has_closed(proxy)]
+        proxies = [proxy for proxy in proxies if not _close(proxy)]
         time.sleep(_READY_SECONDS)
 
 
@@ -190,8 +190,8 @@ def _proxies() -> list[Any]:
     ]
 
 
-def _has_closed(proxy: Any) -> bool:  # noqa: ANN401 - Ray has no type for actor handles
-    """End the HTTP server of a proxy, and return whether all its answers are delivered.
+def _close(proxy: Any) -> bool:  # noqa: ANN401 - Ray has no type for actor handles
+    """Let the HTTP server of a proxy end; returns whether it has delivered all its answers.
 
     Ray 2.60 ends proxies without a look at their connections, which would cut an answer off that a
     client reads slowly.
