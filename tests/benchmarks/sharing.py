@@ -1,5 +1,5 @@
-"""Small photos at `degrain serve` while it also has a job, and after clients that left: latency
-against that of the quiet service.
+"""Small photos at `degrain serve` beside large ones or a job, and after clients that left: latency
+latency against that of the quiet service.
 """
 
 import http.client
@@ -14,17 +14,23 @@ from table import Settings, Table, progress
 
 SIDE = 256
 ABANDONED = 20
+LARGE_CLIENTS = 2
+"""Clients with large photos; as many as a process takes at one time."""
 
 
 def run(settings: Settings) -> list[Table]:
     """All tables."""
-    count, job_side, left_side = (10, 1000, 800) if settings.quick else (100, 4900, 3500)
+    count, job_side, left_side = (10, 2100, 800) if settings.quick else (100, 4900, 3500)
     small = as_jpeg(noisy_photo(SIDE, 0))
     large = as_jpeg(noisy_photo(job_side, 1))
     left = as_jpeg(noisy_photo(left_side, 2))
     with service(replicas=1) as (port, _):
         Load(port, [small]).send(small)
         loads = [Measured.of("quiet", port, small, count)]
+        with Load(port, [large]).run(LARGE_CLIENTS):
+            time.sleep(3)
+            name = f"beside {LARGE_CLIENTS} large photos"
+            loads.append(Measured.of(name, port, small, count))
         job = Job(port, large)
         loads.append(Measured.of("beside a job", port, small, count))
         progress(f"the job is {job.state()} after {job.seconds:.0f} s")
@@ -38,9 +44,9 @@ def run(settings: Settings) -> list[Table]:
     columns = ["load", "photos", "first s", "p50 s", "p95 s", "p50 ratio", "p95 ratio"]
     megapixels = [side**2 / 1e6 for side in (job_side, left_side)]
     caption = (
-        f"One replica, one client with photos of {SIDE}x{SIDE}. The job has {megapixels[0]:.0f} "
-        f"megapixels; clients that left sent {megapixels[1]:.0f} and closed the connection after "
-        "0.5 s."
+        f"One replica, one client with photos of {SIDE}x{SIDE}. Large photos and the job have "
+        f"{megapixels[0]:.0f} megapixels; clients that left sent {megapixels[1]:.0f} and closed "
+        "the connection after 0.5 s."
     )
     return [Table(columns, rows, caption)]
 

@@ -18,6 +18,7 @@ from unit.support import random_photo
 from degrain.imaging.codecs import encode_png
 from degrain.inference.config import STARTER, InferenceConfig
 from degrain.inference.execution import Execution
+from degrain.serving import replica as module
 from degrain.serving.follower import ModelFiles
 from degrain.serving.gateway import ReplicaBackend
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal, ServedModel
@@ -126,9 +127,14 @@ def test_photos_that_nobody_waits_for_do_not_hold_up_the_next(passes: Passes) ->
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-def test_a_photo_overtakes_a_job_which_has_a_lower_priority(passes: Passes) -> None:
+@pytest.mark.parametrize("is_job", [False, True])
+def test_a_small_photo_overtakes_large_ones_which_have_a_lower_priority(
+    passes: Passes, monkeypatch: pytest.MonkeyPatch, is_job: bool
+) -> None:
+    monkeypatch.setattr(module, "SMALL_PIXELS", 24 * 32)
+
     async def scene(replica: PhotoReplica) -> None:
-        job = asyncio.create_task(replica.denoise(photo(LARGE, is_job=True)))
+        large = [asyncio.create_task(replica.denoise(photo(LARGE, is_job=is_job))) for _ in "ab"]
         await passes.wait_for_one()
         small = asyncio.create_task(replica.denoise(photo(SMALL)))
         await passes.wait_for_one()
@@ -136,8 +142,8 @@ def test_a_photo_overtakes_a_job_which_has_a_lower_priority(passes: Passes) -> N
         assert low == min(usual + 10, 19)
         for _ in range(1000):
             passes.gate.release()
-        assert isinstance(await small, PhotoResult)
-        assert isinstance(await job, PhotoResult)
+        for task in (small, *large):
+            assert isinstance(await task, PhotoResult)
 
     play(scene)
 

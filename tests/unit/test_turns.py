@@ -1,4 +1,4 @@
-"""Turns of photos and jobs at one network, and the end of work that nobody waits for."""
+"""Turns of small photos, large ones and jobs at one network, and the end of abandoned work."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ from degrain.imaging.pixels import Photo
 from degrain.inference.config import InferenceConfig
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.serving import turns as module
-from degrain.serving.turns import AbandonedError, Abandonment, InTurns, Turns
+from degrain.serving.turns import AbandonedError, Abandonment, InTurns, Rank, Turns
 
 SMALL, LARGE = random_photo(24, 32), random_photo(192, 192)
 
@@ -57,9 +57,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def denoiser(
-    network: NetworkDenoiser, turns: Turns, *, is_job: bool, abandonment: Abandonment | None = None
+    network: NetworkDenoiser, turns: Turns, rank: Rank, abandonment: Abandonment | None = None
 ) -> InTurns:
-    return InTurns(network, turns, abandonment or Abandonment(), is_job=is_job)
+    return InTurns(network, turns, abandonment or Abandonment(), rank)
 
 
 def finished(work: Future[Photo], network: Stepwise) -> Photo:
@@ -69,9 +69,9 @@ def finished(work: Future[Photo], network: Stepwise) -> Photo:
     return work.result(60)
 
 
-@pytest.mark.parametrize("is_job", [False, True])
-def test_turns_do_not_change_the_result(network: Stepwise, is_job: bool) -> None:
-    turned = denoiser(network, Turns(exclusive=False), is_job=is_job)
+@pytest.mark.parametrize("rank", list(Rank))
+def test_turns_do_not_change_the_result(network: Stepwise, rank: Rank) -> None:
+    turned = denoiser(network, Turns(exclusive=False), rank)
     for _ in range(200):
         network.passes.release()
     difference = network(LARGE).astype(int) - turned(LARGE)
@@ -79,18 +79,24 @@ def test_turns_do_not_change_the_result(network: Stepwise, is_job: bool) -> None
     assert turned.name == network.name
 
 
-def test_a_job_computes_in_small_passes(network: Stepwise, pool: ThreadPoolExecutor) -> None:
-    work = pool.submit(denoiser(network, Turns(exclusive=False), is_job=True), LARGE)
+@pytest.mark.parametrize("rank", [Rank.LARGE, Rank.JOB])
+def test_what_gives_way_computes_in_small_passes(
+    network: Stepwise, pool: ThreadPoolExecutor, rank: Rank
+) -> None:
+    work = pool.submit(denoiser(network, Turns(exclusive=False), rank), LARGE)
     finished(work, network)
     assert max(network.pixels) <= 96 * 96
     assert len(network.pixels) > 4
 
 
-def test_a_photo_does_not_wait_for_a_job(network: Stepwise, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("rank", [Rank.LARGE, Rank.JOB])
+def test_a_photo_does_not_wait_for_what_gives_way(
+    network: Stepwise, pool: ThreadPoolExecutor, rank: Rank
+) -> None:
     turns = Turns(exclusive=False)
-    job = pool.submit(denoiser(network, turns, is_job=True), LARGE)
+    job = pool.submit(denoiser(network, turns, rank), LARGE)
     assert network.running.acquire(timeout=600)
-    photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
+    photo = pool.submit(denoiser(network, turns, Rank.SMALL), SMALL)
     # Both passes run at one time: this one has begun while the job's waits for the test.
     assert network.running.acquire(timeout=600)
     assert not job.done()
@@ -98,15 +104,16 @@ def test_a_photo_does_not_wait_for_a_job(network: Stepwise, pool: ThreadPoolExec
     finished(job, network)
 
 
-def test_on_an_accelerator_a_photo_waits_for_one_pass_of_a_job(
-    network: Stepwise, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rank", [Rank.LARGE, Rank.JOB])
+def test_on_an_accelerator_a_photo_waits_for_one_pass_of_what_gives_way(
+    network: Stepwise, pool: ThreadPoolExecutor, rank: Rank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
     turns = Turns(exclusive=True, patience=3600)
-    job = pool.submit(denoiser(network, turns, is_job=True), LARGE)
+    job = pool.submit(denoiser(network, turns, rank), LARGE)
     assert network.running.acquire(timeout=600)
-    photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
-    wait_for_photos(turns, 1)
+    photo = pool.submit(denoiser(network, turns, Rank.SMALL), SMALL)
+    wait_for_photos(turns, 2)
     network.passes.release()
     assert network.running.acquire(timeout=600)
     # The second pass is that of the photo.
@@ -117,14 +124,17 @@ def test_on_an_accelerator_a_photo_waits_for_one_pass_of_a_job(
 
 def wait_for_photos(turns: Turns, count: int) -> None:
     with turns._changed:
-        assert turns._changed.wait_for(lambda: turns._photos == count, 60)
+        assert turns._changed.wait_for(lambda: turns._photos.total() == count, 60)
 
 
-def test_a_job_waits_while_a_photo_is_in_work(network: Stepwise, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("rank", [Rank.LARGE, Rank.JOB])
+def test_what_gives_way_waits_while_a_photo_is_in_work(
+    network: Stepwise, pool: ThreadPoolExecutor, rank: Rank
+) -> None:
     turns, abandonment = Turns(exclusive=False, patience=3600), Abandonment()
-    photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
+    photo = pool.submit(denoiser(network, turns, Rank.SMALL), SMALL)
     assert network.running.acquire(timeout=600)
-    job = pool.submit(denoiser(network, turns, is_job=True, abandonment=abandonment), LARGE)
+    job = pool.submit(denoiser(network, turns, rank, abandonment=abandonment), LARGE)
     turns.abandon(abandonment)
     with pytest.raises(AbandonedError):
         job.result(60)
@@ -132,25 +142,28 @@ def test_a_job_waits_while_a_photo_is_in_work(network: Stepwise, pool: ThreadPoo
     finished(photo, network)
 
 
-def test_a_job_is_not_starved(network: Stepwise, pool: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("rank", [Rank.LARGE, Rank.JOB])
+def test_what_gives_way_is_not_starved(
+    network: Stepwise, pool: ThreadPoolExecutor, rank: Rank
+) -> None:
     turns = Turns(exclusive=False, patience=0)
-    photo = pool.submit(denoiser(network, turns, is_job=False), SMALL)
+    photo = pool.submit(denoiser(network, turns, Rank.SMALL), SMALL)
     assert network.running.acquire(timeout=600)
-    job = pool.submit(denoiser(network, turns, is_job=True), LARGE)
+    job = pool.submit(denoiser(network, turns, rank), LARGE)
     assert network.running.acquire(timeout=600)
     assert not photo.done()
     finished(photo, network)
     finished(job, network)
 
 
-@pytest.mark.parametrize("is_job", [False, True])
+@pytest.mark.parametrize("rank", list(Rank))
 def test_abandoned_work_ends_before_its_next_pass(
-    network: Stepwise, pool: ThreadPoolExecutor, is_job: bool
+    network: Stepwise, pool: ThreadPoolExecutor, rank: Rank
 ) -> None:
     network.config = InferenceConfig(tile=32)
     turns, abandonment = Turns(exclusive=False), Abandonment()
     work = pool.submit(
-        denoiser(network, turns, is_job=is_job, abandonment=abandonment), random_photo(400, 400)
+        denoiser(network, turns, rank, abandonment=abandonment), random_photo(400, 400)
     )
     assert network.running.acquire(timeout=600)
     turns.abandon(abandonment)
@@ -164,9 +177,9 @@ def test_an_abandoned_photo_that_waits_for_another_ends_at_once(
     network: Stepwise, pool: ThreadPoolExecutor
 ) -> None:
     turns, abandonment = Turns(exclusive=False), Abandonment()
-    first = pool.submit(denoiser(network, turns, is_job=False), SMALL)
+    first = pool.submit(denoiser(network, turns, Rank.SMALL), SMALL)
     assert network.running.acquire(timeout=600)
-    second = pool.submit(denoiser(network, turns, is_job=False, abandonment=abandonment), SMALL)
+    second = pool.submit(denoiser(network, turns, Rank.SMALL, abandonment=abandonment), SMALL)
     wait_for_photos(turns, 2)
     turns.abandon(abandonment)
     with pytest.raises(AbandonedError):
@@ -175,11 +188,29 @@ def test_an_abandoned_photo_that_waits_for_another_ends_at_once(
     finished(first, network)
 
 
-def test_after_an_error_the_next_photo_has_its_turn(network: Stepwise) -> None:
+def test_a_job_waits_while_a_large_photo_is_in_work(
+    network: Stepwise, pool: ThreadPoolExecutor
+) -> None:
+    turns, abandonment = Turns(exclusive=False, patience=3600), Abandonment()
+    photo = pool.submit(denoiser(network, turns, Rank.LARGE), LARGE)
+    assert network.running.acquire(timeout=600)
+    job = pool.submit(denoiser(network, turns, Rank.JOB, abandonment), LARGE)
+    wait_for_photos(turns, 2)
+    turns.abandon(abandonment)
+    with pytest.raises(AbandonedError):
+        job.result(60)
+    assert len(network.pixels) == 1
+    finished(photo, network)
+
+
+def test_after_an_error_the_next_photo_has_its_turn(
+    network: Stepwise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
     turns = Turns(exclusive=True)
-    with contextlib.suppress(RuntimeError), turns.photo(Abandonment()):
+    with contextlib.suppress(RuntimeError), turns.photo(Rank.SMALL, Abandonment()):
         raise RuntimeError
-    with contextlib.suppress(RuntimeError), turns.job_pass(Abandonment()):
+    with contextlib.suppress(RuntimeError), turns.in_pass(Rank.JOB, Abandonment()):
         raise RuntimeError
     network.passes.release()
-    assert denoiser(network, turns, is_job=False)(SMALL).shape == SMALL.shape
+    assert denoiser(network, turns, Rank.SMALL)(SMALL).shape == SMALL.shape

@@ -21,7 +21,7 @@ class PhotoRequest:
     output: OutputConfig = field(default_factory=OutputConfig)
     largest_megapixels: float
     is_job: bool = False
-    """Whether nobody waits for it, so that it gives way to other photos."""
+    """Whether nobody waits for it, so that it gives way to all other photos."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The Ray Serve deployments behind the interface: replicas that denoise, and the registry's models.
 
-A replica holds its networks and takes two photos at a time, so that one is decoded or encoded while
-the network runs on the other; a job gives way to photos, see `turns.py`. Whole photos are the unit
+A replica holds its networks and takes two small and two large photos at a time, so that one is
+decoded or encoded while the network runs on the other; large photos and jobs give way, see
+`turns.py`. Whole photos are the unit
 of work: docs/performance.md has the measurement against batches.
 """
 
@@ -15,6 +16,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from degrain.errors import UserError
+from degrain.imaging.codecs import pixels_by_header
 from degrain.inference.config import InferenceConfig
 from degrain.inference.execution import find_device
 from degrain.serving.follower import ModelFiles, RegistryFollower
@@ -23,15 +25,24 @@ from degrain.serving.loopback import keep_replica_port_on_loopback
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal
 from degrain.serving.photo import denoise_photo
 from degrain.serving.private_folder import PrivateFolder
-from degrain.serving.turns import Abandonment, InTurns, Turns, lower_priority
+from degrain.serving.turns import (
+    SMALL_PIXELS,
+    Abandonment,
+    InTurns,
+    Rank,
+    Turns,
+    lower_priority,
+)
 from degrain.storage.location import Storage
 from degrain.tracking.client import short_text
 from degrain.tracking.config import TrackingConfig
 
 FOLLOW_SECONDS = 1.0
 """Time between two looks of a replica at the models; a look is a call inside the cluster."""
-AT_ONCE = 2
-"""Photos of a replica: one in the network, one being read or written."""
+_OF_A_RANK = 2
+"""Photos of a replica, of each rank: one in the network, one being read or written."""
+AT_ONCE = 2 * _OF_A_RANK
+"""Photos of a replica. Jobs take the place of large ones."""
 _log = logging.getLogger(__name__)
 
 
@@ -96,8 +107,11 @@ class PhotoReplica:
         torch.set_num_threads(threads)
         self._models = LoadedModels(RemoteSource(models), inference)
         self._turns = Turns(exclusive=find_device(inference.device).type != "cpu")
-        self._photos = ThreadPoolExecutor(AT_ONCE)
-        self._jobs = ThreadPoolExecutor(1, initializer=lower_priority)
+        self._threads = {
+            Rank.SMALL: ThreadPoolExecutor(_OF_A_RANK),
+            Rank.LARGE: ThreadPoolExecutor(_OF_A_RANK, initializer=lower_priority),
+            Rank.JOB: ThreadPoolExecutor(1, initializer=lower_priority),
+        }
         while self._models.champion is None:
             await self._models.follow()
             await asyncio.sleep(0 if self._models.champion else FOLLOW_SECONDS)
@@ -121,9 +135,9 @@ class PhotoReplica:
         except UserError as error:
             return Refusal(status=503, reason=f"the model cannot be loaded: {short_text(error)}")
         abandonment = Abandonment()
-        denoiser = InTurns(network, self._turns, abandonment, is_job=request.is_job)
-        executor = self._jobs if request.is_job else self._photos
-        work = executor.submit(denoise_photo, request, denoiser)
+        rank = await asyncio.to_thread(_rank, request)
+        denoiser = InTurns(network, self._turns, abandonment, rank)
+        work = self._threads[rank].submit(denoise_photo, request, denoiser)
         try:
             return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
@@ -132,3 +146,10 @@ class PhotoReplica:
             self._turns.abandon(abandonment)
             await asyncio.to_thread(wait, [work])
             raise
+
+
+def _rank(request: PhotoRequest) -> Rank:
+    """The rank of a photo, by its header; a damaged one is small, since it is refused at once."""
+    if request.is_job:
+        return Rank.JOB
+    return Rank.LARGE if pixels_by_header(request.content) > SMALL_PIXELS else Rank.SMALL

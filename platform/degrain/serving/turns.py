@@ -1,19 +1,22 @@
-"""Who computes in a replica: photos one after another, and a job behind them.
+"""Who computes in a replica: small photos first, large ones behind them, jobs last.
 
-A photo has the network for its whole length. A job nobody waits for, so it gives way: it computes
-in forward passes of bounded size, and before each one it waits until no photo is in work, but at
-most `PATIENCE_SECONDS`, so that it ends under any load. On a CPU a photo does not wait for the
-pass that runs: the job's thread has a lower priority, and the scheduler interrupts it. An
-accelerator has no such priority, so there a photo waits for the end of the pass.
+A small photo has the network for its whole length. What has a lower rank gives way: it computes in
+forward passes of bounded size, and before each one it waits until nothing of a higher rank is in
+work, but at most `PATIENCE_SECONDS`, so that it ends under any load. On a CPU a photo does not wait
+for the pass that runs: the thread of the lower rank has a lower priority, and the scheduler
+interrupts it. An accelerator has no such priority, so there a photo waits for the end of the pass.
 
 Work that nobody waits for any more ends before its next pass.
 """
 
 import contextlib
+import math
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from enum import IntEnum
 from functools import partial
 
 import torch
@@ -22,13 +25,23 @@ from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.inference.tiling import Window
 
+SMALL_PIXELS = 4_000_000
+"""Pixels of a small photo at most."""
 PASS_PIXELS = 768 * 768
-"""Pixels that a job's forward pass reads."""
+"""Pixels that a forward pass of what gives way reads."""
 PATIENCE_SECONDS = 1.0
 _NICENESS = 10
-"""Added to that of a job's thread: beside a photo on one core it gets a tenth. With less it could
-hold Python's global lock for seconds while other processes use the core."""
+"""Added to that of a thread that gives way: beside a photo on one core it gets a tenth. With less
+it could hold Python's global lock for seconds while other processes use the core."""
 _LOWEST = 19
+
+
+class Rank(IntEnum):
+    """The order of photos; those of a rank compute one after another."""
+
+    SMALL = 0
+    LARGE = 1
+    JOB = 2
 
 
 class AbandonedError(Exception):
@@ -50,43 +63,64 @@ class Abandonment:
 class Turns:
     """The order in which the threads of a replica compute.
 
-    `exclusive` is for devices where a job's pass and a photo must not overlap. `patience` is how
-    long a pass waits for photos at most, seconds.
+    `exclusive` is for devices where passes of two photos must not overlap. `patience` is how long a
+    pass waits for higher ranks at most, seconds.
     """
 
     def __init__(self, *, exclusive: bool, patience: float = PATIENCE_SECONDS) -> None:
         self._exclusive, self._patience = exclusive, patience
         self._changed = threading.Condition()
-        self._photos = 0
+        self._photos: Counter[Rank] = Counter()
         """Photos that compute or wait to."""
-        self._computing = False
+        self._computing: set[Rank] = set()
+        """Ranks of which a photo has its turn."""
+        self._in_pass = False
 
     @contextlib.contextmanager
-    def photo(self, abandonment: Abandonment) -> Iterator[None]:
-        """Compute for the length of a block. Raises AbandonedError."""
-        with self._counted():
-            self._begin(abandonment)
+    def photo(self, rank: Rank, abandonment: Abandonment) -> Iterator[None]:
+        """Have the turn of this rank for the length of a block. Raises AbandonedError."""
+        with self._changed:
+            self._photos[rank] += 1
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: abandonment.is_set or rank not in self._computing)
+                abandonment.check()
+                self._computing.add(rank)
             try:
                 yield
             finally:
-                self._end()
+                with self._changed:
+                    self._computing.remove(rank)
+        finally:
+            with self._changed:
+                self._photos[rank] -= 1
+                self._changed.notify_all()
 
     @contextlib.contextmanager
-    def job_pass(self, abandonment: Abandonment) -> Iterator[None]:
+    def in_pass(self, rank: Rank, abandonment: Abandonment) -> Iterator[None]:
         """Compute a pass for the length of a block. Raises AbandonedError."""
+        higher = [other for other in Rank if other < rank]
         with self._changed:
-            self._changed.wait_for(lambda: abandonment.is_set or not self._photos, self._patience)
+            self._changed.wait_for(
+                lambda: abandonment.is_set or not any(self._photos[other] for other in higher),
+                self._patience,
+            )
         abandonment.check()
         if not self._exclusive:
             yield
             return
-        self._begin(abandonment)
+        with self._changed:
+            self._changed.wait_for(lambda: abandonment.is_set or not self._in_pass)
+            abandonment.check()
+            self._in_pass = True
         try:
             yield
             # Until then the pass has only been queued.
             torch.accelerator.synchronize()
         finally:
-            self._end()
+            with self._changed:
+                self._in_pass = False
+                self._changed.notify_all()
 
     def abandon(self, abandonment: Abandonment) -> None:
         """End the work of a photo that nobody waits for any more."""
@@ -94,51 +128,23 @@ class Turns:
             abandonment.is_set = True
             self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._changed:
-            self._photos += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._photos -= 1
-                self._changed.notify_all()
-
-    def _begin(self, abandonment: Abandonment) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: abandonment.is_set or not self._computing)
-            abandonment.check()
-            self._computing = True
-
-    def _end(self) -> None:
-        with self._changed:
-            self._computing = False
-            self._changed.notify_all()
-
 
 class InTurns:
     """A denoiser for one photo whose network also works on photos of other threads."""
 
     def __init__(
-        self, network: NetworkDenoiser, turns: Turns, abandonment: Abandonment, *, is_job: bool
+        self, network: NetworkDenoiser, turns: Turns, abandonment: Abandonment, rank: Rank
     ) -> None:
         self._network, self._turns = network, turns
-        self._abandonment, self._is_job = abandonment, is_job
+        self._abandonment, self._rank = abandonment, rank
         self.name, self.parameters = network.name, network.parameters
 
     def __call__(self, photo: Photo, window: Window | None = None) -> Photo:
         """Denoise one photo. Raises AbandonedError."""
-        if self._is_job:
-            enter = partial(self._turns.job_pass, self._abandonment)
-            return self._network.batch([photo], window, enter=enter, pass_pixels=PASS_PIXELS)[0]
-        with self._turns.photo(self._abandonment):
-            return self._network.batch([photo], window, enter=self._unless_abandoned)[0]
-
-    @contextlib.contextmanager
-    def _unless_abandoned(self) -> Iterator[None]:
-        self._abandonment.check()
-        yield
+        enter = partial(self._turns.in_pass, self._rank, self._abandonment)
+        most = math.inf if self._rank is Rank.SMALL else PASS_PIXELS
+        with self._turns.photo(self._rank, self._abandonment):
+            return self._network.batch([photo], window, enter=enter, pass_pixels=most)[0]
 
 
 def lower_priority() -> None:
