@@ -1,5 +1,5 @@
 """Small photos at `degrain serve` beside large ones or a job, and after clients that left: latency
-latency against that of the quiet service.
+against that of the quiet service.
 """
 
 import http.client

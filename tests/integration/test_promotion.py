@@ -1,5 +1,6 @@
 """Promotion by hand, rollback and history, on a real MLflow store."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,21 @@ def test_a_champion_that_was_deleted_is_named_when_the_starter_replaces_it(
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warning.startswith(f"the champion was {tracker.config.model} v2, which was deleted")
     assert "degrain promote" in warning
+
+
+def test_a_champion_whose_files_are_gone_is_named(tracker: Tracker, tmp_path: Path) -> None:
+    aliases.promote(tracker, "2", override="test")
+    shutil.rmtree(tmp_path / "mlartifacts")
+    with pytest.raises(
+        UserError, match=r"the files of \S+ v2 cannot be read from .*; restore"
+    ):
+        load_model(None, tmp_path / "mlflow.yaml", Storage())
+
+
+def test_versions_that_do_not_exist_are_not_promoted(tracker: Tracker) -> None:
+    aliases.promote(tracker, "1", override="test")
+    tracker.client.delete_model_version(tracker.config.model, "2")
+    for version in ("2", "99"):
+        with pytest.raises(UserError, match=f"/{version}' does not exist in the registry"):
+            aliases.promote(tracker, version, override="test")
+    assert held(tracker) == {"champion": "1"}

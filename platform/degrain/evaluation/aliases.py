@@ -15,7 +15,7 @@ from degrain.evaluation.gates import Check
 from degrain.evaluation.promotion import CHALLENGER, PREVIOUS, Decision
 from degrain.evaluation.scores import Evaluation
 from degrain.storage.json_file import json_bytes
-from degrain.tracking.registry import alias_holders
+from degrain.tracking.registry import ModelVersion, alias_holders, find_version
 from degrain.tracking.runs import Run, Tracker
 
 KIND = "promotion"
@@ -132,7 +132,8 @@ def promote(tracker: Tracker, version: str | None, *, override: str | None = Non
     if chosen is None:
         raise UserError("there is no challenger; name a version, or run `degrain tune` first")
     before = _holder(tracker, "champion")
-    tags: Mapping[str, str] = tracker.client.get_model_version(tracker.config.model, chosen).tags
+    uri = ModelVersion(tracker.config.model, chosen).uri
+    tags: Mapping[str, str] = find_version(tracker.client, uri).tags
     if chosen == before:
         raise UserError(f"version {chosen} is the champion already")
     if override is None:

@@ -10,6 +10,7 @@ import logging
 import os
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +20,8 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.telemetry import set_telemetry_client
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import (
@@ -30,6 +33,7 @@ from tenacity import (
 )
 
 from degrain.errors import JobFailedError, NoModelError, UserError
+from degrain.storage.atomic import PARTIAL
 from degrain.storage.location import Storage
 from degrain.tracking.config import TrackingConfig
 
@@ -129,11 +133,8 @@ def connect(config: TrackingConfig, storage: Storage, *, create: bool = True) ->
     If `create`, an embedded store that does not exist is created. Raises UserError if the server
     does not answer or the store cannot be used.
     """
-    if (
-        not create
-        and config.embedded
-        and not Path(config.tracking_uri.removeprefix("sqlite:///")).exists()
-    ):
+    database = Path(config.tracking_uri.removeprefix("sqlite:///")) if config.embedded else None
+    if not create and database is not None and not database.exists():
         raise NoModelError(
             f"there are no models yet: {config.tracking_uri} does not exist; run `degrain tune` "
             "first"
@@ -151,15 +152,38 @@ def connect(config: TrackingConfig, storage: Storage, *, create: bool = True) ->
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     _check_server(config.tracking_uri)
     try:
+        if database is not None and not database.exists():
+            _create_database(database)
         client = MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         short = " ".join(str(error).split())[:160]
         raise UserError(
             f"cannot use the MLflow store {config.tracking_uri}: {short}; set a server or a "
             "writable sqlite:/// file in mlflow.yaml or MLFLOW_TRACKING_URI"
         ) from None
     return cast("MlflowClient", RetryingClient(client))
+
+
+def _create_database(path: Path) -> None:
+    """Create an embedded store, which appears when it is complete.
+
+    MLflow makes its tables over seconds in dozens of steps; another process that opens them
+    meanwhile repeats some and leaves a store that neither can use, as does a kill.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    try:
+        store = SqlAlchemyStore(f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        store.engine.dispose()
+        try:
+            path.hardlink_to(made)
+        except FileExistsError:
+            pass  # another process was first
+        except OSError:
+            made.rename(path)  # the file system has no hard links
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def _check_server(uri: str) -> None:

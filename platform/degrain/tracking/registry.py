@@ -16,6 +16,7 @@ from typing import Any
 
 import mlflow.artifacts
 import safetensors.torch
+from botocore.exceptions import ClientError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -28,7 +29,7 @@ from degrain.inference.denoiser import NetworkDenoiser
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Storage
 from degrain.tracking.card import CARD_FORMAT, ModelCard, provenance_tags
-from degrain.tracking.client import connect, retry, store_errors
+from degrain.tracking.client import connect, retry, short_text, store_errors
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.lost_champion import warn_of_lost_champion
 from degrain.tracking.mlmodel import write_mlmodel
@@ -184,11 +185,19 @@ class DownloadedModel:
 def download_registered(client: MlflowClient, uri: str, folder: Path) -> DownloadedModel:
     """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into `folder`.
 
-    Raises UserError, listing the known aliases, for an unknown model.
+    Raises UserError, listing the known aliases, for an unknown model, and for one whose files are
+    not there.
     """
-    found = _find_version(client, uri)
+    found = find_version(client, uri)
     version = ModelVersion(str(found.name), str(found.version))
-    local = _download(client, str(found.source), folder)
+    try:
+        local = _download(client, str(found.source), folder)
+    except (MlflowException, OSError, ClientError) as error:
+        raise UserError(
+            f"the files of {version.label} cannot be read from '{found.source}': "
+            f"{short_text(error)}; restore them, or make another version the champion with "
+            "`degrain promote`"
+        ) from None
     return DownloadedModel(local, version.label, found.tags.get(DIGEST_TAG))
 
 
@@ -268,7 +277,7 @@ def resolve_version(named: str, mlflow: Path | None, storage: Storage) -> str:
         return named
     if not named.startswith("models:"):
         return str(_model_folder(named).absolute())
-    found = _find_version(connect(load_tracking_config(mlflow), storage, create=False), named)
+    found = find_version(connect(load_tracking_config(mlflow), storage, create=False), named)
     return ModelVersion(str(found.name), str(found.version)).uri
 
 
@@ -282,7 +291,8 @@ def _model_folder(text: str) -> Path:
     return folder
 
 
-def _find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion
+def find_version(client: MlflowClient, uri: str) -> Any:  # noqa: ANN401 - mlflow's ModelVersion
+    """Find a version by URI. Raises UserError, listing the known aliases, for an unknown one."""
     parts = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
     if parts is None:
         raise UserError(
