@@ -145,9 +145,7 @@ def test_a_champion_that_was_deleted_is_named_when_the_starter_replaces_it(
 def test_a_champion_whose_files_are_gone_is_named(tracker: Tracker, tmp_path: Path) -> None:
     aliases.promote(tracker, "2", override="test")
     shutil.rmtree(tmp_path / "mlartifacts")
-    with pytest.raises(
-        UserError, match=r"the files of \S+ v2 cannot be read from .*; restore"
-    ):
+    with pytest.raises(UserError, match=r"the files of \S+ v2 cannot be read from .*; restore"):
         load_model(None, tmp_path / "mlflow.yaml", Storage())
 
 

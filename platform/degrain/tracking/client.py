@@ -174,7 +174,9 @@ def _create_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
-        store = SqlAlchemyStore(f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+        )
         store.engine.dispose()
         try:
             path.hardlink_to(made)
