@@ -36,7 +36,7 @@ $(VENV)/.installed-bench: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 
 install: $(VENV)/.installed  ## make .venv and install degrain into it
 
-tune: $(VENV)/.installed  ## the default study on the embedded photos, about five minutes
+tune: $(VENV)/.installed  ## the default study on the embedded photos, about six minutes
 	@$(BIN)/python pipelines/tune.py
 
 # These start clusters and jobs of their own and mostly wait; the others share one local cluster.

@@ -166,6 +166,21 @@ def test_errors_are_in_words(page: "Page", backend: LocalBackend) -> None:
     assert alert.is_hidden()
 
 
+def test_after_a_refused_photo_nothing_of_it_or_of_the_one_before_is_shown(page: "Page") -> None:
+    choose(page)
+    wait_until_done(page)
+    caption = page.locator("figcaption").first
+    api.expect(caption).not_to_be_empty()
+    choose(page, b"not a photo at all", "letter.png")
+    api.expect(page.get_by_role("alert")).to_be_visible()
+    api.expect(caption).to_be_empty()
+    images = page.locator(".layers img")
+    assert images.count() == 4
+    for image in images.all():
+        assert image.get_attribute("src") is None
+        api.expect(image).to_be_hidden()
+
+
 def test_a_sample_and_a_large_photo_which_becomes_a_job(
     page: "Page", backend: LocalBackend
 ) -> None:

@@ -1,5 +1,6 @@
 """Outputs that would come out the same are skipped, outdated ones made again, foreign ones kept."""
 
+import json
 import os
 from pathlib import Path
 
@@ -123,3 +124,38 @@ def test_dates_are_not_kept_in_a_bucket(photos: Path, capsys: pytest.CaptureFixt
     argv = ["denoise", str(photos), "--out", "s3://bucket/out", *MEDIAN, "--keep-dates"]
     assert main(argv) == 2
     assert "--keep-dates is for folders of this machine" in capsys.readouterr().err
+
+
+def test_a_cut_line_does_not_swallow_the_next(photos: Path) -> None:
+    denoise(photos, *MEDIAN)
+    records = photos.parent / "out" / RECORDS
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
+    denoise(photos, *MEDIAN, "--overwrite")
+    read = [
+        json.loads(line) for line in records.read_bytes().splitlines() if line != lines[-1][:20]
+    ]
+    assert [line["name"] for line in read[-3:]] == ["0.png", "1.png", "2.png"]
+
+
+def test_outputs_of_earlier_runs_below_the_input_are_left_out(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    below = ["denoise", str(photos), "-r", *MEDIAN, "--out"]
+    assert main([*below, str(photos / "first")]) == 0
+    (photos / "first" / "mine.png").write_bytes(png(PHOTO))
+    assert main([*below, str(photos / "second")]) == 0
+    assert "3 photos are left out: they are outputs" in capsys.readouterr().out
+    assert {str(p.relative_to(photos / "second")) for p in (photos / "second").rglob("*.png")} == {
+        "0.png",
+        "1.png",
+        "2.png",
+        "first/mine.png",
+    }
+    # A folder of outputs that is named is denoised.
+    assert main(["denoise", str(photos / "second"), *MEDIAN, "--out", str(photos / "third")]) == 0
+    (photos / "first" / "mine.png").unlink()
+    for number in range(3):
+        (photos / f"{number}.png").unlink()
+    assert main([*below, str(photos.parent / "fourth")]) == 2
+    assert "are outputs of earlier runs; name their folder" in capsys.readouterr().err

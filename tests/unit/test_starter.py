@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage import data as skimage_data
 
+from degrain.errors import UserError
 from degrain.imaging.metrics import score_photo
 from degrain.imaging.noise_synthesis import add_noise
 from degrain.inference.config import STARTER
@@ -56,3 +57,8 @@ def test_a_clean_photo_keeps_its_detail_and_its_colour(starter: NetworkDenoiser)
     assert score_photo(output, CHELSEA).psnr > 45
     shift = output.mean((0, 1)) - CHELSEA.mean((0, 1))
     assert np.abs(shift).max() < 0.5
+
+
+def test_an_empty_name_of_a_model_is_an_error() -> None:
+    with pytest.raises(UserError, match="there is no model ''"):
+        load_model("", None, Storage())

@@ -184,3 +184,8 @@ def test_relative_paths_are_relative_to_the_file(
 def test_absolute_paths_are_unchanged(tmp_path: Path) -> None:
     config = load(tmp_path, "tracking_uri: sqlite:////var/runs.db\nartifacts: /var/artifacts")
     assert (config.tracking_uri, config.artifacts) == ("sqlite:////var/runs.db", "/var/artifacts")
+
+
+def test_the_address_of_a_server_is_no_file() -> None:
+    with pytest.raises(UserError, match="address of a server; set MLFLOW_TRACKING_URI"):
+        load_tracking_config(Path("http://127.0.0.1:5000"))

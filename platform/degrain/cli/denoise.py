@@ -48,7 +48,7 @@ class Denoise(TrackingOptions):
     out: str
     """Folder or s3:// URI for the results, which keep their path below a folder or pattern."""
     recursive: Annotated[bool, tyro.conf.arg(aliases=["-r"])] = False
-    """Search the folders below folders too."""
+    """Search the folders below folders too; outputs of earlier runs in them are left out."""
     overwrite: bool = False
     """Denoise all photos, also where a file exists that Degrain did not write."""
     model: str | None = None
@@ -89,7 +89,11 @@ class Denoise(TrackingOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Denoise the photos and print a line for each."""
-        from degrain.inference.output_records import OutputRecords, recipe_digest
+        from degrain.inference.output_records import (
+            OutputRecords,
+            earlier_outputs,
+            recipe_digest,
+        )
         from degrain.inference.photo_list import find_photos, targets
         from degrain.storage.location import Storage
 
@@ -97,12 +101,22 @@ class Denoise(TrackingOptions):
         out = storage.locate(self.out)
         found = find_photos(self.photos, storage, recursive=self.recursive, out=out)
         out.check_writable()
-        tasks = targets(found.photos, out, self.output.format, preview=self.preview is not None)
+        outputs = earlier_outputs(found.photos)
+        left_out = {photo.location.uri for photo in outputs}
+        photos = [photo for photo in found.photos if photo.location.uri not in left_out]
+        if not photos:
+            raise UserError(
+                f"all {len(outputs)} photos are outputs of earlier runs; name their folder to "
+                "denoise them again"
+            )
+        tasks = targets(photos, out, self.output.format, preview=self.preview is not None)
         self._check_summary(tasks, storage)
         denoiser, identity = self._bare_denoiser(storage, console)
         records = OutputRecords(recipe_digest(self._recipe(identity)))
         previews = self.preview is not None
         plan = records.plan(tasks, overwrite=self.overwrite or previews)
+        if outputs:
+            console.print(f"{len(outputs)} photos are left out: they are outputs of earlier runs")
         report = _Report(console, plan, found.unread)
         try:
             for files in self._files(self._wrapped(denoiser), plan.tasks, records):

@@ -11,6 +11,7 @@ time are not those of its line was not written by a run, or was changed since.
 
 import hashlib
 import json
+import os
 import re
 import threading
 import time
@@ -19,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from degrain.inference.photo_list import PhotoTask
+from degrain.inference.photo_list import FoundPhoto, PhotoTask
 from degrain.storage.atomic import PARTIAL
 from degrain.storage.json_file import json_line
 from degrain.storage.listing import FileStamp
@@ -126,8 +127,7 @@ class OutputRecords:
                 if folder.remote:
                     self._waiting.add(folder.uri)
                 else:
-                    with open(f"{folder.path}/{RECORDS}", "ab") as file:
-                        file.write(_encoded(name, line))
+                    _append(f"{folder.path}/{RECORDS}", _encoded(name, line))
             if time.monotonic() - self._uploaded > _SECONDS_BETWEEN_UPLOADS:
                 self._upload(tasks[0].target)
 
@@ -145,15 +145,44 @@ class OutputRecords:
 
     def _read(self, folder: Location) -> dict[str, _Line]:
         if folder.uri not in self._lines:
-            file = folder / RECORDS
-            content = file.read_bytes() if file.exists() else b""
-            self._lines[folder.uri] = dict(_decoded(content))
+            self._lines[folder.uri] = _lines_of(folder)
         return self._lines[folder.uri]
+
+
+def earlier_outputs(photos: Sequence[FoundPhoto]) -> list[FoundPhoto]:
+    """Photos that a run wrote, in folders below the one that was named."""
+    found: list[FoundPhoto] = []
+    lines: dict[str, dict[str, _Line]] = {}
+    for photo in photos:
+        folder, name = _place(photo.location)
+        if "/" not in photo.name:
+            continue
+        if folder.uri not in lines:
+            lines[folder.uri] = _lines_of(folder)
+        line = lines[folder.uri].get(name)
+        if line is not None and line.output == photo.stamp.stamp:
+            found.append(photo)
+    return found
+
+
+def _lines_of(folder: Location) -> dict[str, _Line]:
+    file = folder / RECORDS
+    return dict(_decoded(file.read_bytes() if file.exists() else b""))
 
 
 def _place(target: Location) -> tuple[Location, str]:
     folder, _, name = target.uri.rpartition("/")
     return Location(folder, target.storage), name
+
+
+def _append(path: str, line: bytes) -> None:
+    """Append a line; one before it that a kill or a full disk cut is ended first."""
+    with open(path, "ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                line = b"\n" + line
+        file.write(line)
 
 
 def _encoded(name: str, line: _Line) -> bytes:

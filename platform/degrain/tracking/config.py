@@ -116,6 +116,11 @@ def load_tracking_config(path: Path | None = None) -> TrackingConfig:
     if path is None and not Path(DEFAULT_FILE).exists():
         return _resolved(TrackingConfig(), Path.cwd())
     file = Path(DEFAULT_FILE) if path is None else path
+    if file.parts and file.parts[0] in ("http:", "https:"):
+        raise UserError(
+            f"`mlflow` is a file, and '{file}' is the address of a server; set MLFLOW_TRACKING_URI "
+            "to it, or write it into the file as tracking_uri"
+        )
     try:
         raw = yaml.safe_load(file.read_text()) or {}
     except FileNotFoundError:

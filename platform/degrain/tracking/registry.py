@@ -251,7 +251,7 @@ def load_model(
     """
     if named == STARTER:
         return read_model(STARTER_FOLDER, config, name=STARTER)
-    if named and not named.startswith(("models:", "runs:/")):
+    if named is not None and not named.startswith(("models:", "runs:/")):
         return read_model(_model_folder(named), config)
     tracking = load_tracking_config(mlflow)
     if named and named.startswith("runs:/"):
@@ -283,7 +283,7 @@ def resolve_version(named: str, mlflow: Path | None, storage: Storage) -> str:
 
 def _model_folder(text: str) -> Path:
     folder = Path(text).expanduser()
-    if ":/" in text or not folder.is_dir():
+    if not text or ":/" in text or not folder.is_dir():
         raise UserError(
             f"there is no model '{text}': name models:/NAME@ALIAS, models:/NAME/VERSION, starter, "
             "or a folder that `degrain train` wrote"

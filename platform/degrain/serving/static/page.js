@@ -305,8 +305,17 @@ async function open(blob, name) {
   byId("welcome").hidden = true;
   byId("panes").hidden = byId("viewbar").hidden = byId("another").hidden = false;
   byId("result").hidden = true;
-  for (const pane of panes) pane.after.removeAttribute("src");
+  panes.forEach(clear);
   await run();
+}
+
+/** Remove the photo of a pane, and what is said of it. */
+function clear(pane) {
+  for (const image of [pane.before, pane.after]) {
+    if (image.src) URL.revokeObjectURL(image.src);
+    image.removeAttribute("src");
+  }
+  pane.caption.textContent = "";
 }
 
 /** Open a sample, unless a newer choice comes first. */
@@ -371,6 +380,8 @@ async function run() {
   } catch (error) {
     if (signal.aborted) return;
     byId("progress").textContent = "";
+    // Of a photo that cannot be read a browser shows a broken image.
+    if (!state.photo.isOpen) panes.forEach(clear);
     if (!(error instanceof ServiceError)) throw error;
     fail(error.message);
   } finally {
@@ -432,12 +443,14 @@ function listFacts(list, facts) {
   );
 }
 
+const megapixels = (count) => (count < 1 ? count.toPrecision(2) : count.toFixed(1));
+
 function showFacts() {
   byId("result").hidden = false;
   const [first] = state.results;
   const times = state.results.map((r) => [r.model, `${r.seconds.toFixed(2)} s`]);
   listFacts(byId("facts"), [
-    ["Size", `${view.width} × ${view.height}, ${first.megapixels.toFixed(1)} MP`],
+    ["Size", `${view.width} × ${view.height}, ${megapixels(first.megapixels)} MP`],
     ...times,
     ["Not kept", first.notes],
   ]);
