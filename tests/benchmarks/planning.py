@@ -32,11 +32,12 @@ from table import Settings, Table, progress  # noqa: E402
 
 from degrain.corpora.record import PairRecord  # noqa: E402
 from degrain.patchsets.catalog import SCHEMA, record_table  # noqa: E402
+from degrain.patchsets.ingest.assign import split_by_name, with_splits  # noqa: E402
 from degrain.patchsets.ingest.config import IngestConfig  # noqa: E402
+from degrain.patchsets.ingest.memory import SplitMemory  # noqa: E402
 from degrain.patchsets.ingest.parallel import chunk_numbers  # noqa: E402
 from degrain.patchsets.ingest.previous import Previous  # noqa: E402
 from degrain.patchsets.ingest.publish import point_to  # noqa: E402
-from degrain.patchsets.ingest.run import with_splits  # noqa: E402
 from degrain.patchsets.listing import list_corpora  # noqa: E402
 from degrain.patchsets.manifest import Manifest, Shard  # noqa: E402
 from degrain.patchsets.packed import PackedRecords  # noqa: E402
@@ -113,7 +114,8 @@ def plan(pairs: int, root: Path, *, again: bool) -> dict[str, Any]:
         "list, pair, sort", lambda: list_corpora(config.corpus, config.options, storage)
     )
     previous = stages.run("read the previous catalog", lambda: Previous.read(out))
-    split = stages.run("split", lambda: with_splits(listed, config, previous.splits))
+    memory = stages.run("read the splits", lambda: SplitMemory.read(out))
+    split = stages.run("split", lambda: with_splits(listed, split_by_name(listed, config, memory)))
     reuse = stages.run(
         "compare with the previous set", lambda: previous.find_reuse(split, config, out)
     )

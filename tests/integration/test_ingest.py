@@ -198,7 +198,7 @@ def test_of_a_hundred_broken_photos_none_ends_the_job_and_none_is_lost(tmp_path:
         elif small:
             assert "smaller than a patch" in str(row.refused)
         else:
-            assert row.refused is None or "it has the content of" in row.refused, (
+            assert row.refused is None or "it has the pixels of" in row.refused, (
                 kind,
                 row.refused,
             )

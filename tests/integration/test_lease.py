@@ -123,3 +123,27 @@ def test_job_that_was_stopped_past_its_lease_publishes_nothing(lock: Location) -
                 assert (after["holder"], after["token"]) == (held["holder"], held["token"])
         finally:
             first.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes of a machine apart")
+def test_lease_of_a_killed_process_of_this_machine_is_free_at_once(lock: Location) -> None:
+    held = HOLDER.replace("lease_seconds=2", "lease_seconds=10_000")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PACKAGES)}
+    with subprocess.Popen(
+        [sys.executable, "-c", held, lock.uri],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "held\n"
+            running = pytest.raises(JobFailedError, match="another retraining is running")
+            with running, exclusive(lock, "retraining"):
+                pytest.fail("two hold the lock")
+        finally:
+            first.kill()
+    assert content(lock)["expires"] > time.time()
+    with exclusive(lock, "retraining"):
+        pass

@@ -292,7 +292,7 @@ def poison(month: Month, promises: Promises) -> None:
         "swapped photos": (clean, noisy, "has more noise than"),
         "photos of other scenes": (noisy, other, "show different scenes"),
         "another resolution": (noisy, clean[: SIDE // 2], "unequal sizes"),
-        "duplicates": (again, again_clean, "has the content of"),
+        "duplicates": (again, again_clean, "has the pixels of"),
     }
     for number, (name, (bad, worse, reason)) in enumerate(deliveries.items(), 50):
         with promises.keep(name):

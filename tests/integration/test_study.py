@@ -197,7 +197,7 @@ def test_evaluate_scores_pairs_without_a_patch_set_and_finds_leaks(
     argv += ["--models", f"noisy,runs:/{refit['run_id']}", "--mlflow", study.tracking]
     done = run_here("evaluate", argv, tmp_path)
     assert done.status == 0, done.err
-    assert "zebra_0.png: it has the content of" in done.out
+    assert "zebra_0.png: it has the pixels of" in done.out
     assert "not scored: 1 photos that belong to no pair" in done.out
     scores = Evaluation.from_json((tmp_path / "page" / "evaluation.json").read_bytes())
     patch_set = PatchSet.open(str(study.folder / "patches"), Storage())

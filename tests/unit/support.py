@@ -64,6 +64,8 @@ def pair_record(**known: Any) -> PairRecord:  # noqa: ANN401 - a field of any ty
         "clean": "/a/clean.png",
         "noisy_hash": "1",
         "clean_hash": "2",
+        "noisy_pixels": "1",
+        "clean_pixels": "2",
         "height": 16,
         "width": 16,
         "bit_depth": 8,

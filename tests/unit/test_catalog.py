@@ -112,11 +112,11 @@ def test_a_long_listing_survives_the_catalog() -> None:
             split=splits[p.scene],
             camera=p.camera,
             iso=p.iso,
-            noisy_hash=f"n{p.id}",
+            noisy_pixels=f"n{p.id}",
         )
         for p in pairs
     ]
-    assert find_duplicates([replace(row, clean_hash=f"c{row.id}") for row in rows], {}) == {}
+    assert find_duplicates([replace(row, clean_pixels=f"c{row.id}") for row in rows], {}) == {}
     read = read_catalog(write_catalog(rows))
     assert read == sorted(rows, key=lambda row: row.id)
     assert sum(row.split == "test" for row in read) == 180

@@ -15,7 +15,7 @@ def test_a_noisy_photo_counts_once() -> None:
         pair_record(id="a/1", scene="a/s", noisy="/1.png"),
         pair_record(id="a/2", scene="a/s"),
     )
-    reason = "/a/noisy.png: it has the content of /1.png, which is in the set"
+    reason = "/a/noisy.png: it has the pixels of /1.png, which is in the set"
     expected = {"a/2": Duplicate("a/1", reason)}
     assert find_duplicates([copy, first], {}) == expected
     # The pair of the previous set stays, even if another comes first by id.
@@ -27,36 +27,36 @@ def test_a_noisy_photo_counts_once() -> None:
 
 
 def test_a_refusal_that_quotes_the_duplicate_reason_is_no_duplicate() -> None:
-    first, copy = pair_record(id="a/1"), pair_record(id="a/2", refused="it has the content of x")
+    first, copy = pair_record(id="a/1"), pair_record(id="a/2", refused="it has the pixels of x")
     assert find_duplicates([first, copy], {}) == {}
 
 
 def test_a_photo_of_two_scenes_stays_in_the_first() -> None:
     rows = [
-        pair_record(id="a/1", scene="a/s", noisy_hash="n1", clean_hash="c"),
-        pair_record(id="a/2", scene="a/s", noisy_hash="n2", clean_hash="c"),
-        pair_record(id="b/1", scene="b/t", noisy_hash="n3", clean_hash="c"),
-        pair_record(id="b/2", scene="b/t", noisy_hash="c", clean_hash="d"),
-        pair_record(id="b/3", scene="b/t", noisy_hash="n5", clean_hash="n2"),
-        pair_record(id="b/4", scene="b/t", noisy_hash="n6", clean_hash="d"),
+        pair_record(id="a/1", scene="a/s", noisy_pixels="n1", clean_pixels="c"),
+        pair_record(id="a/2", scene="a/s", noisy_pixels="n2", clean_pixels="c"),
+        pair_record(id="b/1", scene="b/t", noisy_pixels="n3", clean_pixels="c"),
+        pair_record(id="b/2", scene="b/t", noisy_pixels="c", clean_pixels="d"),
+        pair_record(id="b/3", scene="b/t", noisy_pixels="n5", clean_pixels="n2"),
+        pair_record(id="b/4", scene="b/t", noisy_pixels="n6", clean_pixels="d"),
     ]
     duplicates = find_duplicates(rows, {})
     assert set(duplicates) == {"b/1", "b/2", "b/3"}
     assert all(
-        "it has the content of a photo of another scene, a/s" in duplicate.reason
+        "it has the pixels of a photo of another scene, a/s" in duplicate.reason
         for duplicate in duplicates.values()
     )
     assert {duplicate.of for duplicate in duplicates.values()} <= {"a/1", "a/2"}
 
 
 def cut_record(name: str, scene: str = "a/s", **known: object) -> PairRecord:
-    return pair_record(id=name, scene=scene, noisy_hash=name, clean_hash=f"c{name}", **known)
+    return pair_record(id=name, scene=scene, noisy_pixels=name, clean_pixels=f"c{name}", **known)
 
 
 def test_a_shard_that_holds_a_duplicate_is_cut_again_without_it() -> None:
     first = cut_record("a/1", shard="k1")
     rest, copy = cut_record("b/1", "b/t", shard="k2"), cut_record("b/2", "b/t", shard="k2")
-    copy = replace(copy, noisy_hash=first.noisy_hash)
+    copy = replace(copy, noisy_pixels=first.noisy_pixels)
     kept = CutShard([first], shard("k1"))
     resolved = resolve_duplicates([kept, CutShard([rest, copy], shard("k2"))], {})
     assert resolved.shards[0] == kept

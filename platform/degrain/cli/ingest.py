@@ -29,6 +29,10 @@ class Ingest(CommonOptions):
                 f"not paired: {len(done.unplaced)} photos that belong to no pair, "
                 f"e.g. {done.unplaced[0]}"
             )
+        if done.alike:
+            console.print(f"{done.alike} scenes show what others show, and have their split")
+        for move in done.moves:
+            console.print(f"moved: {move}")
         for split in ("train", "val", "test"):
             rows = done.patch_set.photos(split)
             scenes = len({row.scene for row in rows})
@@ -45,6 +49,8 @@ class Ingest(CommonOptions):
             "pairs": manifest.pairs,
             "refused": manifest.refused,
             "unplaced": len(done.unplaced),
+            "alike": done.alike,
+            "moved": len(done.moves),
             "patches": manifest.patches(),
             "reused": done.reused,
             "seconds": done.seconds,

@@ -40,6 +40,9 @@ ADAPTERS: dict[Adapter, ListPairs] = {
     "sidd": list_sidd,
 }
 
+PUBLISHED: frozenset[Adapter] = frozenset({"embedded", "nind", "polyu", "renoir", "sidd"})
+"""Corpora whose names of scenes mean the same under every label."""
+
 ONE_FOLDER: frozenset[Adapter] = frozenset({"renoir", "sidd"})
 """Layouts in which all photos of a pair are in one folder."""
 
@@ -140,10 +143,13 @@ class Corpus:
         ]
 
     def _named(self, pair: PairRecord) -> PairRecord:
-        """The pair with this corpus' label in its id and scene."""
+        """The pair with this corpus' label in its id, and in a scene of the user's own."""
         if self.name == pair.corpus:
             return pair
         id_, scene = (f"{self.name}/{text.split('/', 1)[1]}" for text in (pair.id, pair.scene))
+        if self.adapter in PUBLISHED:
+            # Parts of a published corpus show the same scenes.
+            scene = pair.scene
         return replace(pair, corpus=self.name, id=id_, scene=scene)
 
 

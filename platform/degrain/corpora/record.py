@@ -43,6 +43,12 @@ class PairRecord:
     noisy_hash: str = ""
     """SHA-256 of the file's bytes, 128 bits in hexadecimal; empty if it could not be read."""
     clean_hash: str = ""
+    noisy_pixels: str = ""
+    """Digest of the decoded photo, see `imaging.looks`; empty if it was not decoded."""
+    clean_pixels: str = ""
+    look: str = ""
+    """Thumbnail of the clean photo, by which copies are found; empty for a flat one, and for a
+    noisy photo without a clean one."""
     height: int | None = None
     """Pixels, after alignment; None if refused before decoding."""
     width: int | None = None
@@ -108,6 +114,9 @@ class PairRecord:
 MEASUREMENTS = (
     "noisy_hash",
     "clean_hash",
+    "noisy_pixels",
+    "clean_pixels",
+    "look",
     "height",
     "width",
     "bit_depth",

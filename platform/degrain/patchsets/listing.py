@@ -73,10 +73,11 @@ def _with_fitted_noise(options: CorpusOptions, storage: Storage) -> CorpusOption
     if not options.noise.startswith(LIKE):
         return options
     measured = PatchSet.open(options.noise.removeprefix(LIKE), storage)
-    fits = fit_noises(measured)
+    # Noise of test pairs would reach train.
+    fits = fit_noises(measured, "train")
     if not fits:
         raise UserError(
-            f"patch set {measured.uri} has no real pairs whose noise could be measured; name "
-            "another"
+            f"patch set {measured.uri} has no real pairs in train whose noise could be measured; "
+            "name another"
         )
     return replace(options, noise=f"fitted:{';'.join(map(noise_values, fits))}")

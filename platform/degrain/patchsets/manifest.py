@@ -13,7 +13,7 @@ from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import CHANNELS, PatchGeometry
 from degrain.storage.json_file import json_bytes
 
-CUTTER_VERSION = 3
+CUTTER_VERSION = 4
 """Raise it when the same photos and geometry would give other bytes."""
 FORMAT_VERSION = 1
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from degrain.corpora.record import PairRecord
+from degrain.imaging.looks import pixel_digest, thumbnail
 from degrain.imaging.pixels import Photo
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.checks import apply_shift, decode_pair, measure
@@ -38,6 +39,12 @@ def check_pair(
     Raises UnreadablePhotoError, with the reason, if the rules refuse the pair.
     """
     noisy, clean = decode_pair(pair, files.noisy, files.clean, rules)
+    pair = replace(
+        pair,
+        noisy_pixels=pixel_digest(noisy),
+        clean_pixels=pixel_digest(clean),
+        look="" if pair.unpaired else thumbnail(clean),
+    )
     pair = measure(pair, noisy, clean, rules)
     bit_depth = 8 * max(noisy.dtype.itemsize, clean.dtype.itemsize)
     noisy, clean = apply_shift(noisy, clean, pair.move_y or 0, pair.move_x or 0)

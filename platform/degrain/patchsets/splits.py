@@ -1,10 +1,12 @@
 """Splits: each scene belongs to train, val or test, and later ingests do not move it.
 
-In order of precedence, the user, the corpus and the previous patch set determine the split of a
-scene. Of each corpus a tenth of the scenes, at least one, are in `test`, and as many in `val`;
-those that are missing are chosen one by one, each time the scene that makes the share of cameras in
-the split most similar to that in the corpus. A hash of the scene's name breaks ties. A camera that
-no earlier scene was taken with gets its own share of held-out scenes, even if the splits of its
+Scenes that show the same are one subject, whose scenes share a split. In order of precedence, the
+user, the corpus and what is remembered of earlier ingests determine the split of a subject; if they
+name several for its scenes, test comes before val, and val before train. Of each corpus a tenth of
+the subjects, at least one, are in `test`, and as many in `val`; those that are missing are chosen
+one by one, each time the one that makes the share of cameras in the split most similar to that in
+the corpus. A hash of its name breaks ties. A camera that no earlier scene was taken with gets its
+own share of held-out scenes, even if the splits of its
 corpus are large enough, so that later models are also judged by it.
 """
 
@@ -27,18 +29,48 @@ _FEWEST = 3
 def assign_splits(
     pairs: Sequence[PairRecord],
     *,
+    subjects: Mapping[str, str] | None = None,
     previous: Mapping[str, str] | None = None,
     val_scenes: Sequence[str] = (),
     test_scenes: Sequence[str] = (),
 ) -> dict[str, str]:
     """The split of each scene. A split for which the user named scenes has these and no others.
 
-    Raises UserError for an unknown scene, or if a split stays empty.
+    `subjects` has the subject of each scene, which is one of its scenes; None: each is its own.
+    `previous` has the splits that are remembered. Raises UserError for an unknown scene, for
+    scenes of one subject that are named for two splits, or if a split stays empty.
     """
-    cameras, settled = _scenes(pairs)
-    named = _named(sorted(cameras), val_scenes, test_scenes)
+    scenes, settled = _scenes(pairs)
+    subjects = subjects or {scene: scene for scene in scenes}
+    cameras: dict[str, Counter[str]] = defaultdict(Counter)
+    for scene, counts in scenes.items():
+        cameras[subjects[scene]].update(counts)
+    named = _named(subjects, val_scenes, test_scenes)
     closed = set(named.values())
-    before = {scene: split for scene, split in (previous or {}).items() if scene in cameras}
+    settled = _by_subject(settled, subjects)
+    before = _by_subject(previous or {}, subjects)
+    assigned = _assign(cameras, named, settled, before, closed)
+    return {scene: assigned[subject] for scene, subject in subjects.items()}
+
+
+def _by_subject(splits: Mapping[str, str], subjects: Mapping[str, str]) -> dict[str, str]:
+    """The split of each subject that is held out most."""
+    found: dict[str, str] = {}
+    for scene, split in splits.items():
+        if scene in subjects:
+            subject = subjects[scene]
+            found[subject] = max(found.get(subject, split), split, key=SPLITS.index)
+    return found
+
+
+def _assign(
+    cameras: Mapping[str, Counter[str]],
+    named: Mapping[str, str],
+    settled: Mapping[str, str],
+    before: Mapping[str, str],
+    closed: set[str],
+) -> dict[str, str]:
+    """The split of each subject; `cameras` has its photos per camera."""
     splits: dict[str, str] = {}
     for scene, split in {**before, **settled}.items():
         splits[scene] = "train" if split in closed else split
@@ -69,8 +101,11 @@ def _scenes(pairs: Sequence[PairRecord]) -> tuple[dict[str, Counter[str]], dict[
     settled: dict[str, str] = {}
     for scene, camera, split in columns(pairs, "scene", "camera", "split"):
         cameras[scene][camera or ""] += 1
-        if split:
-            settled[scene] = split
+        if split and settled.setdefault(scene, split) != split:
+            raise UserError(
+                f"scene '{scene}' has the splits {settled[scene]} and {split}; give all its pairs "
+                "one"
+            )
     return cameras, settled
 
 
@@ -89,13 +124,14 @@ def scene_rank(scene: str) -> int:
 
 
 def _named(
-    scenes: Sequence[str], val_scenes: Sequence[str], test_scenes: Sequence[str]
+    subjects: Mapping[str, str], val_scenes: Sequence[str], test_scenes: Sequence[str]
 ) -> dict[str, str]:
-    """The split of each scene that the user named, by its full name."""
+    """The split of each subject of which the user named a scene."""
     if both := set(val_scenes) & set(test_scenes):
         raise UserError(f"scene '{min(both)}' is named for both val and test; name it once")
     if not val_scenes and not test_scenes:
         return {}
+    scenes = sorted(subjects)
     by_name: dict[str, list[str]] = defaultdict(list)
     for scene in scenes:
         by_name[scene].append(scene)
@@ -110,7 +146,12 @@ def _named(
                 raise UserError(
                     f"scene '{name}' is in several corpora; write one of {', '.join(by_name[name])}"
                 )
-            named[by_name[name][0]] = split
+            subject = subjects[by_name[name][0]]
+            if named.setdefault(subject, split) != split:
+                raise UserError(
+                    f"scene '{name}' is named for test, but it shows what a scene of val shows; "
+                    "name both for one split"
+                )
     return named
 
 

@@ -4,7 +4,8 @@ On disk it is an advisory lock of the operating system, which ends with its proc
 is an object with its holder and its time of expiry. Every write of it is a conditional request
 (`If-None-Match`, `If-Match` with the ETag of the holder's last write), so a former holder can
 neither renew nor release a lease that another job acquired. A job calls `Lease.check` before it
-publishes results; the call confirms the lease with one more conditional write.
+publishes results; the call confirms the lease with one more conditional write. A lease whose holder
+was a process of this machine that has ended is free at once.
 """
 
 import contextlib
@@ -15,9 +16,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import psutil
 
 from degrain.errors import JobFailedError
 from degrain.storage.location import Location
@@ -53,6 +56,33 @@ def exclusive(lock: Location, job: str, *, lease_seconds: float = LEASE_SECONDS)
 
 def _this_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _process_identity() -> dict[str, object]:
+    """What tells this process from all others of the machine; empty where that is not known.
+
+    Host names and process ids are not enough: containers may share both.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - it names no file
+    except OSError:
+        return {}
+    return {
+        "machine": f"{boot} {namespace}",
+        "pid": os.getpid(),
+        "began": psutil.Process().create_time(),
+    }
+
+
+def _has_ended(content: Mapping[str, Any]) -> bool:
+    """Whether the holder of a lease was a process of this machine that has ended."""
+    if "machine" not in content or content["machine"] != _process_identity().get("machine"):
+        return False
+    try:
+        return bool(psutil.Process(content["pid"]).create_time() != content["began"])
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _already_held(job: str, holder: str, lock: Location) -> JobFailedError:
@@ -129,7 +159,7 @@ class BucketLease:
         except ClientError:
             return "started at the same time"
         content = json.loads(existing["Body"].read())
-        if content["expires"] > time.time():
+        if content["expires"] > time.time() and not _has_ended(content):
             return str(content["holder"])
         return None if self._put(IfMatch=existing["ETag"]) else "started at the same time"
 
@@ -184,6 +214,7 @@ class BucketLease:
         now = time.time()
         content = {
             "holder": _this_process(),
+            **_process_identity(),
             "token": self._token,
             "expires": now + self._seconds if expires is None else expires,
         }

@@ -31,6 +31,9 @@ class IngestConfig:
     """Scenes of the val split, separated by commas. Empty: chosen by hash."""
     test_scenes: tuple[str, ...] = ()
     """Scenes of the test split, separated by commas. Empty: chosen by hash."""
+    release_test: bool = False
+    """Let scenes leave the test split. Models that were trained on the others are judged by it, and
+    a model that is trained on it can no longer be compared with them."""
     reread: bool = False
     """Read every photo and shard again, even where size and time are unchanged."""
 

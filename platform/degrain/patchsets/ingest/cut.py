@@ -33,6 +33,12 @@ class CutShard:
     shard: Shard | None
     """None if every pair was refused."""
 
+    def with_split(self, splits: Mapping[str, str]) -> "CutShard":
+        """With the split of its scene."""
+        records = [replace(record, split=splits[record.scene]) for record in self.records]
+        shard = self.shard and replace(self.shard, split=records[0].split)
+        return CutShard(records, shard)
+
 
 def cut_chunk(
     chunk: Sequence[PairRecord], root: Location, geometry: PatchGeometry, rules: CheckRules

@@ -1,7 +1,8 @@
-"""Duplicates: photos that are in the corpora more than once.
+"""Duplicates: photos that are in the corpora more than once, by their pixels.
 
 A noisy photo counts once. A photo in two scenes would leak from one split to another, so only the
-first scene keeps it. Of equals, the one that was in the previous set stays, then the first by id.
+first scene keeps it. Of equals, pairs stay before noisy photos without a clean one, then the one
+that was in the previous set, then the first by id.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,24 +77,24 @@ def find_duplicates(
 ) -> dict[str, Duplicate]:
     """The duplicates among records, by id; `before` are the records of the previous set."""
 
-    def rank(record: PairRecord) -> tuple[bool, str]:
+    def rank(record: PairRecord) -> tuple[bool, bool, str]:
         known = before.get(record.id)
-        return known is None or known.refused is not None, record.id
+        return record.unpaired, known is None or known.refused is not None, record.id
 
     noisy: dict[str, PairRecord] = {}
     owner: dict[str, PairRecord] = {}
     duplicates: list[PairRecord] = []
     usable = (r for r in records if r.refused is None or r.duplicate_of is not None)
     for record in sorted(usable, key=rank):
-        hashes = (record.noisy_hash, record.clean_hash)
-        if record.noisy_hash in noisy or any(
-            h in owner and owner[h].scene != record.scene for h in hashes
+        digests = (record.noisy_pixels, record.clean_pixels)
+        if record.noisy_pixels in noisy or any(
+            digest in owner and owner[digest].scene != record.scene for digest in digests
         ):
             duplicates.append(record)
             continue
-        noisy[record.noisy_hash] = record
-        for content in hashes:
-            owner.setdefault(content, record)
+        noisy[record.noisy_pixels] = record
+        for digest in digests:
+            owner.setdefault(digest, record)
     # Reasons are worded when all owners are known, so that the next ingest words them the same.
     return {record.id: _duplicate(record, noisy, owner) for record in duplicates}
 
@@ -101,11 +102,11 @@ def find_duplicates(
 def _duplicate(
     record: PairRecord, noisy: Mapping[str, PairRecord], owner: Mapping[str, PairRecord]
 ) -> Duplicate:
-    if (same := noisy.get(record.noisy_hash)) is not None:
-        reason = f"{record.noisy}: it has the content of {same.noisy}, which is in the set"
+    if (same := noisy.get(record.noisy_pixels)) is not None:
+        reason = f"{record.noisy}: it has the pixels of {same.noisy}, which is in the set"
         return Duplicate(same.id, reason)
-    photos = ((record.noisy, record.noisy_hash), (record.clean, record.clean_hash))
-    owners = ((uri, owner.get(content)) for uri, content in photos)
+    photos = ((record.noisy, record.noisy_pixels), (record.clean, record.clean_pixels))
+    owners = ((uri, owner.get(digest)) for uri, digest in photos)
     uri, other = next((u, o) for u, o in owners if o is not None and o.scene != record.scene)
-    reason = f"{uri}: it has the content of a photo of another scene, {other.scene}"
+    reason = f"{uri}: it has the pixels of a photo of another scene, {other.scene}"
     return Duplicate(other.id, reason)

@@ -44,11 +44,6 @@ class Previous:
         """The catalog as Python objects, by id."""
         return {record.id: record for record in self.catalog}
 
-    @property
-    def splits(self) -> dict[str, str]:
-        """The split of each scene."""
-        return dict(columns(self.catalog, "scene", "split"))
-
     def reuse(
         self, pairs: Sequence[PairRecord], config: IngestConfig, root: Location
     ) -> tuple[list[CutShard], Sequence[PairRecord]]:

@@ -15,8 +15,11 @@ from degrain.storage.location import Location
 
 
 def check_refused(records: Sequence[PairRecord], limit: float) -> None:
-    """Raise UserError if more than the share `limit` of the pairs is refused."""
-    refused = [r.refused for r in records if r.refused is not None]
+    """Raise UserError if more than the share `limit` of the pairs is refused, or all are.
+
+    Duplicates are no bad photos, and do not count.
+    """
+    refused = [r.refused for r in records if r.refused is not None and r.duplicate_of is None]
     if len(refused) > limit * len(records) or len(refused) == len(records):
         raise UserError(
             f"{len(refused)} of {len(records)} pairs were refused, over the limit of {limit:.0%} "

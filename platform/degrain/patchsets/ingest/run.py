@@ -1,18 +1,14 @@
 """Ingest: list the corpora, assign splits, reuse what is unchanged, cut the rest, publish."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from degrain.corpora.record import PairRecord
-from degrain.errors import UserError
+from degrain.patchsets.ingest.assign import split_by_look, split_by_name, with_splits
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.cut import CutShard
 from degrain.patchsets.ingest.duplicates import resolve_duplicates
+from degrain.patchsets.ingest.memory import SplitMemory
 from degrain.patchsets.ingest.parallel import cut_in_parallel, make_chunks
 from degrain.patchsets.ingest.previous import Previous
 from degrain.patchsets.ingest.publish import (
@@ -22,10 +18,10 @@ from degrain.patchsets.ingest.publish import (
     publish,
 )
 from degrain.patchsets.listing import check_apart, list_corpora
-from degrain.patchsets.packed import transform
+from degrain.patchsets.packed import columns
 from degrain.patchsets.patch_set import PatchSet
-from degrain.patchsets.splits import assign_splits
-from degrain.storage.location import Storage
+from degrain.storage.lease import exclusive
+from degrain.storage.location import Location, Storage
 from degrain.storage.retry import retry
 
 
@@ -40,6 +36,10 @@ class IngestResult:
     """Whether the set existed already."""
     cut: int
     """Pairs that were read; the others were known."""
+    alike: int
+    """Scenes that show what another scene shows."""
+    moves: list[str]
+    """Scenes that are in another split than is remembered, in words."""
     seconds: float
 
 
@@ -54,16 +54,34 @@ def ingest(
 
     `progress` gets (pairs done, pairs in all); `before_publishing` may raise, and nothing is
     published then. Raises UserError for a missing folder, a corpus without pairs, or too many
-    refused pairs. A set that exists is left as it is, except for damaged files and photos that
-    moved.
+    refused pairs, and JobFailedError if another ingest into the folder is running. A set that
+    exists is left as it is, except for damaged files and photos that moved.
     """
-    began = time.monotonic()
     root = storage.locate(config.out)
     root.check_writable()
     check_apart(config.corpus, root)
-    pairs, unplaced = retry(lambda: list_corpora(config.corpus, config.options, storage))
+    with exclusive(root / "ingest.lock", "ingest") as lease:
+
+        def check() -> None:
+            lease.check()
+            before_publishing()
+
+        return _ingest(config, root, progress, check)
+
+
+def _ingest(
+    config: IngestConfig,
+    root: Location,
+    progress: Callable[[int, int], None],
+    before_publishing: Callable[[], None],
+) -> IngestResult:
+    began = time.monotonic()
+    pairs, unplaced = retry(lambda: list_corpora(config.corpus, config.options, root.storage))
     previous = retry(lambda: Previous.read(root))
-    pairs = with_splits(pairs, config, previous.splits)
+    prescribed = dict(columns(pairs, "scene", "split"))
+    memory = retry(lambda: SplitMemory.read(root))
+    # For what is wrong with names of scenes; what photos show is not known yet.
+    pairs = with_splits(pairs, split_by_name(pairs, config, memory))
     shards: list[CutShard] = []
     pending = pairs
     if not config.reread:
@@ -76,38 +94,22 @@ def ingest(
     resolved = resolve_duplicates(shards, previous.records)
     again = cut_in_parallel(resolved.chunks, root, config.geometry, config.rules)
     shards = [*resolved.shards, *again]
+    records = [record for shard in shards for record in shard.records]
+    splits = split_by_look(records, config, memory, prescribed)
+    shards = [shard.with_split(splits.of) for shard in shards]
     records = sorted((r for shard in shards for r in shard.records), key=lambda r: r.id)
     check_refused(records, config.max_refused)
     check_splits(records)
     manifest = make_manifest(config, records, [s.shard for s in shards if s.shard is not None])
     before_publishing()
+    retry(lambda: memory.with_splits(records).write(root))
     patch_set, reused = retry(lambda: publish(root, manifest, records))
-    return IngestResult(patch_set, unplaced, reused, len(pending), time.monotonic() - began)
-
-
-def with_splits(
-    pairs: Sequence[PairRecord], config: IngestConfig, previous: Mapping[str, str]
-) -> Sequence[PairRecord]:
-    """The pairs with their splits. Raises UserError for a scene that cannot be in its split."""
-    splits = assign_splits(
-        pairs,
-        previous=previous,
-        val_scenes=config.val_scenes,
-        test_scenes=config.test_scenes,
+    return IngestResult(
+        patch_set,
+        unplaced,
+        reused,
+        len(pending),
+        splits.alike,
+        splits.moves,
+        time.monotonic() - began,
     )
-    return transform(pairs, partial(_set_split, splits=splits))
-
-
-def _set_split(table: pa.Table, splits: Mapping[str, str]) -> pa.Table:
-    place = table.schema.get_field_index("split")
-    values = [splits[scene] for scene in table["scene"].to_pylist()]
-    table = table.set_column(place, table.schema.field(place), pa.array(values, pa.string()))
-    # `PairRecord.unpaired`, but not in train.
-    unpaired = pc.and_(pc.equal(table["noisy"], table["clean"]), pc.is_null(table["noise"]))
-    wrong = table.filter(pc.and_(unpaired, pc.not_equal(table["split"], "train")))
-    for pair in wrong.slice(0, 1).to_pylist():
-        raise UserError(
-            f"scene '{pair['scene']}' cannot be in {pair['split']}: its photo has no clean partner "
-            "to score by; name another with `val_scenes` and `test_scenes`"
-        )
-    return table
