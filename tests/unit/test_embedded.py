@@ -1,10 +1,15 @@
 """The embedded corpus: its pairs and their fixed splits."""
 
+from pathlib import Path
+
+import pytest
 from unit.corpus_names import ANY
 
 from degrain.corpora import embedded
-from degrain.corpora.embedded import list_embedded
+from degrain.corpora.embedded import list_embedded, write_embedded
+from degrain.errors import UserError
 from degrain.imaging.camera_noise import ISO_LEVELS
+from degrain.storage.location import Storage
 
 
 def embedded_names() -> list[str]:
@@ -38,3 +43,20 @@ def test_a_foreign_pair_among_the_embedded_ones_is_not_placed() -> None:
     pairs, unplaced = list_embedded([*embedded_names(), *foreign], ANY)
     assert len(pairs) == 21
     assert unplaced == foreign
+
+
+def test_files_of_the_user_are_not_replaced(tmp_path: Path) -> None:
+    folder = Storage().locate(tmp_path)
+    (tmp_path / "clean").mkdir()
+    mine = tmp_path / "clean/coffee.png"
+    mine.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"coffee\.png' is not a photo of the embedded"):
+        write_embedded(folder)
+    assert mine.read_bytes() == b"mine"
+    mine.unlink()
+    # What the interrupted call has written is no obstacle, nor are photos of an older version.
+    write_embedded(folder)
+    mine.write_bytes(b"older")
+    (tmp_path / "recipe.json").write_text("{}")
+    write_embedded(folder)
+    assert mine.read_bytes() != b"older"

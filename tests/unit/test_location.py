@@ -1,5 +1,6 @@
 """Locations: literal names, atomic writes, hidden secrets, checks of folders."""
 
+import errno
 import json
 import math
 import os
@@ -157,6 +158,43 @@ def test_files_come_by_folder_and_spellings_of_a_folder_together(tmp_path: Path)
     assert {name: stamp for part in parts for name, stamp in part.items()} == place.files()
     with pytest.raises(FileNotFoundError):
         list(STORAGE.locate(tmp_path / "none").files_by_folder())
+
+
+def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:
+    for name in ("photos/a/1.png", "disk2/b/2.png", "disk2/c/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    photos = tmp_path / "photos"
+    (photos / "0").symlink_to(photos / "a")  # it is listed by its own name
+    (photos / "b").symlink_to(tmp_path / "disk2/b")
+    (photos / "again").symlink_to(tmp_path / "disk2/b")
+    (photos / "all").symlink_to(tmp_path / "disk2")
+    (tmp_path / "disk2/c/back").symlink_to(photos)
+    place = STORAGE.locate(photos)
+    assert list(place.files()) == ["a/1.png", "again/2.png", "all/c/3.png"]
+    assert [list(part) for part in place.files_by_folder()] == [[name] for name in place.files()]
+
+
+def test_a_folder_that_cannot_be_read_is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a/1.png", "lost+found/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if "lost+found" in str(path):  # root, as which tests may run, can read any
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    place = STORAGE.locate(tmp_path)
+    assert list(place.files()) == ["a/1.png"]
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path}/lost+found is left out: Permission denied"
+    with pytest.raises(PermissionError):
+        STORAGE.locate(tmp_path / "lost+found").files()
 
 
 @pytest.mark.parametrize("before", [None, b"old"])

@@ -80,3 +80,17 @@ def test_a_description_names_the_most_frequent_cameras() -> None:
     assert news.describe() == (
         f"6 new pairs since patch set {VERSION}: 2 of S6, 1 of IP, 1 of GP, 1 of N6, other cameras"
     )
+
+
+def test_a_pair_whose_file_is_missing_is_new_once(tmp_path: Path) -> None:
+    write_pair(tmp_path / "photos", "a")
+    table = tmp_path / "photos" / "pairs.csv"
+    table.write_text("noisy,clean\nnoisy/a.png,clean/a.png\nnoisy/gone.png,clean/gone.png\n")
+    config = IngestConfig(corpus=[f"pairs={table}"], out=str(tmp_path / "patches"))
+    records, _ = list_corpora(config.corpus, config.options, Storage())
+    (tmp_path / "patches" / VERSION).mkdir(parents=True)
+    catalog = tmp_path / "patches" / VERSION / "catalog.parquet"
+    catalog.write_bytes(write_catalog(records))
+    assert find_news(config, Storage(), VERSION).pairs == []
+    write_pair(tmp_path / "photos", "gone")
+    assert [p.id for p in find_news(config, Storage(), VERSION).pairs] == ["pairs/noisy/gone.png"]

@@ -125,7 +125,7 @@ def by_dictionary(
         old = records.get(pair.id)
         return (
             old is not None
-            and pair.has_files_of(old)
+            and pair.stamp == old.stamp
             and (old.scene, old.noise) == (pair.scene, pair.noise)
         )
 

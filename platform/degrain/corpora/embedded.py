@@ -20,6 +20,7 @@ from skimage import data as skimage_data
 from degrain.corpora.config import CorpusOptions
 from degrain.corpora.listing import Listing
 from degrain.corpora.pairs import list_templates
+from degrain.errors import UserError
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
 from degrain.imaging.crops import centre_crop
@@ -58,7 +59,8 @@ LARGEST_SIDE = 512
 def write_embedded(folder: Location) -> None:
     """Write the 21 pairs as PNG below `folder`, unless they exist; takes a few seconds.
 
-    The noise is seeded by photograph and ISO, so that the files are equal on all machines.
+    The noise is seeded by photograph and ISO, so that the files are equal on all machines. Raises
+    UserError if the folder holds other files of these names.
     """
     recipe = json.dumps(
         {"side": LARGEST_SIDE, "noise": {iso: asdict(n) for iso, n in ISO_LEVELS.items()}}
@@ -66,13 +68,28 @@ def write_embedded(folder: Location) -> None:
     made = folder / "recipe.json"
     if made.exists() and made.read_bytes() == recipe:
         return
+    ours = made.exists()
     for place, name in enumerate(sorted(_PHOTOS)):
         photo = embedded_photo(name)
-        (folder / CLEAN_TEMPLATE.format(scene=name)).write_bytes(encode_png(photo))
+        files = {CLEAN_TEMPLATE.format(scene=name): photo}
         for iso, noise in ISO_LEVELS.items():
             noisy = photograph(photo, noise, np.random.default_rng([place, iso]))
-            (folder / NOISY_TEMPLATE.format(scene=name, iso=iso)).write_bytes(encode_png(noisy))
+            files[NOISY_TEMPLATE.format(scene=name, iso=iso)] = noisy
+        for file, pixels in files.items():
+            _write(folder / file, encode_png(pixels), replaces=ours)
     made.write_bytes(recipe)
+
+
+def _write(file: Location, content: bytes, *, replaces: bool) -> None:
+    """Write a file; one that is there may only be replaced if an earlier version wrote it."""
+    if not replaces and file.exists():
+        if file.read_bytes() == content:
+            return  # the call before was interrupted
+        raise UserError(
+            f"'{file}' is not a photo of the embedded corpus, which is written to the folder that "
+            "is named; name an empty one"
+        )
+    file.write_bytes(content)
 
 
 def embedded_photo(name: str) -> Photo:

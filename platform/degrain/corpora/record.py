@@ -84,10 +84,6 @@ class PairRecord:
         """Whether the photo is noisy and has no clean partner: both names are its own."""
         return self.noisy == self.clean and self.noise is None
 
-    def has_files_of(self, before: "PairRecord") -> bool:
-        """Whether the files are those of an earlier record, by their sizes and times."""
-        return bool(self.stamp) and self.stamp == before.stamp
-
     def fill(self, **values: str | int) -> None:
         """Set fields of a record that only its maker has yet; a copy would take as long as all else
         that is done to a pair of a listing.

@@ -66,4 +66,4 @@ def new_pairs(
 ) -> list[PairRecord]:
     """The pairs that are not among the known ones, or whose files are others."""
     known = known or {}
-    return [p for p in pairs if p.id not in known or not p.has_files_of(known[p.id])]
+    return [p for p in pairs if p.id not in known or p.stamp != known[p.id].stamp]

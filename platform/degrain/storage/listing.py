@@ -1,6 +1,7 @@
 """Lists the files below a folder with size and time, by which changes are detected."""
 
 import contextlib
+import logging
 import os
 import stat
 from collections import defaultdict
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs as pafs
+
+_log = logging.getLogger(__name__)
 
 _PARALLEL_LISTINGS = 16
 """Folders of a bucket that are listed at a time."""
@@ -59,51 +62,77 @@ def local_files_inside(folder: Path) -> Iterator[tuple[str, FileStamp]]:
 
 
 def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
-    """Yield files below a folder by relative name, without following links to folders.
-
-    Pyarrow would follow a link to a parent folder for ever.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for where, _folders, names in os.walk(folder, onerror=fail):
-        below = os.path.relpath(where, folder)
-        for name in names:
-            # Broken links and files that were removed meanwhile are skipped.
-            with contextlib.suppress(OSError):
-                # pathlib is slow here.
-                status = os.stat(os.path.join(where, name))  # noqa: PTH116, PTH118
-                if stat.S_ISREG(status.st_mode):
-                    yield (
-                        name if below == "." else f"{below}/{name}",
-                        FileStamp.of_status(status),
-                    )
+    """Yield files below a folder by relative name, see `local_folders`."""
+    for files in local_folders(folder):
+        yield from files.items()
 
 
 def local_folders(folder: Path) -> Iterator[dict[str, FileStamp]]:
-    """Yield the same by folder; folders whose names differ in case only come together."""
+    """Yield the files of each folder below a folder by relative name, sorted; folders whose names
+    differ in case only come together.
 
-    def walk(group: list[str]) -> Iterator[dict[str, FileStamp]]:
+    Links to folders are followed after all others, unless they lead to a folder that was listed.
+    A folder below that cannot be read is left out, with a warning. Raises OSError if `folder`
+    cannot be read.
+    """
+    walk = _Walk(folder)
+    yield from walk.below([""])
+    while walk.links:
+        link = min(walk.links)
+        walk.links.remove(link)
+        with contextlib.suppress(OSError):
+            if walk.is_new(os.stat(folder / link)):  # noqa: PTH116 - as in `_Walk`
+                yield from walk.below([link])
+
+
+class _Walk:
+    """Folders below a folder, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listed: set[tuple[int, int]] = set()
+        self.links: set[str] = set()
+        """Links to folders, which are not followed yet."""
+        self.is_new(os.stat(folder))  # noqa: PTH116 - one way for all
+
+    def is_new(self, status: os.stat_result) -> bool:
+        """Whether a folder was not listed before; it counts as listed then."""
+        place = status.st_dev, status.st_ino
+        if place in self._listed:
+            return False
+        self._listed.add(place)
+        return True
+
+    def below(self, group: list[str]) -> Iterator[dict[str, FileStamp]]:
+        """Files of folders, and of those below, but for links."""
         found: dict[str, FileStamp] = {}
         below: dict[str, list[str]] = defaultdict(list)
         for prefix in group:
-            with os.scandir(folder / prefix) as entries:
-                for entry in entries:
-                    name = prefix + entry.name
-                    if entry.is_dir(follow_symlinks=False):
+            for entry in self._entries(prefix):
+                name = prefix + entry.name
+                # Links to nowhere or to themselves, and files that were removed meanwhile.
+                with contextlib.suppress(OSError):
+                    status = entry.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        found[name] = FileStamp.of_status(status)
+                    elif stat.S_ISDIR(status.st_mode) and entry.is_symlink():
+                        self.links.add(f"{name}/")
+                    elif stat.S_ISDIR(status.st_mode) and self.is_new(status):
                         below[entry.name.casefold()].append(f"{name}/")
-                        continue
-                    with contextlib.suppress(OSError):
-                        status = entry.stat()
-                        if stat.S_ISREG(status.st_mode):
-                            found[name] = FileStamp.of_status(status)
         if found:
             yield dict(sorted(found.items()))
         for name in sorted(below):
-            yield from walk(below[name])
+            yield from self.below(below[name])
 
-    yield from walk([""])
+    def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._folder / prefix) as entries:
+                return list(entries)
+        except PermissionError as error:
+            if not prefix:
+                raise
+            _log.warning("%s is left out: %s", self._folder / prefix, error.strerror)
+            return []
 
 
 def bucket_folders(files: pafs.FileSystem, root: str) -> Iterator[dict[str, FileStamp]]:
