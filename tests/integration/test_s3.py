@@ -2,9 +2,11 @@
 lock, its absence.
 """
 
+import io
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -30,6 +32,8 @@ from degrain.loading.streamed import StreamedPatches
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.run import ingest
+from degrain.storage import upload as uploads
+from degrain.storage.atomic import AtomicWrite
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
 from degrain.tracking.config import load_tracking_config
@@ -160,6 +164,44 @@ def test_a_study_reads_each_object_of_its_patch_set_once_for_one_and_for_eight_t
         after = server.audit_log.reads(bucket)
         assert after - before == dict.fromkeys(shards | others, 1)
         before = after
+
+
+class Interrupted(io.BytesIO):
+    """Forty megabytes; Ctrl-C comes while a later part of them is read."""
+
+    def __init__(self) -> None:
+        super().__init__(bytes(40 * 2**20))
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() >= 32 * 2**20:
+            raise KeyboardInterrupt
+        return super().read(size)
+
+
+def test_an_interrupted_write_leaves_the_object_as_it_was(bucket: str) -> None:
+    storage = Storage.from_environment()
+    place = storage.locate(f"s3://{bucket}/folder/thing.bin")
+    place.write_bytes(b"good" * 1000)
+
+    def interrupt_writing() -> None:
+        with AtomicWrite(storage.locate(f"s3://{bucket}/folder"), "thing.bin") as file:
+            file.write(b"half" * 10)
+            raise KeyboardInterrupt
+
+    for write in (interrupt_writing, lambda: uploads.upload(place, Interrupted())):
+        with pytest.raises(KeyboardInterrupt):
+            write()
+        assert place.read_bytes() == b"good" * 1000
+    assert list(storage.locate(f"s3://{bucket}").files()) == ["folder/thing.bin"]
+    assert "Uploads" not in storage.s3_client().list_multipart_uploads(Bucket=bucket)
+    place.write_bytes(content := bytes(range(256)) * 2**18)
+    assert place.read_bytes() == content
+
+
+def test_a_write_that_is_refused_is_an_error_of_storage(bucket: str) -> None:
+    storage = replace(Storage.from_environment(), secret_key="wrong")
+    with pytest.raises(OSError, match=f"cannot write 's3://{bucket}/x': .*SignatureDoesNotMatch"):
+        storage.locate(f"s3://{bucket}/x").write_bytes(b"x")
 
 
 def test_wrong_credentials_and_missing_buckets_are_said(

@@ -197,50 +197,6 @@ def test_a_folder_that_cannot_be_read_is_left_out_with_a_warning(
         STORAGE.locate(tmp_path / "lost+found").files()
 
 
-@pytest.mark.parametrize("before", [None, b"old"])
-def test_a_failed_write_changes_no_file(tmp_path: Path, before: bytes | None) -> None:
-    target = tmp_path / "deep" / "target"
-    if before is not None:
-        STORAGE.locate(target).write_bytes(before)
-
-    def write_and_fail() -> None:
-        with STORAGE.locate(target).replacing() as path:
-            Path(path).write_bytes(b"half of it")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_and_fail()
-    assert [p.name for p in target.parent.iterdir()] == ([] if before is None else ["target"])
-    assert before is None or target.read_bytes() == before
-
-
-def test_a_failed_write_over_a_folder_leaves_no_partial_file(tmp_path: Path) -> None:
-    (tmp_path / "target").mkdir()
-    with pytest.raises(IsADirectoryError):
-        STORAGE.locate(tmp_path / "target").write_bytes(b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["target"]
-
-
-def test_readers_see_the_old_content_until_the_write_is_complete(tmp_path: Path) -> None:
-    target = tmp_path / "target"
-    target.write_bytes(b"old")
-    with STORAGE.locate(target).replacing() as path:
-        Path(path).write_bytes(b"new")
-        assert Path(path).parent == tmp_path  # a move within a folder is atomic
-        assert target.read_bytes() == b"old"
-    assert target.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_concurrent_writers_use_separate_partial_files(tmp_path: Path) -> None:
-    target = STORAGE.locate(tmp_path / "target")
-    with target.replacing() as first, target.replacing() as second:
-        assert first != second
-        Path(first).write_bytes(b"first")
-        Path(second).write_bytes(b"second")
-    assert target.read_bytes() == b"first"
-
-
 SECRETS = {"access_key": "AKIAEXAMPLE", "secret_key": "wJalrX", "session_token": "FwoGZX"}
 
 

@@ -12,7 +12,6 @@ time are not those of its line was not written by a run, or was changed since.
 import hashlib
 import json
 import os
-import re
 import threading
 import time
 from collections import Counter, defaultdict
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from degrain.inference.photo_list import FoundPhoto, PhotoTask
-from degrain.storage.atomic import PARTIAL
+from degrain.storage.atomic import partial_target
 from degrain.storage.json_file import json_line
 from degrain.storage.listing import FileStamp
 from degrain.storage.location import Location
@@ -30,8 +29,6 @@ RECORDS = ".degrain.jsonl"
 """Name of the file in each output folder."""
 _SECONDS_BETWEEN_UPLOADS = 10
 """Objects in a bucket cannot be appended to, so the file is replaced, at most this often."""
-
-_PARTIAL_NAME = re.compile(rf"(.+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
 
 Standing: TypeAlias = Literal["missing", "current", "outdated", "foreign"]
 """Of an output: not there; as this run would make it; made from an older photo, by another model or
@@ -95,8 +92,7 @@ class OutputRecords:
             folder = Location(uri, inside[0].target.storage)
             files, expected = folder.files_inside(), {_place(t.target)[1]: t for t in inside}
             for name in files:
-                partial = _PARTIAL_NAME.fullmatch(name)
-                if partial and partial[1] in expected:
+                if partial_target(name) in expected:
                     (folder / name).remove()
             for name, task in expected.items():
                 standings[task.target.uri] = self._standing(task, files.get(name))

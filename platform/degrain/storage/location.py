@@ -75,8 +75,8 @@ class Storage:
             retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=5),
         )
 
-    def s3_client(self) -> "S3Client":
-        """Create a boto3 client with short timeouts and no retries, for checks and leases."""
+    def s3_client(self, attempts: int = 1, timeout: float = READ_TIMEOUT_SECONDS) -> "S3Client":
+        """Create a boto3 client; by default for checks and leases, which do not wait for long."""
         import boto3
         from botocore.config import Config
 
@@ -89,8 +89,10 @@ class Storage:
             aws_session_token=self.session_token,
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                read_timeout=READ_TIMEOUT_SECONDS,
-                retries={"total_max_attempts": 1},
+                read_timeout=timeout,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                # Servers other than Amazon's need not know checksums behind the content.
+                request_checksum_calculation="when_required" if self.endpoint else None,
                 s3={"addressing_style": "path"} if self.endpoint else None,
             ),
         )
@@ -282,8 +284,10 @@ class Location:
 
     def write_bytes(self, content: bytes) -> None:
         """Write the file atomically: a reader sees the old content or the new one."""
-        with self.replacing() as path, self.filesystem.open_output_stream(path) as stream:
-            stream.write(content)
+        folder, _, name = self.uri.rpartition("/")
+        with AtomicWrite(Location(folder or "/", self.storage), name) as file:
+            file.write(content)
+            file.publish(name)
 
     def remove(self) -> None:
         """Delete the file if it exists."""
@@ -294,7 +298,3 @@ class Location:
         """Create the parent folder; buckets need none."""
         if not self.remote:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-
-    def replacing(self) -> AtomicWrite:
-        """Context manager that returns a temporary path, which replaces this file on success."""
-        return AtomicWrite(self.path, remote=self.remote)

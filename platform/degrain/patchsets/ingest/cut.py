@@ -22,6 +22,7 @@ from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.manifest import CUTTER_VERSION, Shard, digest
 from degrain.patchsets.pair_files import PairFiles, check_pair, read_files
 from degrain.patchsets.shards import pair_tables, shard_schema
+from degrain.storage.atomic import AtomicWrite
 from degrain.storage.location import Location
 
 
@@ -52,13 +53,14 @@ def cut_chunk(
     contents = (content for pair in files for content in (pair.noisy, pair.clean))
     bits = 16 if any(content is not None and is_deep(content) for content in contents) else 8
     records: list[PairRecord] = []
-    with target.replacing() as path, target.filesystem.open_output_stream(path) as stream:
-        with _writer(stream, geometry, bits) as writer:
+    with AtomicWrite(root / "shards", key) as file:
+        with _writer(file, geometry, bits) as writer:
             for number, pair in enumerate(chunk):
                 # The files of a large pair need not stay in memory while its patches are cut.
                 content, files[number] = files[number], PairFiles(None, None, "", "")
                 records.append(_cut_pair(pair, content, writer, geometry, rules, bits))
-        size = stream.tell()
+        size = file.tell()
+        file.publish(f"{key}.parquet")
     patches = sum(record.patches for record in records)
     records = [r if r.refused is not None else replace(r, shard=key) for r in records]
     shard = Shard(key=key, split=chunk[0].split, patches=patches, bits=bits, bytes=size)
@@ -67,9 +69,9 @@ def cut_chunk(
     return result
 
 
-def _writer(stream: pa.NativeFile, geometry: PatchGeometry, bits: int) -> pq.ParquetWriter:
+def _writer(file: AtomicWrite, geometry: PatchGeometry, bits: int) -> pq.ParquetWriter:
     return pq.ParquetWriter(
-        stream,
+        file,
         shard_schema(geometry, bits),
         compression="none",
         use_dictionary=["pair"],

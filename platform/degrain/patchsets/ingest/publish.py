@@ -1,7 +1,9 @@
 """Publish a patch set: catalog, then manifest, then the pointer to the newest version."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from degrain.corpora.config import split_name
 from degrain.corpora.record import PairRecord
@@ -11,7 +13,11 @@ from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.manifest import Manifest, Shard, groups_of, set_version
 from degrain.patchsets.patch_set import PatchSet
 from degrain.patchsets.splits import SPLITS
+from degrain.storage.atomic import remove_abandoned
 from degrain.storage.location import Location
+
+_FOLDER_NAME = re.compile(r"shards|[0-9a-f]{12}")
+"""Folders of patch sets below the output folder."""
 
 
 def check_refused(records: Sequence[PairRecord], limit: float) -> None:
@@ -83,6 +89,17 @@ def publish(
 def point_to(root: Location, version: str) -> None:
     """Name the version that `PatchSet.open` finds below the root."""
     (root / "current.json").write_bytes(json.dumps({"version": version}).encode())
+
+
+def remove_leftovers(root: Location) -> None:
+    """Remove the partial files of ingests that were killed; uploads to a bucket leave none."""
+    folder = Path(root.path)
+    if root.remote or not folder.is_dir():
+        return
+    remove_abandoned(folder)
+    for below in folder.iterdir():
+        if below.is_dir() and _FOLDER_NAME.fullmatch(below.name):
+            remove_abandoned(below)
 
 
 def _holds(file: Location, content: bytes) -> bool:

@@ -16,6 +16,7 @@ from degrain.patchsets.ingest.publish import (
     check_splits,
     make_manifest,
     publish,
+    remove_leftovers,
 )
 from degrain.patchsets.listing import check_apart, list_corpora
 from degrain.patchsets.packed import columns
@@ -76,6 +77,7 @@ def _ingest(
     before_publishing: Callable[[], None],
 ) -> IngestResult:
     began = time.monotonic()
+    remove_leftovers(root)
     pairs, unplaced = retry(lambda: list_corpora(config.corpus, config.options, root.storage))
     previous = retry(lambda: Previous.read(root))
     prescribed = dict(columns(pairs, "scene", "split"))
