@@ -1,6 +1,7 @@
 """The page of a comparison, its slices, and what is measured beside PSNR."""
 
 import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from degrain.evaluation.page import crops_figure, write_page
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation
 from degrain.evaluation.slices import iso_range, slices
 from degrain.imaging.filters import create_filter
+from degrain.imaging.metrics import Score
 from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import Identity, NetworkDenoiser
 from denoisenets import create_model
@@ -56,6 +58,10 @@ def evaluation() -> Evaluation:
     return Evaluation(photos=photos, denoisers=tuple(made))
 
 
+def example(outputs: dict[str, Photo], clean: Photo = CLEAN) -> Example:
+    return Example(ROW, NOISY, clean, outputs, dict.fromkeys(outputs, Score(30, 0.9)))
+
+
 def test_a_shift_of_colours_and_a_change_of_clean_photos_are_measured() -> None:
     found, output = measure(Brighter(), CLEAN, CLEAN, clean_input=True)
     assert found.shift == pytest.approx((3, 3, 3))
@@ -72,6 +78,9 @@ def test_an_unchanged_photo_has_the_highest_psnr_not_an_infinite_one() -> None:
 def test_blur_loses_gradients_and_noise_adds_them() -> None:
     flat = np.full_like(CLEAN, 90)
     assert gradient_energy(flat) == 0
+    grey = NOISY.astype(float).mean(axis=2)
+    expected = sum(np.square(np.diff(grey, axis=axis)).mean() for axis in (0, 1))
+    assert gradient_energy(NOISY) == pytest.approx(expected)
     smooth, _ = measure(Blur(), CLEAN, CLEAN, clean_input=False)
     noisy, _ = measure(Identity(), NOISY, CLEAN, clean_input=False)
     assert smooth.clean_psnr is None
@@ -84,6 +93,19 @@ def test_tiles_have_no_seams_and_filters_have_no_tiles() -> None:
     assert largest_seam(denoiser, NOISY) in (0, 1)
     assert denoiser.config.tile is None, "the denoiser itself keeps its tiles"
     assert largest_seam(Identity(), NOISY) is None
+
+
+def test_side_effects_of_large_photos_are_measured_in_strips() -> None:
+    large = np.tile(NOISY, (6, 3, 1))
+    tracemalloc.start()
+    try:
+        found = gradient_energy(large)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    grey = large.astype(float).mean(axis=2)
+    assert found == pytest.approx(sum(np.square(np.diff(grey, axis=a)).mean() for a in (0, 1)))
+    assert most < 3 * large.nbytes
 
 
 def test_slices_are_by_camera_and_by_range_of_iso() -> None:
@@ -100,8 +122,8 @@ def test_slices_are_by_camera_and_by_range_of_iso() -> None:
 
 
 def test_the_page_has_every_section_and_names_leaks() -> None:
-    example = Example(ROW, NOISY, CLEAN, {"noisy": NOISY, "median": CLEAN})
-    page = write_page(Comparison(evaluation(), [example]), "test photos").html().decode()
+    shown = example({"noisy": NOISY, "median": CLEAN})
+    page = write_page(Comparison(evaluation(), [shown]), "test photos").html().decode()
     for text in ("Table", "Side effects", "Slices", "Worst and best photos", "Crops", "1: leaked"):
         assert text in page
     assert page.count("<img") == 2
@@ -128,7 +150,7 @@ def test_the_page_of_the_noisy_photo_alone_has_neither_speed_nor_extremes() -> N
         photos=whole.photos[:1],
         denoisers=(replace(whole.denoisers[0], scores=whole.denoisers[0].scores[:1]),),
     )
-    page = write_page(Comparison(one, [Example(ROW, NOISY, CLEAN, {"noisy": NOISY})]), "x")
+    page = write_page(Comparison(one, [example({"noisy": NOISY})]), "x")
     text = page.html().decode()
     assert "Quality and speed" not in text
     assert "Worst and best" not in text
@@ -143,10 +165,10 @@ def test_crops_of_any_size_and_number_have_their_captions(
 ) -> None:
     clean = np.resize(CLEAN, (*size, 3))
     names = ["noisy", *(f"d{n}" for n in range(denoisers - 1))]
-    figure = crops_figure(Example(ROW, clean, clean, dict.fromkeys(names, clean)))
+    figure = crops_figure(example(dict.fromkeys(names, clean), clean))
     captions = [axis.get_title().partition("\n")[0] for axis in figure.axes]
     assert [c for c in captions if c] == [*names[:7], "clean"]
-    assert f"{size[1]}x{size[0]}" in figure.get_suptitle()
+    assert "16x16" in figure.get_suptitle()
 
 
 def test_the_letters_of_sidd_for_brightness_are_words() -> None:

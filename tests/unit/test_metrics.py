@@ -21,6 +21,7 @@ from degrain.imaging.metrics import (
     to_pixels,
 )
 from degrain.imaging.pixels import Photo, sixteen_bits
+from denoisenets.memory import PeakMemory
 
 
 def reference(output: Photo, clean: Photo) -> Score:
@@ -92,6 +93,22 @@ def test_extremes_score_as_in_scikit_image(height: int, width: int) -> None:
 def test_natural_photo_scores_as_in_scikit_image() -> None:
     clean = natural_photo(151, 203)
     assert_equals_reference(with_noise(clean), clean)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 139), (138, 420), (267, 266)])
+def test_photos_of_several_tiles_score_as_in_scikit_image(height: int, width: int) -> None:
+    clean = smooth_photo(height, width)
+    output, expected = with_noise(clean), reference(with_noise(clean), clean)
+    got = score_photo(output, clean)
+    assert got.psnr == pytest.approx(expected.psnr, abs=1e-9)
+    assert got.ssim == pytest.approx(expected.ssim, abs=1e-9)
+
+
+def test_the_memory_of_a_score_hardly_depends_on_the_size() -> None:
+    clean = np.tile(natural_photo(200, 200), (7, 6, 1))
+    with PeakMemory() as memory:
+        score_photo(clean ^ 1, clean)
+    assert memory.peak < 2 * clean.nbytes + 30e6
 
 
 @pytest.mark.parametrize(

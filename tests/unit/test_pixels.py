@@ -1,5 +1,7 @@
 """Conversions between 8 and 16 bits."""
 
+import tracemalloc
+
 import numpy as np
 
 from degrain.imaging.pixels import eight_bits, peak, sixteen_bits
@@ -17,5 +19,16 @@ def test_sixteen_bit_round_trip_preserves_all_values() -> None:
 
 
 def test_sixteen_bits_are_rounded_to_eight() -> None:
-    every = np.arange(65536, dtype=np.uint16)
+    every = np.arange(65536, dtype=np.uint16).reshape(4096, 16)
     assert np.array_equal(eight_bits(every), np.round(every / 257).astype(np.uint8))
+
+
+def test_rounding_to_eight_bits_takes_little_memory() -> None:
+    deep = np.zeros((4000, 500, 3), np.uint16)
+    tracemalloc.start()
+    try:
+        eight_bits(deep)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * deep.nbytes // 2

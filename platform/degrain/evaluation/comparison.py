@@ -14,12 +14,16 @@ from degrain.corpora.record import PairRecord
 from degrain.evaluation.intervals import Interval, bootstrap
 from degrain.evaluation.measurement import largest_seam, measure
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
+from degrain.imaging.crops import most_detailed_crops
 from degrain.imaging.metrics import Score
 from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import Denoiser
 from degrain.patchsets.photos import PhotoSource
 from degrain.spacing import evenly_spaced
 from degrain.tracking.training_photos import TrainingPhotos
+
+CROP_SIDE = 160
+"""Side of the crops of example photos in pixels."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Example:
-    """One photo, noisy and clean, with the output of each denoiser."""
+    """The most detailed crop of one photo, noisy and clean, with what each denoiser made of it."""
 
     photo: PairRecord
     noisy: Photo
     clean: Photo
     outputs: dict[str, Photo]
+    """The same crop of each output."""
+    scores: dict[str, Score]
+    """Of the whole photo, by denoiser."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,10 @@ def table_rows(evaluation: Evaluation) -> list[Row]:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """A task's result: the score, and the output and seams of an example photo."""
+    """A task's result: the score, and a crop of the output and the seams of an example photo."""
 
     score: PhotoScore
-    output: Photo | None
+    crop: Photo | None
     seams: float | None
 
 
@@ -132,7 +139,14 @@ def _run_one(denoiser: Denoiser, row: PairRecord, source: PhotoSource, *, keep: 
     score, output = measure(denoiser, noisy, clean, clean_input=denoiser.parameters > 0)
     if not keep:
         return _Outcome(score, None, None)
-    return _Outcome(score, output, largest_seam(denoiser, noisy))
+    return _Outcome(score, _crop(output, clean), largest_seam(denoiser, noisy))
+
+
+def _crop(photo: Photo, clean: Photo) -> Photo:
+    """A copy of the part that examples show: where the clean photo has the most detail."""
+    side = min(CROP_SIDE, *clean.shape[:2])
+    top, left = most_detailed_crops(clean, side, 1)[0]
+    return photo[top : top + side, left : left + side].copy()
 
 
 def compare(
@@ -147,7 +161,7 @@ def compare(
 ) -> Comparison:
     """Run every denoiser on every photo; gains are relative to the first denoiser.
 
-    The outputs of `examples` photos, evenly spaced, are kept. `trained_on` has the training photos
+    A crop of `examples` photos, evenly spaced, is kept. `trained_on` has the training photos
     of models by name; None stands for unknown ones. `earlier_scenes` are those of an earlier patch
     set. Needs a running Ray; uses all its CPUs.
     """
@@ -201,8 +215,14 @@ def _examples(
         if photo.id not in kept:
             continue
         noisy, clean = source.load(photo)
-        outputs = {d.name: results[d.name, photo.id].output for d in denoisers}
+        found = {d.name: results[d.name, photo.id] for d in denoisers}
         examples.append(
-            Example(photo, noisy, clean, {k: v for k, v in outputs.items() if v is not None})
+            Example(
+                photo,
+                _crop(noisy, clean),
+                _crop(clean, clean),
+                {name: one.crop for name, one in found.items() if one.crop is not None},
+                {name: one.score.score for name, one in found.items()},
+            )
         )
     return examples

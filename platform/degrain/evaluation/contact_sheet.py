@@ -6,12 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from degrain.evaluation.comparison import Comparison, Example
-from degrain.imaging.crops import most_detailed_crops
-from degrain.imaging.metrics import Score, score_photo
-from degrain.imaging.pixels import Photo
-
-CROP_SIDE = 160
-"""Side of the crops in pixels."""
+from degrain.imaging.pixels import Photo, eight_bits
 
 
 def save_contact_sheet(comparison: Comparison, columns: Sequence[str], path: Path) -> None:
@@ -25,12 +20,10 @@ def save_contact_sheet(comparison: Comparison, columns: Sequence[str], path: Pat
     )
     axes = figure.subplots(len(comparison.examples), len(titles), squeeze=False)
     for line, example in zip(axes, comparison.examples, strict=True):
-        side = min(CROP_SIDE, *example.clean.shape[:2])
-        top, left = most_detailed_crops(example.clean, side, 1)[0]
         for axis, title, photo in zip(line, titles, _photos(example, columns), strict=True):
-            axis.imshow(photo[top : top + side, left : left + side], interpolation="nearest")
+            axis.imshow(eight_bits(photo), interpolation="nearest")
             axis.set_title(title, fontsize=10)
-            axis.set_xlabel(_caption(example, title, photo), fontsize=8)
+            axis.set_xlabel(_caption(example, title), fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])
     figure.savefig(path, dpi=110)
@@ -40,9 +33,9 @@ def _photos(example: Example, columns: Sequence[str]) -> list[Photo]:
     return [example.noisy, *(example.outputs[c] for c in columns), example.clean]
 
 
-def _caption(example: Example, title: str, photo: Photo) -> str:
+def _caption(example: Example, title: str) -> str:
     if title == "clean":
         _, _, name = example.photo.id.partition("/")
         return name if len(name) < 38 else f"{name[:18]}…{name[-18:]}"
-    score: Score = score_photo(photo, example.clean)
+    score = example.scores[title]
     return f"{score.psnr:.2f} dB  SSIM {score.ssim:.3f}"

@@ -15,6 +15,8 @@ from degrain.inference.denoiser import Denoiser, NetworkDenoiser
 _WARM_UP_SIDE = 64
 _HIGHEST_PSNR = 99.0
 """dB; stands for an output that equals the clean photo, whose PSNR is infinite."""
+_ROWS = 256
+"""Rows of a photo that are differentiated at once."""
 _SMALL_TILE = 96
 """Side of the small tiles whose seams are looked for, pixels."""
 
@@ -56,9 +58,15 @@ def gradient_energy(photo: Photo) -> float:
     """Mean squared difference of neighbouring pixels' grey values, down and to the right, in
     squared levels of 8 bits.
     """
-    grey: NDArray[np.float32] = eight_bits(photo).astype(np.float32).mean(axis=2)
-    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
-    return float(np.square(down).mean() + np.square(right).mean())
+    height, width = photo.shape[:2]
+    down, right = 0.0, 0.0
+    for top in range(0, height, _ROWS):
+        # One row more, for the differences to the next strip.
+        rows = eight_bits(photo[top : top + _ROWS + 1]).astype(np.float32)
+        grey: NDArray[np.float32] = rows.mean(axis=2)
+        down += float(np.square(np.diff(grey, axis=0)).sum(dtype=np.float64))
+        right += float(np.square(np.diff(grey[:_ROWS], axis=1)).sum(dtype=np.float64))
+    return float(down / max((height - 1) * width, 1) + right / max(height * (width - 1), 1))
 
 
 def largest_seam(denoiser: Denoiser, photo: Photo) -> float | None:
@@ -70,5 +78,5 @@ def largest_seam(denoiser: Denoiser, photo: Photo) -> float | None:
         return None
     tiled = copy.copy(denoiser)
     tiled.config = replace(denoiser.config, tile=_SMALL_TILE)
-    whole = eight_bits(denoiser(photo)).astype(np.int16)
-    return float(np.abs(whole - eight_bits(tiled(photo))).max())
+    whole, parts = eight_bits(denoiser(photo)), eight_bits(tiled(photo))
+    return float((np.maximum(whole, parts) - np.minimum(whole, parts)).max())

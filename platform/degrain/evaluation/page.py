@@ -11,13 +11,10 @@ from degrain.evaluation.comparison import Comparison, Example
 from degrain.evaluation.intervals import FEWEST_SCENES
 from degrain.evaluation.scores import DenoiserScores, Evaluation
 from degrain.evaluation.slices import slices
-from degrain.imaging.crops import most_detailed_crops
-from degrain.imaging.metrics import score_photo
 from degrain.imaging.pixels import Photo, eight_bits
 from degrain.report.html_report import Number, Report
 from degrain.report.plots import COLOURS, WIDTH_INCHES, new_figure, shorten
 
-_CROP_SIDE = 160
 _DIFFERENCE_RANGE = 32
 """Difference from the clean photo that a map shows as black or white, of 255."""
 _SHOWN_PHOTOS = 5
@@ -210,24 +207,22 @@ def crops_figure(example: Example) -> Figure:
     """One crop of each output, and below it the difference from the clean photo."""
     names = list(example.outputs)[:_MOST_SHOWN]
     photos: Sequence[Photo] = [*(example.outputs[n] for n in names), example.clean]
-    side = min(_CROP_SIDE, *example.clean.shape[:2])
-    top, left = most_detailed_crops(example.clean, side, 1)[0]
     lines = -(-len(photos) // _COLUMNS)
     figure = Figure(figsize=(WIDTH_INCHES, 0.4 + 5.25 * lines), layout="constrained")
     axes = figure.subplots(2 * lines, _COLUMNS, squeeze=False)
     for axis in axes.ravel():
         axis.set_axis_off()
-    clean = eight_bits(example.clean)[top : top + side, left : left + side].astype(np.float32)
+    clean = eight_bits(example.clean).astype(np.float32)
     for place, (name, photo) in enumerate(zip([*names, "clean"], photos, strict=True)):
         line, column = divmod(place, _COLUMNS)
         above, below = axes[2 * line, column], axes[2 * line + 1, column]
-        crop = eight_bits(photo)[top : top + side, left : left + side]
+        crop = eight_bits(photo)
         above.imshow(crop, interpolation="nearest")
         if name == "clean":
             above.set_title("clean", fontsize=10)
             _show_scale(below)
         else:
-            score = score_photo(photo, example.clean)
+            score = example.scores[name]
             above.set_title(
                 f"{shorten(name, 28)}\n{score.psnr:.2f} dB, SSIM {score.ssim:.3f}", fontsize=10
             )
@@ -252,6 +247,6 @@ def _show_scale(axis: Axes) -> None:
 
 def _describe(example: Example) -> str:
     """The photo's id, size and ISO."""
-    height, width = example.clean.shape[:2]
+    height, width = example.photo.height, example.photo.width
     iso = "" if example.photo.iso is None else f", ISO {example.photo.iso}"
     return f"{shorten(example.photo.id, 70)}  ({width}x{height}{iso})"

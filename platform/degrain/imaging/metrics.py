@@ -9,7 +9,7 @@ Computed per whole photo, then averaged over photos.
 tuning use it; it is not comparable with `rgb8`, because patches have more border.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,8 @@ WINDOW = 11
 """Side of SSIM's window in pixels, and smallest side of a photo with an SSIM."""
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
+_TILE = 128
+"""Side of the tiles that are scored at once, pixels."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,10 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB per image: two (B, C, H, W) uint8 -> (B,); infinite where
     they are equal.
     """
-    error = (
-        (a.to(torch.float32) - b.to(torch.float32))
-        .square()
-        .mean(dim=(1, 2, 3), dtype=torch.float64)
-    )
-    return 10 * torch.log10(255.0**2 / error)
+    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    for x, y in _tiles(a, b, torch.float32):
+        total += (x - y).square_().sum(dim=(1, 2, 3), dtype=torch.float64)
+    return 10 * torch.log10(255.0**2 / (total / a[0].numel()))
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -88,15 +88,43 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     use_sample_covariance=False, data_range=255)` averaged over channels. Raises ValueError for
     images smaller than the window.
     """
+    channels, height, width = a.shape[1:]
+    _check_window(height, width)
+    total = torch.zeros(len(a), dtype=torch.float64, device=a.device)
     # In float32 rounding errors exceed the variance of a flat region.
-    return structural_similarity(a.to(torch.float64).div_(255), b.to(torch.float64).div_(255))
+    for x, y in _tiles(a, b, torch.float64, overlap=WINDOW - 1):
+        total += _similarity(x.div_(255), y.div_(255)).sum(dim=(1, 2, 3))
+    return total / (channels * (height - WINDOW + 1) * (width - WINDOW + 1))
+
+
+def _tiles(
+    a: Tensor, b: Tensor, dtype: torch.dtype, overlap: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tiles of both (B, C, H, W) images in another dtype, which overlap by `overlap` pixels.
+
+    So memory hardly depends on the size of a photo, and small tiles stay in the CPU's cache.
+    """
+    height, width = a.shape[2:]
+    for top in range(0, height - overlap, _TILE):
+        for left in range(0, width - overlap, _TILE):
+            rows, columns = (slice(start, start + _TILE + overlap) for start in (top, left))
+            yield a[:, :, rows, columns].to(dtype), b[:, :, rows, columns].to(dtype)
 
 
 def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     """`ssim` of two (B, C, H, W) floats in [0, 1], computed in their dtype; differentiable."""
-    batch, channels, height, width = x.shape
+    _check_window(*x.shape[2:])
+    return _similarity(x, y).flatten(1).mean(dim=1, dtype=torch.float64)
+
+
+def _check_window(height: int, width: int) -> None:
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """The similarity in each window: two (B, C, H, W) -> (B, C, H - 10, W - 10)."""
+    batch, channels, height, width = x.shape
     offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     window = window / window.sum()
@@ -115,7 +143,7 @@ def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
         (mean_x.square() + mean_y.square() + _C1) * (variance_x + variance_y + _C2)
     )
-    return similarity.view(batch, -1).mean(dim=1, dtype=torch.float64)
+    return similarity.view(batch, channels, *similarity.shape[2:])
 
 
 def score_photo(output: Photo, clean: Photo) -> Score:

@@ -30,7 +30,10 @@ def eight_bits(photo: Photo) -> NDArray[np.uint8]:
     """Convert to 8 bits, rounded."""
     if photo.dtype == np.uint8:
         return np.asarray(photo, dtype=np.uint8)
-    return ((photo.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    result = np.empty(photo.shape, np.uint8)
+    for top in range(0, len(photo), _ROWS):
+        result[top : top + _ROWS] = (photo[top : top + _ROWS].astype(np.uint32) + 128) // 257
+    return result
 
 
 def sixteen_bits(photo: Photo) -> NDArray[np.uint16]:

@@ -1,7 +1,8 @@
 """Whole photos of pairs that were read before, checked against the hashes of their records."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,11 +15,14 @@ from degrain.patchsets.checks import apply_shift, decode_pair
 from degrain.storage.location import Storage
 
 _READERS = 8
+_PIECE = 8 * 2**20
+"""Bytes of a file that are hashed at a time."""
+_DIGITS = 32
 
 
 def content_hash(content: bytes | None) -> str:
     """SHA-256 of a file's bytes, its first 128 bits in hexadecimal; empty if there is no file."""
-    return "" if content is None else hashlib.sha256(content).hexdigest()[:32]
+    return "" if content is None else hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def synthetic_hash(clean_hash: str, noise: str, seed: str) -> str:
@@ -48,19 +52,43 @@ class PhotoSource:
     def check(self, rows: Sequence[PairRecord]) -> None:
         """Raise UserError if a photo of the rows is missing or changed."""
         with ThreadPoolExecutor(max_workers=_READERS) as pool:
-            for _ in pool.map(lambda row: len(self._read(row)), rows):
+            for _ in pool.map(self._check, rows):
                 pass
+
+    def _check(self, row: PairRecord) -> None:
+        self._check_one(row.clean, row.clean_hash)
+        if row.noise is None:
+            self._check_one(row.noisy, row.noisy_hash)
+
+    def _check_one(self, uri: str, expected: str) -> None:
+        """In pieces, so that several large files at a time take little memory."""
+        hasher = hashlib.sha256()
+        with self._named(uri):
+            place = self.storage.locate(uri)
+            with place.filesystem.open_input_file(place.path) as file:
+                while piece := file.read(_PIECE):
+                    hasher.update(piece)
+        self._compare(uri, hasher.hexdigest()[:_DIGITS], expected)
 
     def _read(self, row: PairRecord) -> tuple[bytes, bytes]:
         clean = self._read_one(row.clean, row.clean_hash)
         return (clean if row.noise else self._read_one(row.noisy, row.noisy_hash)), clean
 
     def _read_one(self, uri: str, expected: str) -> bytes:
-        try:
+        with self._named(uri):
             content = self.storage.locate(uri).read_bytes()
+        self._compare(uri, content_hash(content), expected)
+        return content
+
+    @contextlib.contextmanager
+    def _named(self, uri: str) -> Iterator[None]:
+        """Errors of reading a file name it."""
+        try:
+            yield
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"cannot read '{uri}': {reason}; {self.remedy}") from None
-        if content_hash(content) != expected:
+
+    def _compare(self, uri: str, found: str, expected: str) -> None:
+        if found != expected:
             raise UserError(f"'{uri}' has changed since its pair was checked; {self.remedy}")
-        return content

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from degrain.corpora.record import PairRecord
-from degrain.imaging.pixels import Photo
 from degrain.patchsets.patch_set import PatchSet
 from degrain.patchsets.splits import SPLITS
 from degrain.report import catalog_figures, figures
@@ -165,15 +164,10 @@ def _write_refused(
         return
     if len(refused) < count:
         report.note(f"The first {len(refused)} of {count}; the catalog lists all.")
-    unreadable = "does not decode"
     report.table(
         ["pair", "reason", "noisy", "clean"],
-        [(f.row.id, f.row.refused, *(_or(t, unreadable) for t in f.thumbnails)) for f in refused],
+        [(f.row.id, f.row.refused, *f.thumbnails) for f in refused],
     )
-
-
-def _or(photo: Photo | None, text: str) -> Photo | str:
-    return text if photo is None else photo
 
 
 def _write_splits(report: Report, patch_set: PatchSet, used: Sequence[PairRecord]) -> None:
