@@ -31,8 +31,9 @@ SIDE = 32
 
 def serial_ingest(
     corpus: Path | str | Sequence[str],
-    out: Path,
+    out: Path | str,
     *,
+    storage: Storage = STORAGE,
     before_publishing: Callable[[], None] = lambda: None,
     **fields: Any,  # noqa: ANN401 - fields of a configuration
 ) -> run.IngestResult:
@@ -43,7 +44,7 @@ def serial_ingest(
     usual = {"geometry": GEOMETRY, "options": OPTIONS, "max_refused": 0.5}
     with patch.object(run, "cut_in_parallel", _cut_in_turn):
         config = IngestConfig(corpus=corpora, out=str(out), **{**usual, **fields})
-        return run.ingest(config, STORAGE, before_publishing=before_publishing)
+        return run.ingest(config, storage, before_publishing=before_publishing)
 
 
 def _cut_in_turn(

@@ -102,9 +102,20 @@ def report_error(error: Exception, names: Mapping[str, Any]) -> int:
         where = f" ('{error.filename}')" if error.filename else ""
         remedy = _REMEDIES.get(error.errno)
         return _fail(f"{error.strerror}{where}" + (f"; {remedy}" if remedy else ""), 1)
+    from degrain.storage.retry import bucket_error
+
+    if (line := bucket_error(_innermost(error))) is not None:
+        return _fail(line, 1)
     traceback.print_exc()
     kind = type(error).__name__
     return _fail(f"unexpected {kind}; this is a bug in degrain, please report it", 1)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The exception that an error of a Ray task or worker wraps."""
+    while isinstance(inside := getattr(error, "cause", None) or error.__cause__, BaseException):
+        error = inside
+    return error
 
 
 def _interrupted(console: Console) -> int:

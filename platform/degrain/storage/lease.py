@@ -24,6 +24,7 @@ import psutil
 
 from degrain.errors import JobFailedError
 from degrain.storage.location import Location
+from degrain.storage.retry import is_failure_of_server
 
 LEASE_SECONDS = 180.0
 """Seconds after which a lease in a bucket expires without renewal, such as that of a killed job."""
@@ -154,14 +155,24 @@ class BucketLease:
             return None
         from botocore.exceptions import ClientError
 
-        try:
-            existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
-        except ClientError:
-            return "started at the same time"
-        content = json.loads(existing["Body"].read())
-        if content["expires"] > time.time() and not _has_ended(content):
-            return str(content["holder"])
-        return None if self._put(IfMatch=existing["ETag"]) else "started at the same time"
+        # Twice, for a takeover whose answer is lost.
+        for _ in range(2):
+            try:
+                existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
+            except ClientError as error:
+                if is_failure_of_server(error):
+                    raise
+                break
+            content = json.loads(existing["Body"].read())
+            if content.get("token") == self._token:
+                # The answer to our write was lost, and boto3 has sent it again.
+                self._etag, self._confirmed = existing["ETag"], time.time()
+                return None
+            if content["expires"] > time.time() and not _has_ended(content):
+                return str(content["holder"])
+            if self._put(IfMatch=existing["ETag"]):
+                return None
+        return "started at the same time"
 
     def renew_until(self, stop: threading.Event) -> None:
         """Renew until `stop` is set or the lease is lost; failed renewals are retried."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.fs as pafs
 
-from degrain.errors import UserError
+from degrain.errors import JobFailedError, UserError
 from degrain.storage.atomic import AtomicWrite
 from degrain.storage.listing import (
     FileStamp,
@@ -22,12 +22,15 @@ from degrain.storage.listing import (
     local_files_inside,
     local_folders,
 )
+from degrain.storage.retry import is_failure_of_server, retry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
+ATTEMPTS = 5
+"""How often boto3 and pyarrow send a request while the server fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,13 @@ class Storage:
             session_token=self.session_token,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             request_timeout=60,
-            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=5),
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         )
 
-    def s3_client(self, attempts: int = 1, timeout: float = READ_TIMEOUT_SECONDS) -> "S3Client":
-        """Create a boto3 client; by default for checks and leases, which do not wait for long."""
+    def s3_client(
+        self, attempts: int = ATTEMPTS, timeout: float = READ_TIMEOUT_SECONDS
+    ) -> "S3Client":
+        """Create a boto3 client."""
         import boto3
         from botocore.config import Config
 
@@ -186,7 +191,7 @@ class Location:
     def check_answers(self) -> None:
         """Raise UserError, within about 15 s, unless the bucket exists and answers.
 
-        Does nothing for local paths.
+        Does nothing for local paths. Raises JobFailedError if its server fails for half a minute.
         """
         if not self.remote:
             return
@@ -195,8 +200,13 @@ class Location:
         bucket = self.path.split("/", 1)[0]
         where = self.storage.endpoint or "Amazon S3"
         try:
-            self.storage.s3_client().head_bucket(Bucket=bucket)
+            client = self.storage.s3_client(attempts=1)
+            retry(lambda: client.head_bucket(Bucket=bucket))
         except ClientError as error:
+            if is_failure_of_server(error):
+                raise JobFailedError(
+                    f"cannot use '{self.uri}': {where} fails ({error}); run it again later"
+                ) from None
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             reason = {404: "the bucket does not exist", 403: "the credentials are refused"}.get(
                 int(status or 0), str(error)

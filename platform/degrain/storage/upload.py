@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _PART_BYTES = 16 * 2**20
 """Larger content is uploaded in parts of this size; S3 accepts 10,000."""
-_ATTEMPTS = 5
 _TIMEOUT_SECONDS = 60
 
 
@@ -65,4 +64,4 @@ def _upload_parts(client: "S3Client", place: _Place, part: bytes, file: IO[bytes
 
 @lru_cache(maxsize=4)
 def _client(storage: "Storage") -> "S3Client":
-    return storage.s3_client(_ATTEMPTS, _TIMEOUT_SECONDS)
+    return storage.s3_client(timeout=_TIMEOUT_SECONDS)

@@ -1,0 +1,93 @@
+"""A bucket whose server fails now and then, or for good: results are the same, errors a line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integration.fault_proxy import FaultProxy, fault_proxy
+from integration.support import S3Server, run_here, write_pairs
+from unit.ingest_support import serial_ingest
+
+from degrain.errors import JobFailedError, UserError
+from degrain.storage.lease import exclusive
+from degrain.storage.location import Storage
+from degrain.storage.retry import bucket_error
+
+RATES = dict.fromkeys(("slow", "error", "reset", "lost", "cut"), 0.05)
+
+
+@pytest.fixture
+def proxy(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    with fault_proxy(server.environment["AWS_ENDPOINT_URL"]) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
+        yield running
+
+
+@pytest.fixture
+def corpus(bucket: str, tmp_path: Path) -> str:
+    photos = write_pairs(tmp_path / "photos", [f"scene{number}" for number in range(9)])
+    client = Storage.from_environment().s3_client()
+    for path in photos.rglob("*.png"):
+        client.upload_file(str(path), bucket, f"photos/{path.relative_to(photos)}")
+    return f"pairs=s3://{bucket}/photos"
+
+
+def test_an_ingest_through_faults_gives_the_same_set(
+    corpus: str, proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    without = serial_ingest(corpus, f"s3://{bucket}/one", storage=Storage.from_environment())
+    proxy.rates = RATES
+    done = serial_ingest(corpus, f"s3://{bucket}/two", storage=Storage.from_environment())
+    assert sum(proxy.failed.values()) >= 5
+    one, two = without.patch_set, done.patch_set
+    assert (two.manifest.version, two.catalog) == (one.manifest.version, one.catalog)
+
+
+def test_a_lease_whose_answers_are_lost_is_held(proxy: FaultProxy, bucket: str) -> None:
+    lock = Storage.from_environment().locate(f"s3://{bucket}/job.lock")
+    proxy.rates = {"lost": 0.4, "slow": 0.1}
+    for _ in range(5):
+        with exclusive(lock, "retraining") as lease:
+            lease.check()
+            with (
+                pytest.raises(JobFailedError, match="another retraining"),
+                exclusive(lock, "retraining"),
+            ):
+                pytest.fail("two hold the lease")
+    assert proxy.failed["lost"] > 3
+
+
+def test_a_server_that_fails_is_not_called_wrong_credentials(
+    proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    place = Storage.from_environment().locate(f"s3://{bucket}/x")
+    proxy.rates = {"slow": 0.5}
+    place.check_answers()
+    proxy.rates = {"slow": 1.0}
+    with pytest.raises(JobFailedError, match=r"fails \(.*503.*\); run it again later"):
+        place.check_answers()
+    proxy.rates = {"denied": 1.0}
+    with pytest.raises(UserError, match="the credentials are refused"):
+        place.check_answers()
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"), [("denied", "check the URI, AWS_ACCESS_KEY_ID"), ("slow", "run it again")]
+)
+def test_what_lasts_is_one_line(
+    corpus: str, proxy: FaultProxy, bucket: str, tmp_path: Path, kind: str, remedy: str
+) -> None:
+    proxy.whole_bucket = False
+    proxy.rates = {kind: 1.0}
+    done = run_here("denoise", [f"s3://{bucket}/photos/noisy", "--out", tmp_path / "o"], tmp_path)
+    assert done.status == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: a bucket failed: ")
+    assert remedy in line
+
+
+def test_other_errors_are_none_of_a_bucket() -> None:
+    assert bucket_error(OSError(28, "No space left on device")) is None
+    assert bucket_error(ValueError("x")) is None
