@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import psutil
 
 from degrain.errors import JobFailedError
-from degrain.storage.location import Location
+from degrain.storage.location import ATTEMPTS, Location
 from degrain.storage.retry import is_failure_of_server
 
 LEASE_SECONDS = 180.0
@@ -155,8 +155,8 @@ class BucketLease:
             return None
         from botocore.exceptions import ClientError
 
-        # Twice, for a takeover whose answer is lost.
-        for _ in range(2):
+        # More than once, for answers that are lost.
+        for _ in range(ATTEMPTS):
             try:
                 existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
             except ClientError as error:
@@ -213,10 +213,13 @@ class BucketLease:
 
     def _renew_unconfirmed(self) -> bool:
         """Renew our lease after a lost response; returns False if another job holds it."""
-        existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
-        if json.loads(existing["Body"].read()).get("token") != self._token:
-            return False
-        return self._put(IfMatch=existing["ETag"])
+        for _ in range(ATTEMPTS):
+            existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
+            if json.loads(existing["Body"].read()).get("token") != self._token:
+                return False
+            if self._put(IfMatch=existing["ETag"]):
+                return True
+        return False
 
     def _put(self, *, expires: float | None = None, **condition: str) -> bool:
         """Write the object if `condition` is true; returns whether it was written."""
