@@ -39,10 +39,12 @@ from degrain.patchsets.ingest.parallel import chunk_numbers  # noqa: E402
 from degrain.patchsets.ingest.previous import Previous  # noqa: E402
 from degrain.patchsets.ingest.publish import point_to  # noqa: E402
 from degrain.patchsets.listing import list_corpora  # noqa: E402
-from degrain.patchsets.manifest import Manifest, Shard  # noqa: E402
+from degrain.patchsets.manifest import Manifest, Shard, cutter  # noqa: E402
 from degrain.patchsets.packed import PackedRecords  # noqa: E402
+from degrain.patchsets.reading import catalog_file  # noqa: E402
 from degrain.storage.listing import FileStamp  # noqa: E402
 from degrain.storage.location import Location, Storage  # noqa: E402
+from degrain.storage.sealed import FileDigest  # noqa: E402
 
 PAIRS = 10_000_000
 PAIRS_OF_FOLDER = 200
@@ -119,7 +121,7 @@ def plan(pairs: int, root: Path, *, again: bool) -> dict[str, Any]:
     reuse = stages.run(
         "compare with the previous set", lambda: previous.find_reuse(split, config, out)
     )
-    numbers = stages.run("divide into shards", lambda: chunk_numbers(reuse.pending))
+    numbers = stages.run("divide into shards", lambda: chunk_numbers(reuse.pending, reuse.together))
     assert not unplaced
     found = {
         "stages": stages.seconds,
@@ -145,20 +147,25 @@ def publish_first(split: Sequence[PairRecord], numbers: NDArray[np.int64], root:
     folder = root / VERSION
     folder.mkdir(parents=True)
     place, random = 0, np.random.default_rng(1)
-    with pq.ParquetWriter(folder / "catalog.parquet", SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(folder / "catalog", SCHEMA, compression="zstd") as writer:
         for table in tables(split):
             rows = table.num_rows
             shards = [keys[n] for n in numbers[place : place + rows].tolist()]
             writer.write_table(measured(table, shards, random).select(SCHEMA.names))
             place += rows
+    place_of_version = Storage().locate(folder)
+    catalog = FileDigest.read(place_of_version / "catalog")
+    (folder / "catalog").rename(catalog_file(place_of_version, catalog.digest).path)
     manifest = Manifest(
         version=VERSION,
+        cutter=cutter(),
         geometry=config.geometry,
         rules=config.rules,
         corpora=[["sidd", CORPUS]],
         shards=[
             Shard(key=key, split="train", patches=2048, bits=8, bytes=50_000_000) for key in keys
         ],
+        catalog=catalog,
         pairs=len(split),
         refused=0,
         covered=1.0,

@@ -32,12 +32,14 @@ from local_ray import start_local_ray  # noqa: E402
 from mlflow_server import mlflow_server  # noqa: E402
 from table import Settings, Table, progress  # noqa: E402
 
+from degrain.patchsets.catalog import write_catalog  # noqa: E402
 from degrain.patchsets.check_rules import CheckRules  # noqa: E402
 from degrain.patchsets.geometry import PatchGeometry  # noqa: E402
 from degrain.patchsets.ingest.publish import publish  # noqa: E402
-from degrain.patchsets.manifest import Manifest, Shard  # noqa: E402
+from degrain.patchsets.manifest import Manifest, Shard, cutter  # noqa: E402
 from degrain.patchsets.patch_set import PatchSet  # noqa: E402
 from degrain.storage.location import Location, Storage  # noqa: E402
+from degrain.storage.sealed import FileDigest  # noqa: E402
 from degrain.tracking.config import TrackingConfig  # noqa: E402
 from degrain.tracking.runs import Tracker  # noqa: E402
 from degrain.training.distributed.workers import Workers  # noqa: E402
@@ -122,18 +124,21 @@ def make_patch_set(root: Location) -> PatchSet:
         Shard(key=split, split=split, patches=10_000, bits=8, bytes=10**9)
         for split in ("train", "val", "test")
     ]
+    catalog = write_catalog([])
     manifest = Manifest(
         version="scale",
+        cutter=cutter(),
         geometry=PatchGeometry(),
         rules=CheckRules(),
         corpora=[["pairs", "/none"]],
         shards=shards,
+        catalog=FileDigest.of(catalog),
         pairs=3,
         refused=0,
         covered=1.0,
         overlap=1.0,
     )
-    return publish(root, manifest, [])[0]
+    return publish(root, manifest, catalog)[0]
 
 
 def measure(trials: int, parallel: int, seconds: float, folder: Path) -> dict[str, float]:

@@ -151,7 +151,7 @@ def test_a_study_reads_each_object_of_its_patch_set_once_for_one_and_for_eight_t
     }
     others = {"patches/current.json"} | {
         f"patches/{patch_set.manifest.version}/{name}"
-        for name in ("manifest.json", "catalog.parquet")
+        for name in ("manifest.json", f"catalog-{patch_set.manifest.catalog.digest}.parquet")
     }
     options = ["--data", f"s3://{bucket}/patches", "--out", tmp_path / "runs"]
     options += ["--mlflow", write_tracking(tmp_path), "--models", "red10", "--crop", 24]

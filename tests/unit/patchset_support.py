@@ -1,13 +1,21 @@
 """Values that the tests of patch sets share."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from unit.support import pair_record
 
+from degrain.corpora.record import PairRecord
 from degrain.imaging.pixels import Photo
+from degrain.patchsets.catalog import write_catalog
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import PatchGeometry
-from degrain.patchsets.manifest import Manifest, Shard, groups_of
+from degrain.patchsets.ingest.publish import publish
+from degrain.patchsets.manifest import Manifest, Shard, cutter, groups_of
+from degrain.patchsets.patch_set import PatchSet
 from degrain.patchsets.shards import cut
-from degrain.storage.location import Storage
+from degrain.storage.location import Location, Storage
+from degrain.storage.sealed import FileDigest
 
 STORAGE = Storage()
 GEOMETRY = PatchGeometry(patch_size=16, stride=16)
@@ -27,10 +35,12 @@ def shard(
 
 MANIFEST = Manifest(
     version="v1",
+    cutter=cutter(),
     geometry=PatchGeometry(patch_size=32, stride=16),
     rules=CheckRules(alignment="refuse", max_shift=1.5, largest_megapixels=100),
     corpora=[["sidd", "sidd", "s3://b/SIDD ü"], ["pairs", "lab", "/a=b"]],
     shards=[shard("a"), shard("b", "val", 3), shard("c", patches=5, bits=16)],
+    catalog=FileDigest.of(b""),
     pairs=9,
     refused=1,
     covered=0.75,
@@ -40,3 +50,11 @@ MANIFEST = Manifest(
     ),
 )
 ROW = pair_record(id="c/a", corpus="c", scene="c/a")
+
+
+def publish_rows(
+    root: Location, rows: Sequence[PairRecord], manifest: Manifest = MANIFEST
+) -> tuple[PatchSet, bool]:
+    """Publish a set with a catalog of these rows."""
+    catalog = write_catalog(rows)
+    return publish(root, replace(manifest, catalog=FileDigest.of(catalog)), catalog)

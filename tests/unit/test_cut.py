@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -15,14 +16,18 @@ from unit.support import natural_photo, with_noise, write_png
 from degrain.corpora.record import PairRecord
 from degrain.imaging.codecs import encode_png
 from degrain.imaging.pixels import Photo
+from degrain.imaging.stored_photo import UnreadablePhotoError
+from degrain.patchsets import manifest
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.ingest import cut
 from degrain.patchsets.ingest.cut import cut_chunk
 from degrain.patchsets.manifest import Shard
+from degrain.patchsets.pair_files import check_pair
 from degrain.patchsets.patch_set import PatchSet
 from degrain.patchsets.shards import pair_tables
 from degrain.storage.location import Location
+from degrain.storage.sealed import FileDigest
 
 
 @pytest.fixture
@@ -68,8 +73,8 @@ def test_a_shard_holds_the_patches_of_its_chunk(tmp_path: Path, root: Location) 
     assert all(
         len(f.noisy_hash) == len(f.clean_hash) == 32 and f.noisy_hash != f.clean_hash for f in found
     )
-    assert names_below(root) == [f"shards/{made.key}.json", f"shards/{made.key}.parquet"]
-    assert made.bytes == root.files()[f"shards/{made.key}.parquet"].size
+    assert {Path(name).suffix for name in names_below(root)} == {".json", ".parquet"}
+    assert FileDigest.of(Path(root.path, f"shards/{made.key}.parquet").read_bytes()) == made.file
     patch_set = PatchSet(root, replace(MANIFEST, geometry=GEOMETRY, shards=[made]))
     noisy, clean = patch_set.read_shard(made)
     assert len(noisy) == made.patches == 15
@@ -97,14 +102,30 @@ def test_an_existing_shard_is_not_written_again(tmp_path: Path, root: Location) 
     assert {p: p.stat().st_mtime_ns for p in Path(root.path).rglob("*")} == before
 
 
-def test_other_content_or_geometry_is_another_shard(tmp_path: Path, root: Location) -> None:
+def test_other_content_geometry_rules_or_cutter_is_cut_again(
+    tmp_path: Path, root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = [pair(tmp_path, "a")]
-    keys = [cut_pairs(pairs, root)[1]]
-    keys.append(cut_pairs(pairs, root, PatchGeometry(patch_size=16, stride=8), RULES)[1])
-    keys.append(cut_pairs(pairs, root, GEOMETRY, CheckRules(max_clipped=0.9))[1])
+    other = PatchGeometry(patch_size=16, stride=8)
+    rules = CheckRules(alignment="ignore", max_clipped=0.9)
+
+    def cut_is_new(geometry: PatchGeometry = GEOMETRY, rules: CheckRules = RULES) -> str:
+        results = [cut_chunk(pairs, root, geometry, rules) for _ in range(2)]
+        assert [result.written for result in results] == [True, False]
+        assert results[0].shard is not None
+        return results[0].shard.key
+
+    first = cut_is_new()
+    assert cut_is_new(other) != first
+    # Equal content is one file.
+    assert cut_is_new(rules=rules) == first
+    monkeypatch.setattr(manifest, "CUTTER_VERSION", 99)
+    assert cut_is_new() == first
+    other_codecs = {**manifest.cutter(), "imagecodecs": "1"}
+    monkeypatch.setattr(manifest, "_versions", lambda: other_codecs)
+    assert cut_is_new() == first
     write_png(Path(pairs[0].noisy), with_noise(natural_photo(40, 50), 99))
-    keys.append(cut_pairs(pairs, root)[1])
-    assert len({k.key for k in keys if k}) == 4
+    assert cut_is_new() != first
 
 
 def damage(how: str, bad: PairRecord) -> str:
@@ -162,12 +183,13 @@ def test_the_reason_names_the_clean_photo_if_it_is_damaged(tmp_path: Path, root:
     assert found[0].refused.startswith(f"{bad.clean}: it is damaged")
 
 
-def test_a_chunk_of_bad_pairs_has_measurements_and_no_shard(tmp_path: Path, root: Location) -> None:
+def test_a_chunk_of_bad_pairs_leaves_no_file(tmp_path: Path, root: Location) -> None:
     bad = pair(tmp_path, "a")
     damage("html", bad)
     first = cut_pairs([bad], root)
     assert first[1] is None
     assert cut_pairs([bad], root) == first
+    assert names_below(root) == []
 
 
 def test_a_photo_that_reappears_is_cut(tmp_path: Path, root: Location) -> None:
@@ -203,12 +225,50 @@ def test_a_shard_without_its_measurements_is_cut_again_to_the_same_bytes(
     pairs = [pair(tmp_path, "a")]
     found, made = cut_pairs(pairs, root)
     assert made is not None
-    shard_file = Path(root.path) / f"shards/{made.key}.parquet"
-    before = shard_file.read_bytes()
-    shard_file.with_suffix(".json").unlink()
-    again = cut_pairs(pairs, root)
-    assert again == (found, made)
-    assert shard_file.read_bytes() == before
+    before = {name: (root / name).read_bytes() for name in names_below(root)}
+    (measured,) = Path(root.path, "shards").glob("*.json")
+    content = measured.read_bytes()
+    for damaged in (None, b"", content[:-9], content.replace(b"null", b"NULL", 1)):
+        measured.unlink() if damaged is None else measured.write_bytes(damaged)
+        again = cut_pairs(pairs, root)
+        assert again == (found, made)
+        assert {name: (root / name).read_bytes() for name in names_below(root)} == before
+
+
+def test_a_damaged_shard_is_cut_again_to_the_same_bytes(tmp_path: Path, root: Location) -> None:
+    pairs = [pair(tmp_path, "a")]
+    found, made = cut_pairs(pairs, root)
+    assert made is not None
+    file = Path(root.path, f"shards/{made.key}.parquet")
+    content = file.read_bytes()
+    for damaged in (content[:500] + bytes(500) + content[1000:], content[:-1], b"", None):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        assert cut_chunk(pairs, root, GEOMETRY, RULES).written
+        assert file.read_bytes() == content
+    assert cut_pairs(pairs, root) == (found, made)
+
+
+def test_a_refusal_is_not_remembered(
+    tmp_path: Path, root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [pair(tmp_path, name) for name in ("a", "b")]
+
+    def cannot_decode(pair: PairRecord, *rest: Any) -> Any:  # noqa: ANN401
+        if pair.id == "pairs/b":
+            raise UnreadablePhotoError("this version of degrain does not read it")
+        return check_pair(pair, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cut, "check_pair", cannot_decode)
+        found, first = cut_pairs(pairs, root)
+    assert [row.refused is None for row in found] == [True, False]
+    before = {name: (root / name).read_bytes() for name in names_below(root)}
+    found, second = cut_pairs(pairs, root)
+    assert [row.refused is None for row in found] == [True, True]
+    assert first is not None
+    assert second is not None
+    assert first.key != second.key
+    assert {name: (root / name).read_bytes() for name in before} == before
 
 
 def write_deep(uri: str, photo: Photo) -> None:

@@ -4,9 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from unit.patchset_support import MANIFEST, ROW, STORAGE
+from unit.patchset_support import ROW, STORAGE, publish_rows
 
-from degrain.patchsets.ingest.publish import publish
 from degrain.tracking.datasets import pair_inputs, patch_set_inputs
 
 
@@ -17,7 +16,7 @@ def test_each_split_is_a_dataset_with_its_pairs_and_scenes(tmp_path: Path) -> No
         replace(ROW, id="c/x", scene="c/x", refused="it is damaged"),
         replace(ROW, id="c/v", scene="c/v", split="val"),
     ]
-    patch_set, _ = publish(STORAGE.locate(tmp_path / "photos"), MANIFEST, rows)
+    patch_set, _ = publish_rows(STORAGE.locate(tmp_path / "photos"), rows)
     train, val = patch_set_inputs(patch_set, ("train", "val"))
     assert (train.dataset.name, train.dataset.digest) == ("photos train", "v1")
     assert json.loads(train.dataset.source) == {"uri": patch_set.uri}

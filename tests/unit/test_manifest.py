@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from unit.patchset_support import GEOMETRY, MANIFEST, ROW, RULES, shard
 from unit.support import pair_record
 
+from degrain.patchsets import manifest
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.manifest import (
@@ -19,6 +20,7 @@ from degrain.patchsets.manifest import (
     set_version,
     split_chunks,
 )
+from degrain.storage.sealed import seal, unseal
 
 
 def test_the_manifest_survives_json() -> None:
@@ -41,9 +43,9 @@ def test_the_manifest_counts_patches_by_split() -> None:
 
 
 def test_an_unknown_manifest_format_is_refused() -> None:
-    raw = {**json.loads(MANIFEST.to_json()), "format": 99}
-    with pytest.raises(ValueError, match="format 99, but this version of degrain reads 1"):
-        Manifest.from_json(json.dumps(raw).encode())
+    raw = {**unseal(MANIFEST.to_json()), "format": 99}
+    with pytest.raises(ValueError, match="format 99, but this version of degrain reads 2"):
+        Manifest.from_json(seal(raw))
 
 
 @settings(max_examples=100, deadline=None)
@@ -55,18 +57,50 @@ def test_runs_of_shards_keep_order_and_bound(sizes: list[int], most: int) -> Non
     assert all(run and (len(run) == 1 or sum(s.bytes for s in run) <= most) for run in runs)
 
 
-def test_the_version_depends_on_content_split_and_geometry_alone() -> None:
-    other = replace(ROW, id="c/b", scene="c/b", split="val")
-    version = set_version([ROW, other], GEOMETRY, RULES)
-    assert set_version([other, ROW], GEOMETRY, RULES) == version
-    assert (
-        set_version([replace(ROW, noisy="elsewhere", clean="too"), other], GEOMETRY, RULES)
-        == version
-    )
-    assert set_version([ROW, other], GEOMETRY, CheckRules()) != version
-    for changed in ("noisy_hash", "clean_hash", "split", "scene", "id", "refused"):
-        assert set_version([replace(ROW, **{changed: "x"}), other], GEOMETRY, RULES) != version
-    assert set_version([ROW, other], PatchGeometry(patch_size=16, stride=8), RULES) != version
+OTHER = replace(ROW, id="c/b", scene="c/b", split="val")
+SHARDS = [shard("k1"), shard("k2", "val")]
+VERSION = set_version([ROW, OTHER], SHARDS, GEOMETRY, RULES)
+
+
+def test_the_version_depends_on_all_that_a_training_reads() -> None:
+    assert set_version([ROW, OTHER], SHARDS, GEOMETRY, CheckRules()) != VERSION
+    other = PatchGeometry(patch_size=16, stride=8)
+    assert set_version([ROW, OTHER], SHARDS, other, RULES) != VERSION
+    for name in ("noisy_hash", "clean_hash", "split", "scene", "id", "refused", "camera"):
+        changed = replace(ROW, **{name: "x"})
+        assert set_version([changed, OTHER], SHARDS, GEOMETRY, RULES) != VERSION
+    for name in ("iso", "move_x", "patches"):
+        changed = replace(ROW, **{name: 7})
+        assert set_version([changed, OTHER], SHARDS, GEOMETRY, RULES) != VERSION
+    unpaired = replace(ROW, noisy=ROW.clean)
+    assert set_version([unpaired, OTHER], SHARDS, GEOMETRY, RULES) != VERSION
+
+
+def test_the_version_depends_on_the_shards_and_their_order() -> None:
+    for shards in (
+        SHARDS[::-1],
+        SHARDS[:1],
+        [shard("k1"), shard("k3", "val")],
+        [shard("k1", "val"), shard("k2", "val")],
+    ):
+        assert set_version([ROW, OTHER], shards, GEOMETRY, RULES) != VERSION
+
+
+def test_the_version_depends_on_the_cutter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "CUTTER_VERSION", 99)
+    assert set_version([ROW, OTHER], SHARDS, GEOMETRY, RULES) != VERSION
+
+
+def test_the_version_does_not_depend_on_places_times_and_rounding() -> None:
+    for row in (
+        replace(ROW, noisy="elsewhere", clean="too"),
+        replace(ROW, stamp="1@9 1@9"),
+        replace(ROW, shift_y=1e-9, exposure=1.0000001),
+    ):
+        assert set_version([row, OTHER], SHARDS, GEOMETRY, RULES) == VERSION
+    bad = [replace(ROW, refused=f"/{where}/a.png: it is damaged") for where in "ab"]
+    first, second = (set_version([row, OTHER], SHARDS, GEOMETRY, RULES) for row in bad)
+    assert first == second != VERSION
 
 
 def test_a_digest_ignores_the_order_of_keys() -> None:

@@ -1,16 +1,18 @@
 """What a retraining takes for new."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from unit.patchset_support import MANIFEST, publish_rows
 
 from degrain.corpora.config import CorpusOptions
 from degrain.corpora.record import PairRecord
+from degrain.errors import UserError
 from degrain.imaging.codecs import encode_png
-from degrain.patchsets.catalog import write_catalog
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.listing import list_corpora
 from degrain.retraining.news import News, find_news
@@ -21,7 +23,7 @@ VERSION = "0123456789ab"
 
 @pytest.fixture
 def config(tmp_path: Path) -> IngestConfig:
-    """Three pairs, and a catalog of them as version VERSION."""
+    """Three pairs, and a patch set of them as version VERSION."""
     for name in ("a", "b", "c"):
         write_pair(tmp_path / "photos", name)
     config = IngestConfig(
@@ -30,9 +32,8 @@ def config(tmp_path: Path) -> IngestConfig:
         options=CorpusOptions(noisy_name="noisy/{name}.png", clean_name="clean/{name}.png"),
     )
     records, _ = list_corpora(config.corpus, config.options, Storage())
-    folder = tmp_path / "patches" / VERSION
-    folder.mkdir(parents=True)
-    (folder / "catalog.parquet").write_bytes(write_catalog(records))
+    root = Storage().locate(config.out)
+    publish_rows(root, records, replace(MANIFEST, version=VERSION))
     return config
 
 
@@ -64,6 +65,26 @@ def test_added_and_changed_pairs_are_new_and_removed_ones_are_not(
     assert names(find_news(config, Storage(), VERSION)) == ["b.png", "d.png"]
 
 
+def test_a_pair_whose_names_are_those_of_other_files_is_new(
+    config: IngestConfig, tmp_path: Path
+) -> None:
+    """Of equal size and time: a copy that keeps times."""
+    shutil.copytree(tmp_path / "photos/clean", tmp_path / "photos/better")
+    options = CorpusOptions(noisy_name="noisy/{name}.png", clean_name="better/{name}.png")
+    assert len(find_news(replace(config, options=options), Storage(), VERSION).pairs) == 3
+
+
+def test_a_damaged_patch_set_is_named_and_not_taken_for_a_missing_one(
+    config: IngestConfig, tmp_path: Path
+) -> None:
+    for file in (tmp_path / "patches" / VERSION).iterdir():
+        content = file.read_bytes()
+        file.write_bytes(content[:-1])
+        with pytest.raises(UserError, match=f"cannot read '{file}': it is damaged"):
+            find_news(config, Storage(), VERSION)
+        file.write_bytes(content)
+
+
 @pytest.mark.parametrize("since", [None, "ffffffffffff"])
 def test_all_pairs_are_new_without_an_earlier_patch_set(
     config: IngestConfig, since: str | None
@@ -88,9 +109,8 @@ def test_a_pair_whose_file_is_missing_is_new_once(tmp_path: Path) -> None:
     table.write_text("noisy,clean\nnoisy/a.png,clean/a.png\nnoisy/gone.png,clean/gone.png\n")
     config = IngestConfig(corpus=[f"pairs={table}"], out=str(tmp_path / "patches"))
     records, _ = list_corpora(config.corpus, config.options, Storage())
-    (tmp_path / "patches" / VERSION).mkdir(parents=True)
-    catalog = tmp_path / "patches" / VERSION / "catalog.parquet"
-    catalog.write_bytes(write_catalog(records))
+    root = Storage().locate(config.out)
+    publish_rows(root, records, replace(MANIFEST, version=VERSION))
     assert find_news(config, Storage(), VERSION).pairs == []
     write_pair(tmp_path / "photos", "gone")
     assert [p.id for p in find_news(config, Storage(), VERSION).pairs] == ["pairs/noisy/gone.png"]

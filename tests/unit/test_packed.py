@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from unit.patchset_support import GEOMETRY, MANIFEST, RULES, STORAGE, shard
+from unit.patchset_support import GEOMETRY, MANIFEST, RULES, STORAGE, publish_rows, shard
 
 from degrain.corpora.record import PairRecord
 from degrain.patchsets import packed
@@ -16,7 +16,6 @@ from degrain.patchsets.ingest import parallel
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.parallel import make_chunks
 from degrain.patchsets.ingest.previous import Previous
-from degrain.patchsets.ingest.publish import publish
 from degrain.patchsets.packed import PackedRecords, columns, select, sorted_by_id, transform
 from degrain.patchsets.splits import assign_splits
 
@@ -43,6 +42,8 @@ def record(number: int) -> PairRecord:
     )
 
 
+OTHERS = [{"stamp": ""}, {"noise": "g:1"}, {"noisy": "/o.png"}, {"clean": "/o.png"}]
+"""Changes of a pair that must be read again."""
 RECORDS = [record(number) for number in range(50)]
 
 
@@ -83,8 +84,8 @@ def test_the_same_pairs_are_read_as_by_a_search_in_a_dictionary(seed: int, tmp_p
         replace(
             r,
             **(
-                {"refused": "bad"}
-                if draw.random() < 0.1
+                draw.choice([{"refused": "bad"}, {"refused": "copy", "duplicate_of": "c/000"}])
+                if draw.random() < 0.2
                 else {"shard": f"k{number // 4}", "patches": 2, "noisy_hash": f"n{number}"}
             ),
         )
@@ -95,21 +96,22 @@ def test_the_same_pairs_are_read_as_by_a_search_in_a_dictionary(seed: int, tmp_p
     for each in shards:
         size = 99 if draw.random() < 0.1 else 100
         (root / "shards" / f"{each.key}.parquet").write_bytes(b"x" * size)
-    publish(root, replace(MANIFEST, geometry=GEOMETRY, rules=RULES, shards=shards), before)
+    manifest = replace(MANIFEST, geometry=GEOMETRY, rules=RULES, shards=shards)
+    publish_rows(root, before, manifest)
     pairs = [
-        replace(r, split="train", **draw.choice([{}] * 30 + [{"stamp": ""}, {"noise": "g:1"}]))
+        replace(r, split="train", **draw.choice([{}] * 30 + OTHERS))
         for r in [*RECORDS, *(replace(record(n), id=f"c/{n:03}new") for n in range(9))]
         if draw.random() < 0.95
     ]
     previous = Previous.read(root)
     assert isinstance(previous.catalog, PackedRecords)
-    kept, pending = previous.reuse(sorted_by_id(pairs), CONFIG, root)
+    reuse = previous.find_reuse(sorted_by_id(pairs), CONFIG, root)
     sizes = {name: stamp.size for name, stamp in (root / "shards").files().items()}
     good = {s.key for s in shards if sizes[f"{s.key}.parquet"] == s.bytes}
     expected_kept, expected_pending = by_dictionary(sorted_by_id(pairs), before, good)
-    assert [p.id for p in pending] == expected_pending
+    assert [p.id for p in reuse.pending] == expected_pending
     assert {
-        shard.shard.key if shard.shard else None: list(shard.records) for shard in kept
+        shard.shard.key if shard.shard else None: list(shard.records) for shard in reuse.shards()
     } == expected_kept
     assert 0 < len(expected_pending) < len(pairs)
     assert len(expected_kept) > 1
@@ -125,7 +127,7 @@ def by_dictionary(
         old = records.get(pair.id)
         return (
             old is not None
-            and pair.stamp == old.stamp
+            and pair.has_files_of(old)
             and (old.scene, old.noise) == (pair.scene, pair.noise)
         )
 
@@ -142,7 +144,7 @@ def by_dictionary(
         if (
             old is None
             or pair.id not in unchanged
-            or (old.shard not in stays and old.refused is None)
+            or (old.shard not in stays and old.duplicate_of is None)
         ):
             pending.append(pair.id)
         else:

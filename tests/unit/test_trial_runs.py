@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Metric
-from unit.patchset_support import MANIFEST, ROW, STORAGE
+from unit.patchset_support import ROW, STORAGE, publish_rows
 
 from degrain.errors import JobFailedError
-from degrain.patchsets.ingest.publish import publish
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.earlier import OUTCOME_TAG, EarlierTrial
@@ -59,7 +58,7 @@ def recorded(
 ) -> Recorder:
     """What a trial that was validated once logs, if it ends with `status`."""
     recorder: Any = kind()
-    patch_set, _ = publish(STORAGE.locate(tmp_path), MANIFEST, [ROW])
+    patch_set, _ = publish_rows(STORAGE.locate(tmp_path), [ROW])
     config = StudyConfig(models=("red10",), trials=3).fit_to(2, 0)
     state = StudyState(STORAGE.locate(tmp_path / "study"), config, patch_set.uri, "study")
     plan = TrialPlan(config, spaces_of(config, patch_set.manifest), parallel=2)

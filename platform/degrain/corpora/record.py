@@ -84,6 +84,10 @@ class PairRecord:
         """Whether the photo is noisy and has no clean partner: both names are its own."""
         return self.noisy == self.clean and self.noise is None
 
+    def has_files_of(self, before: "PairRecord") -> bool:
+        """Whether the files are those of an earlier record, by their names, sizes and times."""
+        return (self.noisy, self.clean, self.stamp) == (before.noisy, before.clean, before.stamp)
+
     def fill(self, **values: str | int) -> None:
         """Set fields of a record that only its maker has yet; a copy would take as long as all else
         that is done to a pair of a listing.

@@ -27,6 +27,7 @@ from degrain.loading.patches import (
 from degrain.loading.streamed import StreamedPatches
 from degrain.patchsets.manifest import Shard, split_chunks
 from degrain.patchsets.patch_set import PatchSet
+from degrain.patchsets.reading import ShardReader
 
 _BLOCK_BYTES = 256 * 2**20
 _STORE_SHARE = 0.6
@@ -108,7 +109,7 @@ def make_resident(patch_set: PatchSet, split: str) -> ResidentSplit:
         for bits in (8, 16)
         for run in split_chunks([s for s in shards if s.bits == bits], _BLOCK_BYTES)
     ]
-    blocks = tuple(_reader().remote(patch_set, run) for run in runs)
+    blocks = tuple(_task().remote(patch_set.reader, run) for run in runs)
     return ResidentSplit(
         blocks, patch_metadata(patch_set, [shard for run in runs for shard in run])
     )
@@ -133,7 +134,7 @@ def make_streamed(patch_set: PatchSet, split: str, window_bytes: int) -> Streame
     cache = (
         ray.remote(WindowCache)
         .options(num_cpus=0, scheduling_strategy=here)
-        .remote(patch_set, shards)
+        .remote(patch_set.reader, shards)
     )
     return StreamedSplit(
         cache,
@@ -160,7 +161,7 @@ def make_sample(patch_set: PatchSet, split: str, count: int) -> ResidentSplit:
     ends = np.cumsum([s.patches for s in shards])
     chosen = balanced_sample(patch_metadata(patch_set, shards), count)
     owners = np.searchsorted(ends, chosen, side="right")
-    reader = ray.remote(_read_some).options(num_cpus=0)
+    task = ray.remote(_read_some).options(num_cpus=0)
     # Patches of 8 and of 16 bits need blocks of their own.
     parts: dict[tuple[int, int], list[tuple[Shard, list[int]]]] = defaultdict(list)
     for place, n in enumerate(np.unique(owners).tolist()):
@@ -168,7 +169,7 @@ def make_sample(patch_set: PatchSet, split: str, count: int) -> ResidentSplit:
         parts[shards[n].bits, place % _SAMPLE_TASKS].append(
             (shards[n], (chosen[owners == n] - first).tolist())
         )
-    return ResidentSplit(tuple(reader.remote(patch_set, run) for run in parts.values()))
+    return ResidentSplit(tuple(task.remote(patch_set.reader, run) for run in parts.values()))
 
 
 def patch_metadata(patch_set: PatchSet, shards: Sequence[Shard]) -> PatchMetadata:
@@ -196,8 +197,8 @@ def patch_metadata(patch_set: PatchSet, shards: Sequence[Shard]) -> PatchMetadat
 class WindowCache:
     """Actor that reads each window on its first request and keeps the most recent ones."""
 
-    def __init__(self, patch_set: PatchSet, shards: Sequence[Shard]) -> None:
-        self._patch_set = patch_set
+    def __init__(self, reader: ShardReader, shards: Sequence[Shard]) -> None:
+        self._reader = reader
         self._shards = shards
         self._windows: OrderedDict[Window, list[ray.ObjectRef]] = OrderedDict()
 
@@ -205,7 +206,7 @@ class WindowCache:
         """Return references to the blocks of a window, one per shard."""
         if window not in self._windows:
             self._windows[window] = [
-                _reader().remote(self._patch_set, [self._shards[n]]) for n in window
+                _task().remote(self._reader, [self._shards[n]]) for n in window
             ]
         self._windows.move_to_end(window)
         while len(self._windows) > _WINDOWS_KEPT:
@@ -217,22 +218,22 @@ class WindowCache:
         self._windows.pop(window, None)
 
 
-def _reader() -> Any:  # noqa: ANN401 - a remote function
+def _task() -> Any:  # noqa: ANN401 - a remote function
     # Without CPUs of its own, because waiting workers may hold all of them.
     return ray.remote(_read_block).options(num_cpus=0)
 
 
-def _read_block(patch_set: PatchSet, shards: Sequence[Shard]) -> Block:
-    parts = [patch_set.read_shard(shard) for shard in shards]
+def _read_block(reader: ShardReader, shards: Sequence[Shard]) -> Block:
+    parts = [reader.read(shard) for shard in shards]
     return np.concatenate([noisy for noisy, _ in parts]), np.concatenate(
         [clean for _, clean in parts]
     )
 
 
-def _read_some(patch_set: PatchSet, parts: Sequence[tuple[Shard, list[int]]]) -> Block:
+def _read_some(reader: ShardReader, parts: Sequence[tuple[Shard, list[int]]]) -> Block:
     found: list[tuple[Photo, Photo]] = []
     for shard, places in parts:
-        noisy, clean = patch_set.read_shard(shard)
+        noisy, clean = reader.read(shard)
         found.append((noisy[places], clean[places]))
     return np.concatenate([noisy for noisy, _ in found]), np.concatenate(
         [clean for _, clean in found]

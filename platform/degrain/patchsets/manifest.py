@@ -3,19 +3,39 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from importlib.metadata import version
 
 from degrain.balance import balanced_weights
 from degrain.corpora.record import PairRecord
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import CHANNELS, PatchGeometry
-from degrain.storage.json_file import json_bytes
+from degrain.storage.sealed import FileDigest, seal, unseal
 
 CUTTER_VERSION = 4
 """Raise it when the same photos and geometry would give other bytes."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_LIBRARIES = ("imagecodecs", "numpy", "pillow", "pyarrow", "scipy", "tifffile")
+"""They decode photos, synthesise noise and write shards."""
+_NOT_READ_BY_TRAINING = frozenset(
+    # Places, sizes and times of the photos, and the reason of a refusal, which names a place.
+    {"noisy", "clean", "stamp", "encoded_bytes", "refused"}
+    # Figures whose last bits differ between processors.
+    | {"look", "shift_y", "shift_x", "shift_gain", "exposure", "clipped"}
+)
+"""Fields of a record that are not part of a version."""
+
+
+def cutter() -> dict[str, str]:
+    """What decides the bytes of a shard, beside its photos, the geometry and the checks."""
+    return {"degrain": str(CUTTER_VERSION), **_versions()}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _LIBRARIES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +43,18 @@ class Shard:
     """One Parquet file of patches, as the manifest names it."""
 
     key: str
+    """Digest of the file, which is also its name."""
     split: str
     patches: int
     bits: int
     """8 or 16 per channel; a shard with a 16-bit photo is 16-bit throughout."""
     bytes: int
     """Size of the file."""
+
+    @property
+    def file(self) -> FileDigest:
+        """What the file must be."""
+        return FileDigest(digest=self.key, size=self.bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +109,16 @@ class Manifest:
     """What a patch set holds."""
 
     version: str
+    cutter: Mapping[str, str]
+    """See `cutter`; of the ingest that made the set."""
     geometry: PatchGeometry
     rules: CheckRules
     """What made a pair be refused."""
     corpora: Sequence[Sequence[str]]
     """Adapter and folder of each corpus, as the user named them."""
     shards: Sequence[Shard]
+    """In the order in which a training sees them."""
+    catalog: FileDigest
     pairs: int
     """Pairs seen, refused ones included."""
     refused: int
@@ -111,30 +141,32 @@ class Manifest:
         """The manifest as a file."""
         content = {
             "format": FORMAT_VERSION,
-            "cutter": CUTTER_VERSION,
             "channels": CHANNELS,
             "border": self.border,
             "patches": {s: self.patches(s) for s in sorted({shard.split for shard in self.shards})},
             **asdict(self),
         }
-        return json_bytes(content)
+        return seal(content)
 
     @classmethod
     def from_json(cls, content: bytes) -> "Manifest":
-        """Read a manifest file. Raises ValueError for a format that this version does not know."""
-        raw: dict[str, Any] = json.loads(content)
-        if not isinstance(raw, dict):
-            raise ValueError("it is not a manifest")
+        """Read a manifest file.
+
+        Raises ValueError if it is damaged or has a format that this version does not know.
+        """
+        raw = unseal(content)
         if raw.get("format") != FORMAT_VERSION:
             raise ValueError(
                 f"format {raw.get('format')}, but this version of degrain reads {FORMAT_VERSION}"
             )
         return cls(
             version=raw["version"],
+            cutter=raw["cutter"],
             geometry=PatchGeometry(**raw["geometry"]),
             rules=CheckRules(**raw["rules"]),
             corpora=raw["corpora"],
             shards=[Shard(**s) for s in raw["shards"]],
+            catalog=FileDigest(**raw["catalog"]),
             pairs=raw["pairs"],
             refused=raw["refused"],
             covered=raw["covered"],
@@ -148,14 +180,23 @@ def digest(content: object) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def set_version(rows: Iterable[PairRecord], geometry: PatchGeometry, rules: CheckRules) -> str:
-    """The version of a patch set: a hash of its pairs' contents and splits, the geometry, the
-    checks and the cutter.
+def set_version(
+    rows: Iterable[PairRecord], shards: Iterable[Shard], geometry: PatchGeometry, rules: CheckRules
+) -> str:
+    """The version of a patch set: a hash of its shards in their order, of its pairs but for the
+    places of their photos, of the geometry, the checks and the cutter.
+
+    So what a training reads of two sets of one version is equal, and comes in the same order.
     """
-    pairs = sorted(
-        [r.id, r.scene, r.split, r.noisy_hash, r.clean_hash, r.refused is None] for r in rows
-    )
-    return digest([pairs, asdict(geometry), asdict(rules), CUTTER_VERSION])[:12]
+    names = [f.name for f in fields(PairRecord) if f.name not in _NOT_READ_BY_TRAINING]
+    found = hashlib.blake2b(digest_size=6)
+    for part in (
+        [cutter(), asdict(geometry), asdict(rules)],
+        *([shard.split, shard.key] for shard in shards),
+        *([r.refused is None, r.unpaired, *(getattr(r, n) for n in names)] for r in rows),
+    ):
+        found.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+    return found.hexdigest()
 
 
 def split_chunks(shards: Sequence[Shard], most_bytes: int) -> Iterator[list[Shard]]:

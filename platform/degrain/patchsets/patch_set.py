@@ -1,38 +1,30 @@
 """Patch sets: aligned patch pairs in Parquet shards; a set exists once its manifest is written.
 
-    OUT/current.json                names the newest version
-    OUT/<version>/manifest.json     geometry, rules, shards, groups; written last
-    OUT/<version>/catalog.parquet   one row per pair
-    OUT/shards/<key>.parquet        patches: columns noisy, clean (raw bytes), pair, y, x
-    OUT/shards/<key>.json           measurements of the pairs of the shard; written after it
+    OUT/current.json                         names the newest version
+    OUT/<version>/manifest.json              geometry, rules, shards, groups; written last
+    OUT/<version>/catalog-<digest>.parquet   one row per pair
+    OUT/shards/<digest>.parquet              patches: columns noisy, clean (raw bytes), pair, y, x
+    OUT/shards/<key>.json                    measurements of the pairs of a shard
 
-A shard holds pairs of one scene and is named by a hash of the files' contents, the geometry and the
-version of the cutter. Versions share shards: photos that were cut before are not cut again, and the
-next run uses the shards of a run that crashed. A set's version is a hash of its pairs. Pixels are
-stored as raw bytes in a binary column because Arrow's list and tensor columns read more than ten
-times slower.
+A shard holds pairs of one scene. Shards and catalogs are named by their content, JSON files hold
+their own digest, and a set's version is a hash of what a training reads of it and of the order of
+that. So files of one name are equal, what was published is never changed, and damage is found when
+a file is read. Versions share shards: photos that were cut before are not cut again, and the next
+run uses the shards of a run that crashed. Pixels are stored as raw bytes in a binary column because
+Arrow's list and tensor columns read more than ten times slower.
 """
 
-import io
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.imaging.pixels import Photo
-from degrain.patchsets.catalog import catalog_tables
 from degrain.patchsets.manifest import Manifest, Shard
-from degrain.patchsets.packed import pack
 from degrain.patchsets.photos import PhotoSource
-from degrain.patchsets.shards import column_patches
+from degrain.patchsets.reading import ShardReader, open_catalog, read_manifest, read_pointer
 from degrain.patchsets.splits import SPLITS
 from degrain.storage.location import Location, Storage
-from degrain.storage.retry import retry
 
 
 @dataclass(frozen=True)
@@ -47,23 +39,19 @@ class PatchSet:
     def open(cls, uri: str, storage: Storage) -> "PatchSet":
         """Open a version's folder, or the newest version below the folder that ingest wrote to.
 
-        Raises UserError if there is no finished set.
+        Raises UserError if there is no finished set, or if its manifest is damaged.
         """
         folder = storage.locate(uri)
         folder.check_answers()
-        pointer = folder / "current.json"
-        if pointer.exists():
-            folder = folder / read_pointer(pointer)
-        file = folder / "manifest.json"
-        if not file.exists():
+        newest = read_pointer(folder)
+        if newest is not None:
+            folder = folder / newest
+        manifest = read_manifest(folder)
+        if manifest is None:
             raise UserError(
                 f"'{uri}' is not a patch set: it has no manifest.json; ingest has not finished "
                 "there, or the path is wrong. Make one with degrain ingest"
             )
-        try:
-            manifest = Manifest.from_json(file.read_bytes())
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read '{file}': {error}; ingest the corpus again") from None
         root = folder.uri.rpartition("/")[0]
         return cls(Location(root, storage), manifest)
 
@@ -78,7 +66,7 @@ class PatchSet:
 
         Raises UserError if the file is missing or damaged.
         """
-        return open_catalog(self.root, self.manifest.version)
+        return list(open_catalog(self.root / self.manifest.version, self.manifest.catalog))
 
     @cached_property
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -107,66 +95,11 @@ class PatchSet:
         """Reader of the whole photos of the catalog's rows."""
         return PhotoSource(self.root.storage, self.manifest.rules)
 
+    @property
+    def reader(self) -> ShardReader:
+        """Reader of the shards."""
+        return ShardReader(self.root, self.manifest.geometry.patch_size)
+
     def read_shard(self, shard: Shard) -> tuple[Photo, Photo]:
-        """Noisy and clean patches of one shard, each (N, P, P, 3) uint8 or uint16.
-
-        Raises UserError if it is missing or damaged.
-        """
-        place = self.root / "shards" / f"{shard.key}.parquet"
-        try:
-            table = retry(lambda: _read_patches(place))
-        except (OSError, pa.ArrowException) as error:
-            if (
-                place.remote
-                and isinstance(error, OSError)
-                and not isinstance(error, FileNotFoundError)
-            ):
-                # The bucket does not answer; the shard may be intact.
-                raise
-            raise UserError(
-                f"cannot read shard '{place}': {str(error).splitlines()[0]}; remove it and ingest "
-                "the corpus again"
-            ) from None
-        side = self.manifest.geometry.patch_size
-        return column_patches(table["noisy"], side, shard.bits), column_patches(
-            table["clean"], side, shard.bits
-        )
-
-
-def _read_patches(shard: Location) -> pa.Table:
-    """The pixels of a shard: the columns noisy and clean."""
-    columns = ["noisy", "clean"]
-    if shard.remote:
-        # From a bucket, `read_table` would request the footer first, and then the columns.
-        return pq.read_table(pa.BufferReader(shard.read_bytes()), columns=columns)
-    # Mapped, a local file is copied once, from the system's cache into Arrow's buffers.
-    return pq.read_table(shard.path, columns=columns, memory_map=True, pre_buffer=False)
-
-
-def read_pointer(pointer: Location) -> str:
-    """The version that `current.json` names. Raises UserError if it is damaged."""
-    try:
-        return str(json.loads(pointer.read_bytes())["version"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"'{pointer}' is damaged; remove it and ingest the corpus again, which reuses shards"
-        ) from None
-
-
-def open_catalog(root: Location, version: str) -> list[PairRecord]:
-    """The catalog of a version below `root`. Raises UserError if it is missing or damaged."""
-    return list(pack_catalog(root, version))
-
-
-def pack_catalog(root: Location, version: str) -> Sequence[PairRecord]:
-    """The same, packed if it is long."""
-    file = root / version / "catalog.parquet"
-    try:
-        # Of a file on disk, only the rows that are being packed are in memory.
-        source = io.BytesIO(file.read_bytes()) if file.remote else pa.OSFile(file.path)
-        return pack(catalog_tables(source))
-    except (OSError, pa.ArrowException, TypeError) as error:
-        raise UserError(
-            f"cannot read '{file}': {str(error).splitlines()[0]}; remove '{root}/current.json' and "
-            "ingest the corpus again, which reuses shards"
-        ) from None
+        """See `ShardReader.read`."""
+        return self.reader.read(shard)

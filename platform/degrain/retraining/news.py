@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from degrain.corpora.record import PairRecord
-from degrain.errors import UserError
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.listing import list_corpora
-from degrain.patchsets.patch_set import open_catalog
+from degrain.patchsets.reading import open_catalog, read_manifest
 from degrain.storage.location import Location, Storage
 from degrain.storage.retry import retry
 
@@ -52,13 +51,15 @@ def find_news(config: IngestConfig, storage: Storage, since: str | None) -> News
 
 
 def read_catalog(root: Location, version: str | None) -> Mapping[str, PairRecord] | None:
-    """The pairs of a version by id; None if there is none, or if it is not there any more."""
-    if version is None:
+    """The pairs of a version by id; None if there is none, or if it is not there any more.
+
+    Raises UserError if its files are damaged.
+    """
+    manifest = None if version is None else read_manifest(root / version)
+    if manifest is None:
         return None
-    try:
-        return {record.id: record for record in open_catalog(root, version)}
-    except UserError:
-        return None
+    catalog = open_catalog(root / manifest.version, manifest.catalog)
+    return {record.id: record for record in catalog}
 
 
 def new_pairs(
@@ -66,4 +67,4 @@ def new_pairs(
 ) -> list[PairRecord]:
     """The pairs that are not among the known ones, or whose files are others."""
     known = known or {}
-    return [p for p in pairs if p.id not in known or p.stamp != known[p.id].stamp]
+    return [p for p in pairs if p.id not in known or not p.has_files_of(known[p.id])]

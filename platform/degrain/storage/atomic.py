@@ -59,18 +59,9 @@ class AtomicWrite:
             return False
         return True
 
-    @property
-    def closed(self) -> bool:
-        """Whether the block has ended; pyarrow asks for it."""
-        return self._file.closed
-
     def write(self, content: bytes) -> int:
         """Append bytes."""
         return self._file.write(content)
-
-    def tell(self) -> int:
-        """Bytes that were written."""
-        return self._file.tell()
 
     def publish(self, name: str) -> None:
         """Replace the file `name` of the folder by what was written."""

@@ -1,16 +1,14 @@
 """Cut one chunk: read, check and cut pairs of one scene into a shard, or find that shard.
 
-A shard is named by a hash of its content, and a file beside it stores the measurements of its
-pairs. So photos that were cut before are not cut again.
+A shard is named by its content. Beside it, a file that is named by a hash of the photos' contents
+stores the measurements of its pairs and the name of the shard, so that photos that were cut before
+are not cut again.
 """
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from degrain.corpora.record import PairRecord
@@ -19,11 +17,13 @@ from degrain.imaging.pixels import Photo
 from degrain.imaging.stored_photo import UnreadablePhotoError
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import PatchGeometry
-from degrain.patchsets.manifest import CUTTER_VERSION, Shard, digest
+from degrain.patchsets.manifest import Shard, cutter, digest
 from degrain.patchsets.pair_files import PairFiles, check_pair, read_files
+from degrain.patchsets.reading import shard_file
 from degrain.patchsets.shards import pair_tables, shard_schema
 from degrain.storage.atomic import AtomicWrite
 from degrain.storage.location import Location
+from degrain.storage.sealed import DamagedFileError, DigestWriter, FileDigest, seal, unseal
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,14 @@ class CutShard:
     records: Sequence[PairRecord]
     shard: Shard | None
     """None if every pair was refused."""
+    written: bool = False
+    """Whether the shard was written now; it was found otherwise."""
 
     def with_split(self, splits: Mapping[str, str]) -> "CutShard":
         """With the split of its scene."""
         records = [replace(record, split=splits[record.scene]) for record in self.records]
         shard = self.shard and replace(self.shard, split=records[0].split)
-        return CutShard(records, shard)
+        return replace(self, records=records, shard=shard)
 
 
 def cut_chunk(
@@ -46,30 +48,35 @@ def cut_chunk(
 ) -> CutShard:
     """Read, check and cut pairs of one scene into a shard below `root`, or find the shard there."""
     files = [read_files(pair, root.storage) for pair in chunk]
-    key = _shard_key(chunk, files, geometry, rules)
-    measured, target = (root / "shards" / f"{key}.{kind}" for kind in ("json", "parquet"))
-    if (found := _read_measured(chunk, measured, target, key)) is not None:
+    measured = root / "shards" / f"{_chunk_key(chunk, files, geometry, rules)}.json"
+    if (found := _read_measured(chunk, measured, root)) is not None:
         return found
     contents = (content for pair in files for content in (pair.noisy, pair.clean))
     bits = 16 if any(content is not None and is_deep(content) for content in contents) else 8
     records: list[PairRecord] = []
-    with AtomicWrite(root / "shards", key) as file:
-        with _writer(file, geometry, bits) as writer:
+    with AtomicWrite(root / "shards", "shard") as file:
+        digest = DigestWriter(file)
+        with _writer(digest, geometry, bits) as writer:
             for number, pair in enumerate(chunk):
                 # The files of a large pair need not stay in memory while its patches are cut.
                 content, files[number] = files[number], PairFiles(None, None, "", "")
                 records.append(_cut_pair(pair, content, writer, geometry, rules, bits))
-        size = file.tell()
-        file.publish(f"{key}.parquet")
-    patches = sum(record.patches for record in records)
-    records = [r if r.refused is not None else replace(r, shard=key) for r in records]
-    shard = Shard(key=key, split=chunk[0].split, patches=patches, bits=bits, bytes=size)
-    result = CutShard(records, shard if patches else None)
-    measured.write_bytes(_measured_bytes(result))
-    return result
+        made, patches = digest.result(), sum(record.patches for record in records)
+        if patches:
+            file.publish(f"{made.digest}.parquet")
+    if not patches:
+        return CutShard(records, None)
+    shard = Shard(
+        key=made.digest, split=chunk[0].split, patches=patches, bits=bits, bytes=made.size
+    )
+    records = [r if r.refused is not None else replace(r, shard=shard.key) for r in records]
+    # Refused pairs are read again, so the measurements of their chunk must not be found.
+    if all(record.refused is None for record in records):
+        measured.write_bytes(_measured_bytes(records, shard))
+    return CutShard(records, shard, written=True)
 
 
-def _writer(file: AtomicWrite, geometry: PatchGeometry, bits: int) -> pq.ParquetWriter:
+def _writer(file: DigestWriter, geometry: PatchGeometry, bits: int) -> pq.ParquetWriter:
     return pq.ParquetWriter(
         file,
         shard_schema(geometry, bits),
@@ -117,37 +124,29 @@ def _check_pair(
     return photos, pair
 
 
-def _shard_key(
+def _chunk_key(
     chunk: Sequence[PairRecord],
     files: Sequence[PairFiles],
     geometry: PatchGeometry,
     rules: CheckRules,
 ) -> str:
     hashes = [[p.id, f.noisy_hash, f.clean_hash] for p, f in zip(chunk, files, strict=True)]
-    return digest([CUTTER_VERSION, asdict(geometry), asdict(rules), hashes])
+    return digest([cutter(), asdict(geometry), asdict(rules), hashes])
 
 
-def _measured_bytes(cut: CutShard) -> bytes:
-    shard = None if cut.shard is None else asdict(cut.shard)
-    pairs = [record.measurements() for record in cut.records]
-    return json.dumps({"pairs": pairs, "shard": shard}).encode()
+def _measured_bytes(records: Sequence[PairRecord], shard: Shard) -> bytes:
+    pairs = [record.measurements() for record in records]
+    return seal({"pairs": pairs, "shard": asdict(shard)})
 
 
 def _read_measured(
-    chunk: Sequence[PairRecord], measured: Location, target: Location, key: str
+    chunk: Sequence[PairRecord], measured: Location, root: Location
 ) -> CutShard | None:
-    """The result of the former cut of a shard; None if there was none, or a file is damaged."""
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, pa.ArrowException):
-        content: Mapping[str, Any] = json.loads(measured.read_bytes())
-        records = [
-            replace(pair, **values) for pair, values in zip(chunk, content["pairs"], strict=True)
-        ]
-        if content["shard"] is None:
-            return CutShard(records, None)
+    """The result of the former cut of a chunk; None if there was none, or a file is damaged."""
+    with contextlib.suppress(FileNotFoundError, DamagedFileError):
+        content = unseal(measured.read_bytes())
         shard = Shard(**{**content["shard"], "split": chunk[0].split})
-        with target.filesystem.open_input_file(target.path) as file:
-            if (file.size(), pq.read_metadata(file).num_rows) != (shard.bytes, shard.patches):
-                return None
-        if shard.key == key:
-            return CutShard(records, shard)
+        shard.file.check(FileDigest.read(shard_file(root, shard.key)))
+        pairs = zip(chunk, content["pairs"], strict=True)
+        return CutShard([replace(pair, **values) for pair, values in pairs], shard)
     return None

@@ -43,29 +43,39 @@ _CUT_SCHEMA = pa.schema(
         ("shard_patches", pa.int64()),
         ("shard_bits", pa.int64()),
         ("shard_bytes", pa.int64()),
+        ("shard_written", pa.bool_()),
         ("error", pa.string()),
     ]
 )
 
 
-def make_chunks(pairs: Sequence[PairRecord]) -> list[list[PairRecord]]:
+def make_chunks(
+    pairs: Sequence[PairRecord], together: NDArray[np.int32] | None = None
+) -> list[list[PairRecord]]:
     """Pairs of one scene, in order, in runs of at most `_SHARD_BYTES`; each becomes a shard."""
-    numbers = chunk_numbers(pairs)
+    numbers = chunk_numbers(pairs, together)
     chunks: list[list[PairRecord]] = [[] for _ in range(int(numbers.max(initial=-1)) + 1)]
     for number, pair in zip(numbers.tolist(), pairs, strict=True):
         chunks[number].append(pair)
     return chunks
 
 
-def chunk_numbers(pairs: Sequence[PairRecord]) -> NDArray[np.int64]:
-    """The number of each pair's chunk; chunks are in the order of scenes, then of pairs."""
-    scenes: dict[str, int] = {}
+def chunk_numbers(
+    pairs: Sequence[PairRecord], together: NDArray[np.int32] | None = None
+) -> NDArray[np.int64]:
+    """The number of each pair's chunk; chunks are in the order of scenes, then of pairs.
+
+    Pairs of one scene that have the same number in `together`, if it is not -1, are apart from
+    others.
+    """
+    scenes: dict[tuple[str, int], int] = {}
     runs: list[int] = []
     sizes: list[int] = []
     scene_of = np.empty(len(pairs), np.int64)
     run_of = np.empty(len(pairs), np.int64)
     for place, (scene, size) in enumerate(columns(pairs, "scene", "encoded_bytes")):
-        number = scenes.setdefault(scene, len(scenes))
+        apart = -1 if together is None else int(together[place])
+        number = scenes.setdefault((scene, apart), len(scenes))
         if number == len(runs):
             runs.append(0)
             sizes.append(size)
@@ -157,6 +167,7 @@ def _cut_rows(number: int, cut: CutShard, error: str | None) -> pa.Table:
         "shard_patches": shard and shard.patches,
         "shard_bits": shard and shard.bits,
         "shard_bytes": shard and shard.bytes,
+        "shard_written": cut.written,
         "error": error,
     }
     table = record_table(cut.records)
@@ -184,7 +195,7 @@ def _cut_shard(table: pa.Table, root: Location) -> CutShard:
         bits=first["shard_bits"],
         bytes=first["shard_bytes"],
     )
-    return CutShard(records, shard)
+    return CutShard(records, shard, first["shard_written"])
 
 
 def _keep_freed_memory() -> None:

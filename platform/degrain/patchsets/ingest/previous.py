@@ -1,6 +1,7 @@
 """The previous patch set: pairs whose files have not changed keep their patches, unread."""
 
 import contextlib
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,21 @@ from numpy.typing import NDArray
 from degrain.corpora.record import PairRecord
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.cut import CutShard
-from degrain.patchsets.manifest import Manifest, Shard
+from degrain.patchsets.manifest import Manifest, Shard, cutter
 from degrain.patchsets.packed import columns, select
-from degrain.patchsets.patch_set import pack_catalog, read_pointer
+from degrain.patchsets.reading import (
+    DamagedSetError,
+    ShardReader,
+    open_catalog,
+    pointer_file,
+    read_manifest,
+    read_pointer,
+)
 from degrain.storage.location import Location
+from degrain.storage.sealed import FileDigest
+
+_MANIFEST_NAME = re.compile(r"([^/]+)/manifest\.json")
+_CATALOG_NAME = re.compile(r"catalog-([0-9a-f]+)\.parquet")
 
 
 @dataclass(frozen=True)
@@ -23,82 +35,158 @@ class Previous:
     """The newest patch set below the output folder, as far as it can be read."""
 
     catalog: Sequence[PairRecord] = ()
-    """By id."""
+    """By id. Where the file is damaged, the pairs have no more than their ids and shards."""
     manifest: Manifest | None = None
+    """None if it is damaged."""
+    since: int = 0
+    """When the set was current last, nanoseconds since 1970; 0 if that is unknown."""
 
     @classmethod
     def read(cls, root: Location) -> "Previous":
-        """Read it. Raises UserError if its catalog is damaged, because that holds the splits."""
-        pointer = root / "current.json"
-        if not pointer.exists():
+        """Read it; what is damaged of it will be written again."""
+        version, since = _newest(root)
+        if version is None:
             return cls()
-        version = read_pointer(pointer)
-        catalog = pack_catalog(root, version)
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            manifest = Manifest.from_json((root / version / "manifest.json").read_bytes())
-            return cls(catalog, manifest)
-        return cls(catalog)
+        manifest = _read_manifest(root / version)
+        if manifest is None:
+            return cls(_catalog_by_name(root / version))
+        try:
+            return cls(open_catalog(root / version, manifest.catalog), manifest, since)
+        except DamagedSetError:
+            return cls(_pairs_of_shards(root, manifest), manifest)
 
     @cached_property
     def records(self) -> Mapping[str, PairRecord]:
         """The catalog as Python objects, by id."""
         return {record.id: record for record in self.catalog}
 
-    def reuse(
-        self, pairs: Sequence[PairRecord], config: IngestConfig, root: Location
-    ) -> tuple[list[CutShard], Sequence[PairRecord]]:
-        """The shards that stay, and the pairs that have to be read; both by id.
-
-        A shard stays if all its pairs have unchanged files and its own file has the recorded size.
-        """
-        found = self.find_reuse(pairs, config, root)
-        return found.shards(), found.pending
-
     def find_reuse(
         self, pairs: Sequence[PairRecord], config: IngestConfig, root: Location
     ) -> "Reuse":
-        """See `reuse`; nothing but the pairs that have to be read is unpacked."""
-        known = self.manifest
-        if known is None or (known.geometry, known.rules) != (config.geometry, config.rules):
-            return Reuse((), (), {}, pairs)
-        shards = _existing(known.shards, root)
-        whole, of_pair = _compare(pairs, self.catalog)
-        kept = np.array([shard in shards and whole[shard] for shard in whole], bool)
-        # The last entry stands for refused pairs, whose number is -1.
-        stays = (of_pair != _READ) & np.append(kept, True)[np.maximum(of_pair, _NO_SHARD)]
-        return Reuse(select(pairs, stays), self.catalog, shards, select(pairs, ~stays))
+        """What stays of the set, and the pairs that have to be read; nothing else is unpacked.
+
+        A shard stays if all its pairs have unchanged files and names, its own file has the recorded
+        size and has not changed since the set was current, and the same cutter would cut it by the
+        same geometry and checks. A refused pair is read again: another version of degrain may
+        accept it, and its file may have been away for a moment.
+        """
+        known, nowhere = self.manifest, np.full(len(pairs), -1, np.int32)
+        wanted = (cutter(), config.geometry, config.rules)
+        if known is not None and (known.cutter, known.geometry, known.rules) != wanted:
+            return Reuse((), (), {}, pairs, nowhere)
+        found = _compare(pairs, self.catalog)
+        trusted: dict[str, Shard] = {}
+        stays = np.zeros(len(pairs), bool)
+        if known is not None and not config.reread:
+            trusted = _unchanged(known.shards, root, self.since)
+            kept = [m.unchanged == m.pairs and key in trusted for key, m in found.members.items()]
+            # The last entry stands for pairs without a shard, whose number is -1.
+            stays = np.array([*kept, False])[found.shard] | found.duplicate
+        complete = [m.present == m.pairs for m in found.members.values()]
+        together = np.where(np.array([*complete, False])[found.shard], found.shard, nowhere)
+        return Reuse(
+            select(pairs, stays), self.catalog, trusted, select(pairs, ~stays), together[~stays]
+        )
 
 
-_READ, _NO_SHARD = -2, -1
+def _newest(root: Location) -> tuple[str | None, int]:
+    """The newest version, None without one, and when it was current last.
 
-
-def _compare(
-    pairs: Sequence[PairRecord], catalog: Sequence[PairRecord]
-) -> tuple[dict[str, bool], NDArray[np.int32]]:
-    """Compare pairs with an earlier catalog, both by id, in one pass over each.
-
-    Returns whether the files of all pairs of a shard are unchanged, by shard, and for each pair the
-    place of its shard in that: `_NO_SHARD` if it was refused, `_READ` if its files must be read.
+    Where the pointer is damaged that is the one whose manifest was written last.
     """
-    members: dict[str, list[int]] = {}
-    """Place, pairs and unchanged pairs of each shard."""
-    of_pair = np.full(len(pairs), _READ, np.int32)
-    rows = columns(pairs, "id", "stamp", "scene", "noise")
+    pointer = pointer_file(root)
+    try:
+        version = read_pointer(root)
+    except DamagedSetError:
+        return _newest_manifest(root), 0
+    found = root.storage.stamps([pointer.uri])
+    return version, found[pointer.uri].changed if pointer.uri in found else 0
+
+
+def _newest_manifest(root: Location) -> str | None:
+    """The version whose manifest was written last; None if none is whole."""
+    found = ((_MANIFEST_NAME.fullmatch(name), file) for name, file in root.files().items())
+    versions = {match[1]: file.changed for match, file in found if match}
+    for version in sorted(versions, key=versions.__getitem__, reverse=True):
+        if _read_manifest(root / version) is not None:
+            return version
+    return None
+
+
+def _read_manifest(folder: Location) -> Manifest | None:
+    """The manifest of a version; None if it is missing or damaged."""
+    with contextlib.suppress(DamagedSetError):
+        return read_manifest(folder)
+    return None
+
+
+def _catalog_by_name(folder: Location) -> Sequence[PairRecord]:
+    """The newest whole catalog of a version, by the digest in its name; empty without one."""
+    files = folder.files_inside()
+    for name in sorted(files, key=lambda n: files[n].changed, reverse=True):
+        if match := _CATALOG_NAME.fullmatch(name):
+            with contextlib.suppress(DamagedSetError):
+                return open_catalog(folder, FileDigest(digest=match[1], size=files[name].size))
+    return ()
+
+
+def _pairs_of_shards(root: Location, manifest: Manifest) -> list[PairRecord]:
+    """The pairs of a set by id, as its shards name them: with no more than ids and shards."""
+    reader = ShardReader(root, manifest.geometry.patch_size)
+    found: dict[str, str] = {}
+    for shard in manifest.shards:
+        with contextlib.suppress(DamagedSetError):
+            found |= dict.fromkeys(reader.pairs(shard), shard.key)
+    return [
+        PairRecord(id=name, corpus="", scene="", noisy="", clean="", shard=found[name])
+        for name in sorted(found)
+    ]
+
+
+@dataclass
+class _Members:
+    """The pairs of a shard: all, those still there, and those of unchanged files and names."""
+
+    place: int
+    pairs: int = 0
+    present: int = 0
+    unchanged: int = 0
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Pairs and an earlier catalog."""
+
+    members: Mapping[str, _Members]
+    """By shard, in the order of their places."""
+    shard: NDArray[np.int32]
+    """Of each pair, the place of its former shard; -1 without one."""
+    duplicate: NDArray[np.bool_]
+    """Of each pair, whether it was a duplicate and its files are unchanged."""
+
+
+def _compare(pairs: Sequence[PairRecord], catalog: Sequence[PairRecord]) -> _Comparison:
+    """Compare pairs with an earlier catalog, both by id, in one pass over each."""
+    names = ("id", "stamp", "noisy", "clean", "scene", "noise")
+    members: dict[str, _Members] = {}
+    former = np.full(len(pairs), -1, np.int32)
+    duplicate = np.zeros(len(pairs), bool)
+    rows = columns(pairs, *names)
     pair, place = next(rows, None), 0
-    for id_, stamp, scene, noise, shard, refused in columns(
-        catalog, "id", "stamp", "scene", "noise", "shard", "refused"
-    ):
-        while pair is not None and pair[0] < id_:
+    for *before, shard, duplicate_of in columns(catalog, *names, "shard", "duplicate_of"):
+        while pair is not None and pair[0] < before[0]:
             pair, place = next(rows, None), place + 1
-        counts = [_NO_SHARD, 0, 0]
+        present = pair is not None and pair[0] == before[0]
+        unchanged = present and bool(before[1]) and pair == tuple(before)
         if shard is not None:
-            counts = members.setdefault(shard, [len(members), 0, 0])
-            counts[1] += 1
-        if pair is not None and stamp and pair == (id_, stamp, scene, noise):
-            counts[2] += 1
-            if shard is not None or refused is not None:
-                of_pair[place] = counts[0]
-    return {shard: every == same for shard, (_, every, same) in members.items()}, of_pair
+            counts = members.setdefault(shard, _Members(len(members)))
+            counts.pairs += 1
+            counts.present += present
+            counts.unchanged += unchanged
+        if present:
+            former[place] = -1 if shard is None else members[shard].place
+            duplicate[place] = unchanged and duplicate_of is not None
+    return _Comparison(members, former, duplicate)
 
 
 @dataclass(frozen=True)
@@ -112,6 +200,9 @@ class Reuse:
     known: Mapping[str, Shard]
     pending: Sequence[PairRecord]
     """Pairs that have to be read, by id."""
+    together: NDArray[np.int32]
+    """Of each of these, a number of the shard that it shares with others, so that what was cut
+    before is found; -1 for a pair whose former shard, if any, has lost a pair."""
 
     def shards(self) -> list[CutShard]:
         """The pairs that stay, by the shard that has their patches."""
@@ -128,9 +219,16 @@ class Reuse:
         ]
 
 
-def _existing(shards: Sequence[Shard], root: Location) -> dict[str, Shard]:
-    """The shards whose file has the recorded size, by key."""
+def _unchanged(shards: Sequence[Shard], root: Location, since: int) -> dict[str, Shard]:
+    """The shards whose file has the recorded size and was not changed later than `since`, by key.
+
+    Of what has changed since, the photos and the file itself are read.
+    """
     folder = root / "shards"
     files = folder.files() if folder.exists() else {}
-    sizes = {name: stamp.size for name, stamp in files.items()}
-    return {s.key: s for s in shards if sizes.get(f"{s.key}.parquet") == s.bytes}
+    found = ((shard, files.get(f"{shard.key}.parquet")) for shard in shards)
+    return {
+        shard.key: shard
+        for shard, file in found
+        if file is not None and file.size == shard.bytes and file.changed <= since
+    }

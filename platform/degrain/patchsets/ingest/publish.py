@@ -1,6 +1,6 @@
 """Publish a patch set: catalog, then manifest, then the pointer to the newest version."""
 
-import json
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,13 +8,20 @@ from pathlib import Path
 from degrain.corpora.config import split_name
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
-from degrain.patchsets.catalog import write_catalog
 from degrain.patchsets.ingest.config import IngestConfig
-from degrain.patchsets.manifest import Manifest, Shard, groups_of, set_version
+from degrain.patchsets.manifest import Manifest, Shard, cutter, groups_of, set_version
 from degrain.patchsets.patch_set import PatchSet
+from degrain.patchsets.reading import (
+    DamagedSetError,
+    catalog_file,
+    manifest_file,
+    pointer_file,
+    read_manifest,
+)
 from degrain.patchsets.splits import SPLITS
 from degrain.storage.atomic import remove_abandoned
 from degrain.storage.location import Location
+from degrain.storage.sealed import DamagedFileError, FileDigest, seal
 
 _FOLDER_NAME = re.compile(r"shards|[0-9a-f]{12}")
 """Folders of patch sets below the output folder."""
@@ -46,9 +53,9 @@ def check_splits(records: Sequence[PairRecord]) -> None:
 
 
 def make_manifest(
-    config: IngestConfig, records: Sequence[PairRecord], shards: Iterable[Shard]
+    config: IngestConfig, records: Sequence[PairRecord], shards: Iterable[Shard], catalog: bytes
 ) -> Manifest:
-    """The manifest of the set that these records and shards make up."""
+    """The manifest of the set that these records, by id, and shards make up."""
     geometry = config.geometry
     used = [
         (r.height, r.width)
@@ -56,12 +63,15 @@ def make_manifest(
         if r.height is not None and r.width is not None and r.refused is None
     ]
     pixels = sum(h * w for h, w in used)
+    ordered = sorted(shards, key=lambda s: s.key)
     return Manifest(
-        version=set_version(records, geometry, config.rules),
+        version=set_version(records, ordered, geometry, config.rules),
+        cutter=cutter(),
         geometry=geometry,
         rules=config.rules,
         corpora=[list(split_name(text)) for text in config.corpus],
-        shards=sorted(shards, key=lambda s: s.key),
+        shards=ordered,
+        catalog=FileDigest.of(catalog),
         pairs=len(records),
         refused=len(records) - len(used),
         covered=sum(geometry.covered_pixels(h, w) for h, w in used) / pixels,
@@ -70,25 +80,51 @@ def make_manifest(
     )
 
 
-def publish(
-    root: Location, manifest: Manifest, records: Sequence[PairRecord]
-) -> tuple[PatchSet, bool]:
-    """Write a set; returns it, and whether the same one existed already.
+def publish(root: Location, manifest: Manifest, catalog: bytes) -> tuple[PatchSet, bool]:
+    """Write a set; returns it, and whether it existed already.
 
-    A file that differs, because it is damaged or because the photos have moved since, is replaced.
+    Nothing is written if the same set exists and is whole, and a damaged file is written again. Of
+    a set whose photos have moved since, a new catalog gets a name of its own, and the manifest that
+    names it takes the place of the former one; shards, pairs and their order stay.
     """
     folder = root / manifest.version
-    contents = {"catalog.parquet": write_catalog(records), "manifest.json": manifest.to_json()}
-    stale = [name for name, content in contents.items() if not _holds(folder / name, content)]
-    for name in stale:
-        (folder / name).write_bytes(contents[name])
+    known: Manifest | None = None
+    with contextlib.suppress(DamagedSetError):
+        known = read_manifest(folder)
+    moved = known is not None and known.catalog != manifest.catalog
+    if known is not None and not moved:
+        manifest = known
+    file = catalog_file(folder, manifest.catalog.digest)
+    whole = _is_whole(file, manifest.catalog)
+    if not whole:
+        file.write_bytes(catalog)
+    if manifest is not known:
+        manifest_file(folder).write_bytes(manifest.to_json())
+    if known is not None and moved:
+        _remove_catalogs(folder, keep={known.catalog.digest, manifest.catalog.digest})
     point_to(root, manifest.version)
-    return PatchSet(root, manifest), not stale
+    return PatchSet(root, manifest), whole and manifest is known
 
 
 def point_to(root: Location, version: str) -> None:
     """Name the version that `PatchSet.open` finds below the root."""
-    (root / "current.json").write_bytes(json.dumps({"version": version}).encode())
+    pointer_file(root).write_bytes(seal({"version": version}))
+
+
+def _is_whole(file: Location, expected: FileDigest) -> bool:
+    try:
+        expected.check(FileDigest.read(file))
+    except (FileNotFoundError, DamagedFileError):
+        return False
+    return True
+
+
+def _remove_catalogs(folder: Location, keep: set[str]) -> None:
+    """Remove all catalogs of a version but two: a job may have opened the last one but one."""
+    kept = {catalog_file(folder, digest).uri for digest in keep}
+    for name in folder.files_inside():
+        if name.startswith("catalog-") and (folder / name).uri not in kept:
+            (folder / name).remove()
 
 
 def remove_leftovers(root: Location) -> None:
@@ -100,10 +136,3 @@ def remove_leftovers(root: Location) -> None:
     for below in folder.iterdir():
         if below.is_dir() and _FOLDER_NAME.fullmatch(below.name):
             remove_abandoned(below)
-
-
-def _holds(file: Location, content: bytes) -> bool:
-    try:
-        return file.read_bytes() == content
-    except FileNotFoundError:
-        return False

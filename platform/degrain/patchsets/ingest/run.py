@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from degrain.patchsets.catalog import write_catalog
 from degrain.patchsets.ingest.assign import split_by_look, split_by_name, with_splits
 from degrain.patchsets.ingest.config import IngestConfig
-from degrain.patchsets.ingest.cut import CutShard
 from degrain.patchsets.ingest.duplicates import resolve_duplicates
 from degrain.patchsets.ingest.memory import SplitMemory
 from degrain.patchsets.ingest.parallel import cut_in_parallel, make_chunks
@@ -34,7 +34,7 @@ class IngestResult:
     unplaced: list[str]
     """Photos that belong to no pair."""
     reused: bool
-    """Whether the set existed already."""
+    """Whether the set existed already, with all its files whole."""
     cut: int
     """Pairs that were read; the others were known."""
     alike: int
@@ -84,12 +84,11 @@ def _ingest(
     memory = retry(lambda: SplitMemory.read(root))
     # For what is wrong with names of scenes; what photos show is not known yet.
     pairs = with_splits(pairs, split_by_name(pairs, config, memory))
-    shards: list[CutShard] = []
-    pending = pairs
-    if not config.reread:
-        shards, pending = retry(lambda: previous.reuse(pairs, config, root))
-    done = len(pairs) - len(pending)
-    for cut in cut_in_parallel(make_chunks(pending), root, config.geometry, config.rules):
+    reuse = retry(lambda: previous.find_reuse(pairs, config, root))
+    shards = reuse.shards()
+    done = len(pairs) - len(reuse.pending)
+    chunks = make_chunks(reuse.pending, reuse.together)
+    for cut in cut_in_parallel(chunks, root, config.geometry, config.rules):
         shards.append(cut)
         done += len(cut.records)
         progress(done, len(pairs))
@@ -102,15 +101,17 @@ def _ingest(
     records = sorted((r for shard in shards for r in shard.records), key=lambda r: r.id)
     check_refused(records, config.max_refused)
     check_splits(records)
-    manifest = make_manifest(config, records, [s.shard for s in shards if s.shard is not None])
+    catalog = write_catalog(records)
+    made = [s.shard for s in shards if s.shard is not None]
+    manifest = make_manifest(config, records, made, catalog)
     before_publishing()
     retry(lambda: memory.with_splits(records).write(root))
-    patch_set, reused = retry(lambda: publish(root, manifest, records))
+    patch_set, existed = retry(lambda: publish(root, manifest, catalog))
     return IngestResult(
         patch_set,
         unplaced,
-        reused,
-        len(pending),
+        existed and not any(shard.written for shard in shards),
+        len(reuse.pending),
         splits.alike,
         splits.moves,
         time.monotonic() - began,
