@@ -7,6 +7,7 @@ ever forgotten.
 """
 
 import io
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +21,12 @@ from degrain.imaging.looks import alike, thumbnail_vectors
 from degrain.patchsets.ingest.subjects import distinct_photos
 from degrain.patchsets.splits import SPLITS
 from degrain.storage.location import Location
+from degrain.storage.sealed import DamagedFileError, DigestWriter
 
 FILE = "splits.parquet"
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("scene", "pixels", "look", "split")])
+_DIGEST = b"digest"
+"""The digest of the rows, among the metadata of the schema."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,15 @@ class SplitMemory:
     def read(cls, root: Location) -> "SplitMemory":
         """Read what is remembered below `root`. Raises UserError for a damaged file."""
         try:
-            content = io.BytesIO((root / FILE).read_bytes())
-            table = pq.read_table(content, schema=_SCHEMA, page_checksum_verification=True)
+            content = (root / FILE).read_bytes()
         except FileNotFoundError:
             return cls()
-        except (pa.ArrowException, OSError) as error:
+        try:
+            table = pq.read_table(io.BytesIO(content))
+            known = (table.schema.metadata or {}).get(_DIGEST)
+            if not table.schema.equals(_SCHEMA) or known != _digest(table):
+                raise DamagedFileError("its rows are not what was written")
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(
                 f"'{root / FILE}' is damaged ({str(error).splitlines()[0]}); restore it, or remove "
                 "it: splits are then chosen anew, and models may have been trained on what is "
@@ -62,12 +70,10 @@ class SplitMemory:
         ]
         rows += [(None, pixels, *known) for pixels, known in sorted(self.photos.items())]
         columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+        table = pa.Table.from_arrays(columns, schema=_SCHEMA)
         buffer = io.BytesIO()
         pq.write_table(
-            pa.Table.from_arrays(columns, schema=_SCHEMA),
-            buffer,
-            compression="zstd",
-            write_page_checksum=True,
+            table.replace_schema_metadata({_DIGEST: _digest(table)}), buffer, compression="zstd"
         )
         (root / FILE).write_bytes(buffer.getvalue())
 
@@ -96,3 +102,11 @@ class SplitMemory:
         scenes = {**self.scenes, **{record.scene: record.split for record in records}}
         shown = {p.clean_pixels: (p.look, p.split) for p in distinct_photos(records)}
         return SplitMemory(scenes, {**self.photos, **shown})
+
+
+def _digest(table: pa.Table) -> bytes:
+    """The digest of the rows of a table."""
+    found = DigestWriter()
+    for column in table.columns:
+        found.write(json.dumps(column.to_pylist()).encode())
+    return found.result().digest.encode()
