@@ -311,3 +311,18 @@ def test_no_scene_and_no_content_is_in_two_splits(
         for row in rows
     ]
     assert find_duplicates(refused, {row.id: row for row in refused}).keys() == duplicates.keys()
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("splits", [("train", "val"), ("val", "test"), ("train", "test")])
+def test_scenes_of_one_subject_are_held_out_as_the_most_held_out_is(
+    order: tuple[str, str], splits: tuple[str, str]
+) -> None:
+    names = [f"c/{name}" for name in "abcdefgh"]
+    pairs = [pair_record(id=f"{name}/1", corpus="c", scene=name, split="") for name in names]
+    before = {f"c/{name}": split for name, split in zip(order, splits, strict=True)}
+    subjects = {name: "c/a" if name == "c/b" else name for name in names}
+    found = assign_splits(pairs, subjects=subjects, previous=before)
+    assert found["c/a"] == found["c/b"] == splits[1]
+    prescribed = [replace(pair, split=before.get(pair.scene, "")) for pair in pairs]
+    assert assign_splits(prescribed, subjects=subjects)["c/a"] == splits[1]
