@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,9 +16,8 @@ ERRORS = {
     "error": (500, "InternalError"),
     "denied": (403, "AccessDenied"),
 }
-KINDS = (*ERRORS, "reset", "lost", "cut")
-"""Errors of the server; connections that end without an answer, before the request arrives or after
-it was carried out; bodies that end early."""
+STALL_SECONDS = 70
+"""More than clients wait for an answer."""
 
 
 @dataclass
@@ -26,7 +26,9 @@ class FaultProxy:
 
     endpoint: str
     rates: dict[str, float] = field(default_factory=dict)
-    """Share of requests that fail, by kind."""
+    """Share of requests that fail, by kind: those of `ERRORS`; `reset` and `lost`, connections that
+    end without an answer, before the request arrives or after it was carried out; `cut`, bodies
+    that end early; `stall`, answers that come too late."""
     failed: Counter[str] = field(default_factory=Counter)
     """Requests that have failed, by kind."""
     whole_bucket: bool = True
@@ -63,8 +65,10 @@ def fault_proxy(server: str) -> Iterator[FaultProxy]:
             kind = proxy.choose(self.command, self.path)
             if kind in ERRORS:
                 return self.fail(*ERRORS[kind])
-            self.close_connection = kind in ("reset", "lost", "cut")
-            if kind == "reset":
+            self.close_connection = kind in ("reset", "lost", "cut", "stall")
+            if kind == "stall":
+                time.sleep(STALL_SECONDS)
+            if kind in ("reset", "stall"):
                 return None
             assert behind.hostname
             connection = http.client.HTTPConnection(behind.hostname, behind.port, timeout=60)

@@ -12,7 +12,8 @@ from degrain.patchsets.geometry import PatchGeometry
 @pytest.mark.parametrize(
     ("size", "stride", "message"),
     [
-        (15, 15, "patch_size must be at least 16 pixels, got 15"),
+        (15, 15, "patch_size must be from 16 to 8192 pixels, got 15"),
+        (8193, 15, "patch_size must be from 16 to 8192 pixels, got 8193"),
         (32, -1, r"stride must be between 1 and the patch size \(32\), .* got -1"),
         (32, 33, r"stride must be between 1 and the patch size \(32\), .* got 33"),
     ],

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from degrain.errors import InvalidFieldError
 
 CHANNELS = 3
-SMALLEST_PATCH = 16
-"""Pixels."""
+SMALLEST_PATCH, LARGEST_PATCH = 16, 8192
+"""Pixels; Arrow's values have at most 2 GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,10 @@ class PatchGeometry:
     def __post_init__(self) -> None:
         if self.stride is None:
             object.__setattr__(self, "stride", self.patch_size)
-        if self.patch_size < SMALLEST_PATCH:
+        if not SMALLEST_PATCH <= self.patch_size <= LARGEST_PATCH:
             raise InvalidFieldError(
-                "patch_size", f"must be at least {SMALLEST_PATCH} pixels, got {self.patch_size}"
+                "patch_size",
+                f"must be from {SMALLEST_PATCH} to {LARGEST_PATCH} pixels, got {self.patch_size}",
             )
         if not 1 <= self.distance <= self.patch_size:
             raise InvalidFieldError(
