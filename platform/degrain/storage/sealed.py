@@ -1,8 +1,8 @@
 """Digests of files: what was damaged on a disk or on its way is not taken for what was written.
 
-A digest is BLAKE2b with 128 bits in hexadecimal. A sealed file holds its own: it is a JSON object
-whose last entry is the digest of all bytes before that entry. That of another file is named by a
-sealed one.
+A digest is the first 128 bits of SHA-256 in hexadecimal; processors of today compute it at 1.5 to 2
+GB/s. A sealed file holds its own: it is a JSON object whose last entry is the digest of all bytes
+before that entry. That of another file is named by a sealed one.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
 
-_DIGEST_BYTES = 16
+_DIGITS = 32
 _PIECE_BYTES = 16 * 2**20
 """Bytes of a file that are read at once to compute its digest."""
 _END = b"\n}\n"
 _SEAL = b',\n "digest": "%s"' + _END
-_SEAL_BYTES = len(_SEAL) - len(b"%s") + 2 * _DIGEST_BYTES
+_SEAL_BYTES = len(_SEAL) - len(b"%s") + _DIGITS
 
 
 class DamagedFileError(ValueError):
@@ -69,7 +69,7 @@ class DigestWriter:
 
     def __init__(self, file: Writable | None = None) -> None:
         self._file = file
-        self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self._hash = hashlib.sha256()
         self._size = 0
         self.closed = False
         """Asked for by pyarrow."""
@@ -82,12 +82,12 @@ class DigestWriter:
 
     def result(self) -> FileDigest:
         """The digest of all that was written."""
-        return FileDigest(digest=self._hash.hexdigest(), size=self._size)
+        return FileDigest(digest=self._hash.hexdigest()[:_DIGITS], size=self._size)
 
 
 def content_digest(content: bytes | memoryview) -> str:
     """The digest of a content in memory."""
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 def seal(content: Mapping[str, object]) -> bytes:
