@@ -480,7 +480,7 @@ def test_a_test_photo_that_changed_is_told_before_the_search(
     assert done.status == 2, done.err
     assert (
         done.err == f"error: '{corpus}/noisy/cliff_0.png' has changed since its pair was checked; "
-        "ingest the corpus again\n"
+        "ingest the corpus again with `reread`\n"
     )
     assert "search" not in done.out
 

@@ -45,7 +45,10 @@ def test_unchanged_files_pass_and_large_ones_are_hashed_in_pieces(
 def test_changed_and_missing_files_are_named(tmp_path: Path, name: str) -> None:
     row = stored(tmp_path, 1000)
     (tmp_path / name).write_bytes(bytes(1000))
-    message = f"'{tmp_path}/{name}' has changed since its pair was checked; ingest the corpus again"
+    message = (
+        f"'{tmp_path}/{name}' has changed since its pair was checked; "
+        "ingest the corpus again with `reread`"
+    )
     for read in (lambda: SOURCE.check([row]), lambda: SOURCE.load(row)):
         with pytest.raises(UserError, match=message):
             read()

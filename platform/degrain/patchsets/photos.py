@@ -36,7 +36,7 @@ class PhotoSource:
 
     storage: Storage
     rules: CheckRules
-    remedy: str = "ingest the corpus again"
+    remedy: str = "ingest the corpus again with `reread`"
     """What to do if a file is missing or changed."""
 
     def load(self, row: PairRecord) -> tuple[Photo, Photo]:
