@@ -36,7 +36,7 @@ FULL = {
     "scene": "007",
     "camera": "S6",
     "iso": "3200",
-    "shutter": "00060",
+    "shutter": "1/125",
     "brightness": "L",
     "split": "val",
 }
@@ -55,7 +55,7 @@ def test_all_columns_become_what_is_known_of_a_pair(tmp_path: Path, kind: str) -
             "clean": "/elsewhere/ü.png",
             "iso": 3200,
             "camera": "S6",
-            "shutter": "00060",
+            "shutter": "1/125",
             "brightness": "L",
             "split": "val",
         }

@@ -32,7 +32,7 @@ def test_regular_and_irregular_polyu_names_are_paired(
                 clean=clean,
                 camera=camera,
                 iso=iso,
-                shutter=shutter,
+                shutter=f"1/{shutter}",
             )
         ],
         [],

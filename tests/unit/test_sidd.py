@@ -28,7 +28,7 @@ def test_sidd_names_with_prefixes_folders_and_cases_are_paired(
             clean=clean,
             camera="S6",
             iso=100,
-            shutter="00060",
+            shutter="1/60",
             brightness="L",
         )
     ]

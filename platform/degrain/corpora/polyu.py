@@ -42,5 +42,5 @@ def _pair(noisy: str, photos: PhotoNames) -> PairRecord | None:
         clean=clean,
         camera=file["camera"],
         iso=int(file["iso"]),
-        shutter=file["shutter"],
+        shutter=f"1/{int(file['shutter'])}",
     )

@@ -28,6 +28,7 @@ class PairRecord:
     camera: str | None = None
     iso: int | None = None
     shutter: str | None = None
+    """Seconds, such as `1/125` or `0.5`."""
     brightness: str | None = None
     encoded_bytes: int = 0
     """Size of both files; not in the catalog."""

@@ -44,6 +44,6 @@ def _pair(noisy: str, photos: PhotoNames) -> PairRecord | None:
         clean=clean,
         camera=intern(folder["camera"]),
         iso=int(folder["iso"]),
-        shutter=intern(folder["shutter"]),
+        shutter=intern(f"1/{int(folder['shutter'])}"),
         brightness=folder["light"],
     )

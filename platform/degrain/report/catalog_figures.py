@@ -55,7 +55,7 @@ def settings(rows: Sequence[PairRecord]) -> Figure:
     set_iso_axis(axis)
     if not by_camera:
         show_text(axis, "no ISO is known")
-    shutters = Counter(f"1/{row.shutter.lstrip('0')}" for row in rows if row.shutter)
+    shutters = Counter(row.shutter for row in rows if row.shutter)
     lights = Counter(row.brightness for row in rows if row.brightness)
     parts = ((axes[0, 1], "Shutter, s", shutters), (axes[0, 2], "Brightness", lights))
     for axis, title, counts in parts:
