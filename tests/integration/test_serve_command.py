@@ -77,7 +77,7 @@ class Running:
     def wait_for(self, text: str) -> str:
         deadline = time.monotonic() + 600
         while not (found := [line for line in self.lines if text in line]):
-            assert self.process.poll() is None, (self.lines, self.process.stderr)
+            assert self.process.poll() is None, (self.lines, self.process.stderr.read())
             assert time.monotonic() < deadline, self.lines
             time.sleep(0.05)
         return found[0]
