@@ -1,5 +1,7 @@
 """Ingest on Ray Data: real files in, a patch set out."""
 
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from degrain.imaging.codecs import decode, encode_png
 from degrain.imaging.looks import pixel_digest
 from degrain.imaging.pixels import eight_bits
 from degrain.loading.resident import make_resident
+from degrain.patchsets.ingest import parallel
 from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.location import Storage
 
@@ -113,6 +116,28 @@ def test_a_bad_pair_is_refused_with_its_reason_and_the_job_goes_on(tmp_path: Pat
     assert "not paired: 1 photos" in done.out
     refused = [r for r in PatchSet.open(str(tmp_path / "out"), Storage()).catalog if r.refused]
     assert [r.id for r in refused] == ["pairs/noisy/bench_1.png"]
+
+
+def test_processes_that_decode_are_replaced_after_a_few_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoders leak: Python 3.11 aborts after some ten thousand damaged PNGs in one process."""
+    monkeypatch.setattr(parallel, "_TASK_PAIRS", 1)
+    corpus = write_pairs(tmp_path / "photos", [f"scene{number:02}" for number in range(24)])
+    before = cutting_processes()
+    done = run_here("ingest", arguments(corpus, tmp_path / "out"), tmp_path)
+    assert done.summary["pairs"] == 24, done.err
+    deadline = time.monotonic() + 600
+    # Ray collects the events of its processes once a second.
+    while (tasks := cutting_processes() - before).total() < 24:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert max(tasks.values()) <= parallel._TASKS_PER_PROCESS
+
+
+def cutting_processes() -> Counter[str]:
+    """How many tasks of ingests each process of the cluster has run."""
+    return Counter(event["tid"] for event in ray.timeline() if "_cut_table" in event["cat"])
 
 
 def test_a_resident_split_is_mapped_not_copied(tmp_path: Path) -> None:

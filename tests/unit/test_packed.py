@@ -167,3 +167,15 @@ def test_chunks_have_one_scene_and_a_limit(monkeypatch: pytest.MonkeyPatch) -> N
         ["028"],
         ["035"],
     ]
+
+
+def test_chunks_have_a_limited_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_SHARD_PAIRS", 3)
+    chunks = make_chunks(RECORDS)
+    assert sorted((r for c in chunks for r in c), key=lambda r: r.id) == RECORDS
+    # Fifty pairs of seven scenes.
+    assert sorted(map(len, chunks)) == [1] * 6 + [2] + [3] * 14
+    together = np.array([r.iso is None for r in RECORDS], np.int32) - 1
+    apart = make_chunks(RECORDS, together)
+    assert all(len({r.iso is None for r in chunk}) == 1 for chunk in apart)
+    assert all(len({r.scene for r in chunk}) == 1 and len(chunk) <= 3 for chunk in apart)

@@ -28,9 +28,17 @@ from degrain.storage.retry import retry
 
 _SHARD_BYTES = 64 * 2**20
 """Encoded photos that go into one shard; a single larger pair has a shard of its own."""
+_SHARD_PAIRS = 1000
+"""Pairs that go into one shard, at most."""
 _TASK_BYTES = 256 * 2**20
-"""Encoded photos that one task takes."""
+"""Encoded photos that one task takes, about."""
+_TASK_PAIRS = 2500
+"""Pairs that one task takes, about."""
 _TASKS_PER_CPU = 4
+_TASKS_PER_PROCESS = 4
+"""Tasks after which a process is replaced: Python 3.11 aborts after some ten thousand damaged PNGs,
+of which each costs imagecodecs a reference to None.
+"""
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h; the last has this upper
 # bound.
 _MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 256 * 2**20, -3: 32 * 2**20}
@@ -52,7 +60,9 @@ _CUT_SCHEMA = pa.schema(
 def make_chunks(
     pairs: Sequence[PairRecord], together: NDArray[np.int32] | None = None
 ) -> list[list[PairRecord]]:
-    """Pairs of one scene, in order, in runs of at most `_SHARD_BYTES`; each becomes a shard."""
+    """Pairs of one scene, in order, in runs of at most `_SHARD_BYTES` and `_SHARD_PAIRS`; each
+    becomes a shard.
+    """
     numbers = chunk_numbers(pairs, together)
     chunks: list[list[PairRecord]] = [[] for _ in range(int(numbers.max(initial=-1)) + 1)]
     for number, pair in zip(numbers.tolist(), pairs, strict=True):
@@ -71,6 +81,7 @@ def chunk_numbers(
     scenes: dict[tuple[str, int], int] = {}
     runs: list[int] = []
     sizes: list[int] = []
+    counts: list[int] = []
     scene_of = np.empty(len(pairs), np.int64)
     run_of = np.empty(len(pairs), np.int64)
     for place, (scene, size) in enumerate(columns(pairs, "scene", "encoded_bytes")):
@@ -78,12 +89,13 @@ def chunk_numbers(
         number = scenes.setdefault((scene, apart), len(scenes))
         if number == len(runs):
             runs.append(0)
-            sizes.append(size)
-        elif sizes[number] + size > _SHARD_BYTES:
+            sizes.append(0)
+            counts.append(0)
+        elif sizes[number] + size > _SHARD_BYTES or counts[number] == _SHARD_PAIRS:
             runs[number] += 1
-            sizes[number] = size
-        else:
-            sizes[number] += size
+            sizes[number] = counts[number] = 0
+        sizes[number] += size
+        counts[number] += 1
         scene_of[place], run_of[place] = number, runs[number]
     first = np.cumsum([0, *(count + 1 for count in runs)])
     return np.asarray(first[scene_of] + run_of, np.int64)
@@ -108,7 +120,11 @@ def cut_in_parallel(
     ray.data.DataContext.get_current().op_resource_reservation_enabled = False
     cut = partial(_cut_table, root=root, geometry=geometry, rules=rules)
     dataset = ray.data.from_arrow(_task_tables(chunks)).map_batches(
-        cut, batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+        cut,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        max_calls=_TASKS_PER_PROCESS,
     )
     tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
     failure: JobFailedError | None = None
@@ -131,8 +147,9 @@ def _task_tables(chunks: Sequence[Sequence[PairRecord]]) -> list[pa.Table]:
 
     # Tasks of some seconds, because a CPU waits a tenth of one between two; a few per CPU.
     by_size = sum(p.encoded_bytes for chunk in chunks for p in chunk) // _TASK_BYTES
+    by_pairs = sum(map(len, chunks)) // _TASK_PAIRS
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    tasks = min(len(chunks), max(by_size, _TASKS_PER_CPU * cpus))
+    tasks = min(len(chunks), max(by_size, by_pairs, _TASKS_PER_CPU * cpus))
     numbered = list(enumerate(chunks))
     return [_chunk_table(numbered[first::tasks]) for first in range(tasks)]
 
