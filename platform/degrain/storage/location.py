@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
-ATTEMPTS = 5
+ATTEMPTS = 8
 """How often boto3 and pyarrow send a request while the server fails."""
 
 
