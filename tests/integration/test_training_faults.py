@@ -336,6 +336,9 @@ def lose_everything(
         training.kill()
         nodes.wait_until_idle()
     with promises.keep("a damaged checkpoint is replaced by the one before"):
+        # A slow server may still be storing the upload of a worker that has ended.
+        server.kill()
+        server.start()
         damaged, before = damage_newest(folder)
         resumed = Training(nodes, place, "s3://runs/train", "--resume", name)
         resumed.end()
