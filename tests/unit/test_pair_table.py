@@ -153,3 +153,23 @@ def test_a_table_is_a_corpus_under_its_own_name(tmp_path: Path) -> None:
     size = Path(noisy).stat().st_size + Path(clean).stat().st_size
     assert [pair.encoded_bytes for pair in pairs] == [size, size, 0]
     assert [bool(pair.stamp) for pair in pairs] == [True, True, False]
+
+
+@pytest.mark.parametrize("value", ["ISO 800", "iso800", "Iso 800.0"])
+def test_an_iso_may_have_its_name(tmp_path: Path, value: str) -> None:
+    assert read_pair_table(table(tmp_path, f"noisy,clean,iso\na,b,{value}\n"))[0]["iso"] == 800
+
+
+def test_columns_that_are_not_read_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = table(tmp_path, "noisy,clean,scenes,ISO\na,b,s,800\n")
+    read_pair_table(place)
+    (record,) = caplog.records
+    assert "columns that are not read: scenes, ISO; known are brightness" in record.getMessage()
+
+
+def test_one_file_is_no_pair(tmp_path: Path) -> None:
+    place = table(tmp_path, "noisy,clean\na,b\nc,c\n")
+    with pytest.raises(UserError, match=r"row 2 of table .* names one file, 'c', as"):
+        read_pair_table(place)

@@ -1,6 +1,7 @@
 """Folders of pairs: templates and regular expressions pair file names."""
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -197,3 +198,17 @@ def test_regular_expressions_with_named_groups() -> None:
 def test_an_invalid_regular_expression_is_refused(expression: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         list_templates(["noisy/a.png"], templates(expression, "clean/{name}"))
+
+
+def test_names_pair_however_their_accents_are_encoded() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    names = [f"noisy/{composed}_1.png", f"clean/{decomposed}_1.png"]
+    names += [f"noisy/{decomposed}_2.png", f"clean/{decomposed}_2.png"]
+    options = CorpusOptions(
+        noisy_name="noisy/{scene}_{name}.png", clean_name="clean/{scene}_{name}.png"
+    )
+    pairs, unplaced = list_templates(names, options)
+    assert unplaced == []
+    assert {(pair.noisy, pair.clean) for pair in pairs} == {tuple(names[:2]), tuple(names[2:])}
+    assert {pair.scene for pair in pairs} == {f"pairs/{composed}"}

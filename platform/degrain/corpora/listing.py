@@ -1,5 +1,6 @@
 """Listings: names of photos below a corpus folder, paired by an adapter."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -12,7 +13,9 @@ Listing: TypeAlias = tuple[list[PairRecord], list[str]]
 
 
 class PhotoNames:
-    """Names of photos; a name that differs in case only is found too, if there is only one."""
+    """Names of photos; one that differs in case, or in how accents are encoded, is found if it is
+    the only one.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._known = {name: name for name in names}
@@ -20,10 +23,10 @@ class PhotoNames:
     @cached_property
     def _folded(self) -> dict[str, list[str]]:
         """Names by their case-folded form; made when needed, because a listing can be very long."""
-        folded: dict[str, list[str]] = defaultdict(list)
+        alike: dict[str, list[str]] = defaultdict(list)
         for name in self._known:
-            folded[name.casefold()].append(name)
-        return folded
+            alike[folded(name)].append(name)
+        return alike
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._known))
@@ -32,7 +35,7 @@ class PhotoNames:
         """The name itself if it is listed, else the only one that differs in case."""
         if name in self._known:
             return self._known[name]
-        alike = self._folded.get(name.casefold(), [])
+        alike = self._folded.get(folded(name), [])
         return alike[0] if len(alike) == 1 else None
 
     def listing(self, pairs: Sequence[PairRecord], used: Iterable[str] = ()) -> Listing:
@@ -52,3 +55,11 @@ def pair_each(
 def find_counterpart(photos: PhotoNames, name: str, start: int, stop: int, kind: str) -> str | None:
     """The listed name that has `kind` in place of the characters from `start` to `stop`."""
     return photos.find(f"{name[:start]}{kind}{name[stop:]}")
+
+
+def folded(name: str) -> str:
+    """A name as those that differ in case, or in how accents are encoded, have in common.
+
+    macOS decomposes accents in names (NFD), others do not (NFC).
+    """
+    return unicodedata.normalize("NFC", name.casefold())

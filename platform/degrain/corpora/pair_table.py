@@ -6,6 +6,7 @@ scene.
 """
 
 import io
+import logging
 import re
 from typing import Any
 
@@ -18,8 +19,10 @@ from degrain.storage.location import Location
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 _OPTIONAL = ("camera", "shutter", "brightness", "split")
+_KNOWN = frozenset(("noisy", "clean", "scene", "iso", *_OPTIONAL))
 # pandas turns integers into floats if some are missing.
-_ISO = re.compile(r"(\d+)(?:\.0*)?")
+_ISO = re.compile(r"(?:iso)?\s*(\d+)(?:\.0*)?", re.IGNORECASE)
+_log = logging.getLogger(__name__)
 
 
 def read_pair_table(place: Location) -> list[dict[str, Any]]:
@@ -50,6 +53,11 @@ def read_pair_table(place: Location) -> list[dict[str, Any]]:
         raise UserError(
             f"table '{place}' has no column '{missing[0]}'; it has {', '.join(table.column_names)}"
         )
+    if unknown := [name for name in table.column_names if name not in _KNOWN]:
+        _log.warning(
+            "table '%s': columns that are not read: %s; known are %s",
+            *(place, ", ".join(unknown), ", ".join(sorted(_KNOWN))),
+        )
     if not table.num_rows:
         raise UserError(f"table '{place}' has no rows; name a pair in each")
     return [_pair(row, number, place) for number, row in enumerate(table.to_pylist(), 1)]
@@ -66,6 +74,11 @@ def _pair(row: dict[str, Any], number: int, place: Location) -> dict[str, Any]:
         str(uri if _absolute(uri) else folder / uri)
         for uri in (str(row["noisy"]), str(row["clean"]))
     )
+    if noisy == clean:
+        raise UserError(
+            f"row {number} of table '{place}' names one file, '{row['noisy']}', as noisy and clean "
+            "photo; name two, or give noisy photos without clean ones as a corpus `noisy`"
+        )
     iso, split = row.get("iso"), row.get("split")
     if split not in (None, "", "train", "val", "test"):
         raise UserError(

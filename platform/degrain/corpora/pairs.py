@@ -1,5 +1,6 @@
 """A folder of the user's own pairs, with names that two templates or regular expressions match."""
 
+import unicodedata
 from collections.abc import Iterable
 
 from degrain.corpora.config import CorpusOptions
@@ -33,7 +34,7 @@ def list_templates(
         return PairRecord(
             id=f"{corpus}/{noisy}",
             corpus=corpus,
-            scene=f"{corpus}/{fields.get('scene') or clean}",
+            scene=unicodedata.normalize("NFC", f"{corpus}/{fields.get('scene') or clean}"),
             noisy=noisy,
             clean=clean,
             camera=fields.get("camera"),

@@ -5,6 +5,7 @@ import string
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
+from degrain.corpora.listing import folded
 from degrain.errors import UserError
 
 REGEX = "regex:"
@@ -66,8 +67,8 @@ def clean_name_finder(
 ) -> Callable[[Mapping[str, str | None]], str | None]:
     """Return a function that finds the clean name with the same field values as a noisy name.
 
-    A name whose values differ in case is found if it is the only one. Raises UserError if the
-    clean template has a field that the noisy one lacks.
+    A name whose values differ in case, or in how accents are encoded, is found if it is the only
+    one. Raises UserError if the clean template has a field that the noisy one lacks.
     """
     pattern = compile_template(template)
     if foreign := set(pattern.groupindex) - set(noisy.groupindex):
@@ -77,16 +78,16 @@ def clean_name_finder(
         )
     fields = sorted(pattern.groupindex)
     exact: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    folded: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in names:
         if match := pattern.fullmatch(name):
             key = tuple(match[f] or "" for f in fields)
             exact[key].append(name)
-            folded[tuple(part.casefold() for part in key)].append(name)
+            alike[tuple(map(folded, key))].append(name)
 
     def find(values: Mapping[str, str | None]) -> str | None:
         key = tuple(values[f] or "" for f in fields)
-        found = exact.get(key) or folded.get(tuple(part.casefold() for part in key), [])
+        found = exact.get(key) or alike.get(tuple(map(folded, key)), [])
         return found[0] if len(found) == 1 else None
 
     return find
