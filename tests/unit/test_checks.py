@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from skimage import data as skimage_data
 from unit.support import natural_photo, random_photo, with_noise
 
 from degrain.corpora.record import PairRecord
-from degrain.imaging.camera_noise import ISO_LEVELS, photograph
+from degrain.imaging.camera_noise import ISO_LEVELS, photograph, to_linear, to_srgb
 from degrain.imaging.codecs import UnreadablePhotoError, encode_png
+from degrain.imaging.exposure import apply_gains, estimate_exposure
 from degrain.imaging.noise_synthesis import add_noise
 from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.patchsets.check_rules import CheckRules
-from degrain.patchsets.checks import BELIEVED_GAIN, apply_shift, decode_pair, measure
+from degrain.patchsets.checks import BELIEVED_GAIN, apply_shift, correct, decode_pair, measure
 
 PAIR = PairRecord(
     id="scene/1",
@@ -253,6 +255,87 @@ COFFEE, ASTRONAUT = (
 )
 
 
+def test_a_far_shift_is_corrected() -> None:
+    clean = SCENE[60:260, 60:460]
+    measured = measure(PAIR, with_noise(SCENE[15:215, 98:498]), clean, RULES)
+    assert (measured.move_y, measured.move_x) == (-45, 38)
+
+
+@pytest.mark.parametrize("alignment", ["correct", "refuse"])
+def test_a_pair_that_no_shift_aligns_is_refused(alignment: str) -> None:
+    turned = np.asarray(Image.fromarray(SCENE).rotate(1, Image.Resampling.BICUBIC))[40:340, 40:440]
+    rules = CheckRules(alignment=alignment)  # type: ignore[arg-type]
+    message = refusal(with_noise(turned), SCENE[40:340, 40:440], rules)
+    assert message.startswith(
+        "s3://corpus/noisy.png cannot be aligned with its clean photo: it is rotated or scaled, or "
+        "parts moved, by "
+    )
+    assert message.endswith("photograph with a tripod, or ignore alignment (`alignment`)")
+    ignoring = CheckRules(alignment="ignore")
+    measure(PAIR, with_noise(turned), SCENE[40:340, 40:440], ignoring)
+
+
+OWN = replace(PAIR, own=True)
+GAINS = (0.9, 0.93, 0.88)
+
+
+def exposed(gains: tuple[float, float, float], deviation: float = 8) -> tuple[Photo, Photo]:
+    """A noisy photo of another exposure than the clean one, and that one."""
+    clean = SCENE[20:340, 20:420]
+    return with_noise(apply_gains(clean, gains), deviation), clean
+
+
+def test_the_clean_photo_of_an_own_pair_gets_the_exposure_of_its_noisy_one() -> None:
+    noisy, clean = exposed(GAINS)
+    measured = measure(OWN, noisy, clean, RULES)
+    assert measured.gains == pytest.approx(GAINS, rel=0.01)
+    matched_noisy, matched = correct(noisy, clean, measured)
+    assert matched_noisy is noisy
+    assert estimate_exposure(noisy, matched).gains == pytest.approx((1, 1, 1), abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("rules", "pair"),
+    [
+        (CheckRules(exposure="keep"), OWN),
+        (RULES, PAIR),
+        (RULES, replace(OWN, noise="gaussian:9")),
+    ],
+)
+def test_kept_published_and_synthetic_pairs_keep_their_exposure(
+    rules: CheckRules, pair: PairRecord
+) -> None:
+    noisy, clean = exposed(GAINS)
+    measured = measure(pair, noisy, clean, rules)
+    assert (measured.gains, measured.gain_error) == (None, None)
+    assert correct(noisy, clean, measured)[1] is clean
+
+
+def test_equal_exposures_are_left_as_they_are() -> None:
+    noisy, clean = exposed((1, 1, 1))
+    measured = measure(OWN, noisy, clean, RULES)
+    assert measured.gains is None
+    assert measured.gain_error is not None
+    assert measured.gain_error < 0.005
+
+
+def test_an_uncertain_exposure_is_not_matched() -> None:
+    noisy, clean = exposed((0.9, 0.9, 0.9))
+    dark = (noisy // 20).astype(np.uint8), (clean // 20).astype(np.uint8)
+    measured = measure(OWN, *dark, CheckRules(max_clipped=1))
+    assert measured.gains is None
+    assert measured.gain_error == 1
+
+
+def test_other_light_is_refused() -> None:
+    noisy, clean = exposed((1, 1, 1))
+    ramp = np.linspace(0.6, 1.5, noisy.shape[1])[None, :, None]
+    lit = to_srgb(to_linear(noisy) * ramp)
+    with pytest.raises(UnreadablePhotoError, match=r"are lit differently, by .*% from part"):
+        measure(OWN, lit, clean, RULES)
+    assert measure(OWN, lit, clean, CheckRules(exposure="keep")).gains is None
+
+
 @pytest.mark.parametrize("alignment", ["correct", "refuse", "ignore"])
 def test_photos_of_different_scenes_are_refused(alignment: str) -> None:
     rules = CheckRules(alignment=alignment)  # type: ignore[arg-type]
@@ -317,9 +400,11 @@ def test_a_shift_leaves_the_parts_that_both_photos_show(
     [
         ({"alignment": "fix"}, "alignment must be one of correct, refuse, ignore, got 'fix'"),
         ({"profiles": "drop"}, "profiles must be one of convert, keep, got 'drop'"),
-        ({"max_shift": 0.4}, "max_shift must be 0.5 to 16 pixels, got 0.4"),
-        ({"max_shift": 17}, "max_shift must be 0.5 to 16 pixels, got 17"),
-        ({"max_shift": nan}, "max_shift must be 0.5 to 16 pixels, got nan"),
+        ({"max_shift": 0.4}, "max_shift must be at least 0.5 pixels, got 0.4"),
+        ({"max_shift": nan}, "max_shift must be at least 0.5 pixels, got nan"),
+        ({"max_shift": inf}, "max_shift must be at least 0.5 pixels, got inf"),
+        ({"exposure": "fix"}, "exposure must be one of match, keep, got 'fix'"),
+        ({"swapped": "swap"}, "swapped must be one of refuse, accept, got 'swap'"),
         ({"max_exposure": 0.9}, "max_exposure must be at least 1, got 0.9"),
         ({"max_exposure": nan}, "max_exposure must be at least 1, got nan"),
         ({"max_clipped": -0.1}, "max_clipped must be a share between 0 and 1, got -0.1"),

@@ -1,10 +1,15 @@
 """`degrain ingest`: corpora become a patch set."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from degrain.cli.console import Console
 from degrain.cli.options import CommonOptions
 from degrain.patchsets.ingest.config import IngestConfig
+
+if TYPE_CHECKING:
+    from degrain.corpora.record import PairRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class Ingest(CommonOptions):
             console.print(f"{done.alike} scenes show what others show, and have their split")
         for move in done.moves:
             console.print(f"moved: {move}")
+        for line in _corrections(done.patch_set.catalog):
+            console.print(line)
         for split in ("train", "val", "test"):
             rows = done.patch_set.photos(split)
             scenes = len({row.scene for row in rows})
@@ -55,6 +62,30 @@ class Ingest(CommonOptions):
             "reused": done.reused,
             "seconds": done.seconds,
         }
+
+
+def _corrections(catalog: Sequence["PairRecord"]) -> Iterator[str]:
+    """What was done to the photos of pairs that were not refused."""
+    pairs = [row for row in catalog if row.refused is None]
+    moves = [max(abs(row.move_y or 0), abs(row.move_x or 0)) for row in pairs]
+    if moved := sorted(move for move in moves if move):
+        yield (
+            f"aligned: {len(moved)} noisy photos were shifted, by {moved[0]} to {moved[-1]} pixels "
+            f"(median {moved[len(moved) // 2]})"
+        )
+    estimated = [row for row in pairs if row.gain_error is not None]
+    if gains := sorted(gain for row in estimated for gain in row.gains or ()):
+        yield (
+            f"exposure: {len(gains) // 3} clean photos were given that of their noisy ones, by "
+            f"{gains[0]:.2f} to {gains[-1]:.2f} times in a channel (median "
+            f"{gains[len(gains) // 2]:.2f})"
+        )
+    uncertain = [row for row in estimated if row.exposure_unknown]
+    if uncertain:
+        yield (
+            f"exposure: {len(uncertain)} pairs keep theirs, too dark, bright, small or noisy to "
+            f"compare, e.g. {uncertain[0].id}"
+        )
 
 
 COMMAND = Ingest

@@ -144,6 +144,7 @@ class Corpus:
 
     def _named(self, pair: PairRecord) -> PairRecord:
         """The pair with this corpus' label in its id, and in a scene of the user's own."""
+        pair.fill(own=self.adapter not in PUBLISHED)
         if self.name == pair.corpus:
             return pair
         id_, scene = (f"{self.name}/{text.split('/', 1)[1]}" for text in (pair.id, pair.scene))

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+MOST_GAIN_ERROR = 0.005
+"""Standard error of the gains of a pair, as a share, above which they are not believed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairRecord:
@@ -22,6 +25,9 @@ class PairRecord:
     """Noisy photo: a name below the corpus folder, a URI once the corpus is listed."""
     clean: str
     """Clean photo, the same way."""
+    own: bool = False
+    """Whether it is of the user's own photos, not of a published corpus; those keep their exposure.
+    """
     noise: str | None = None
     """Noise that makes the noisy photo of the clean one, see `imaging.noise_synthesis`; None for a
     real pair."""
@@ -69,6 +75,14 @@ class PairRecord:
     """Mean brightness of the clean photo over that of the noisy one."""
     clipped: float | None = None
     """Share of the clean photo's values that are black or white."""
+    gain_red: float | None = None
+    """Gain in linear light by which the clean photo is given the exposure and white balance of the
+    noisy one; None if it keeps its own."""
+    gain_green: float | None = None
+    gain_blue: float | None = None
+    gain_error: float | None = None
+    """Standard error of the gains, as a share, see `imaging.exposure`; None if they were not
+    estimated."""
     refused: str | None = None
     """Why the pair is not in the patch set; None if it is."""
     patches: int = 0
@@ -84,6 +98,18 @@ class PairRecord:
     def unpaired(self) -> bool:
         """Whether the photo is noisy and has no clean partner: both names are its own."""
         return self.noisy == self.clean and self.noise is None
+
+    @property
+    def gains(self) -> tuple[float, float, float] | None:
+        """Gains of red, green and blue that the clean photo is multiplied by; None without."""
+        if self.gain_red is None or self.gain_green is None or self.gain_blue is None:
+            return None
+        return self.gain_red, self.gain_green, self.gain_blue
+
+    @property
+    def exposure_unknown(self) -> bool:
+        """Whether gains were estimated, too uncertain to be used."""
+        return self.gain_error is not None and self.gain_error > MOST_GAIN_ERROR
 
     def has_files_of(self, before: "PairRecord") -> bool:
         """Whether the files are those of an earlier record, by their names, sizes and times."""
@@ -128,6 +154,10 @@ MEASUREMENTS = (
     "move_x",
     "exposure",
     "clipped",
+    "gain_red",
+    "gain_green",
+    "gain_blue",
+    "gain_error",
     "refused",
     "patches",
     "shard",

@@ -54,8 +54,12 @@ def to_linear(photo: Photo) -> NDArray[np.float64]:
 @lru_cache(maxsize=2)
 def _linear_table(white: int) -> NDArray[np.float64]:
     """Linear light of each pixel value, because a table is much faster than powers."""
-    x = np.arange(white + 1) / white
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    return linear_values(np.arange(white + 1) / white)
+
+
+def linear_values(srgb: NDArray[np.floating]) -> NDArray[np.float64]:
+    """SRGB values from 0 on, white is 1 -> linear light (IEC 61966-2-1)."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def to_srgb(linear: NDArray[np.float64], white: int = 255) -> Photo:

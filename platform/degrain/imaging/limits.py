@@ -14,8 +14,6 @@ LARGEST_METADATA = 16 * 2**20
 """Bytes of metadata that are decompressed: a small file can hold gigabytes of zeros."""
 MOST_SEGMENTS = 10_000
 """Parts of a file beside its pixels: each takes more memory than in the file."""
-LARGEST_SHIFT = 16
-"""Larger shifts between noisy and clean photos, in pixels, are not looked for."""
 FilterName: TypeAlias = Literal["bilateral", "bm3d", "median", "nlm", "nlm-tuned", "tv", "wavelet"]
 """The classical filters of `imaging.filters`."""
 

@@ -13,7 +13,7 @@ from degrain.corpora.record import PairRecord
 
 _ROW_GROUP = 16_384
 """Rows that are converted at once."""
-_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
 def _type_of(hint: Any) -> pa.DataType:  # noqa: ANN401 - a type, or its text

@@ -4,13 +4,16 @@ Only the standard library is imported here: the command line builds its options 
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, TypeAlias
 
 from degrain.errors import InvalidFieldError
 from degrain.fields import check_choices, check_positive, check_share
-from degrain.imaging.limits import LARGEST_MEGAPIXELS, LARGEST_SHIFT, Profiles
+from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles
 
 Alignment: TypeAlias = Literal["correct", "refuse", "ignore"]
+ExposureMatch: TypeAlias = Literal["match", "keep"]
+Swapped: TypeAlias = Literal["refuse", "accept"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +21,14 @@ class CheckRules:
     """Rules that refuse pairs; they are part of a patch set's version."""
 
     alignment: Alignment = "correct"
-    """Misaligned pairs are corrected by an integer shift, refused, or left as they are."""
+    """Misaligned pairs are corrected by an integer shift, refused, or left as they are; the first
+    two refuse pairs that no shift aligns."""
     max_shift: float = 0.5
     """Shift along rows or columns above which a pair counts as misaligned, pixels."""
+    exposure: ExposureMatch = "match"
+    """Clean photos of own pairs are given exposure and white balance of the noisy ones, or kept."""
+    swapped: Swapped = "refuse"
+    """Pairs whose clean photo has more noise than the noisy one are refused, or accepted."""
     max_exposure: float = 2.5
     """Ratio of mean brightness, the brighter photo over the darker, above which a pair is
     refused."""
@@ -33,9 +41,9 @@ class CheckRules:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 0.5 <= self.max_shift <= LARGEST_SHIFT:
+        if not 0.5 <= self.max_shift < inf:
             raise InvalidFieldError(
-                "max_shift", f"must be 0.5 to {LARGEST_SHIFT} pixels, got {self.max_shift}"
+                "max_shift", f"must be at least 0.5 pixels, got {self.max_shift}"
             )
         if not self.max_exposure >= 1:
             raise InvalidFieldError("max_exposure", f"must be at least 1, got {self.max_exposure}")

@@ -14,7 +14,7 @@ from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import CHANNELS, PatchGeometry
 from degrain.storage.sealed import FileDigest, seal, unseal
 
-CUTTER_VERSION = 4
+CUTTER_VERSION = 5
 """Raise it when the same photos and geometry would give other bytes."""
 FORMAT_VERSION = 2
 _LIBRARIES = ("imagecodecs", "numpy", "pillow", "pyarrow", "scipy", "tifffile")
@@ -24,6 +24,7 @@ _NOT_READ_BY_TRAINING = frozenset(
     {"noisy", "clean", "stamp", "encoded_bytes", "refused"}
     # Figures whose last bits differ between processors.
     | {"look", "shift_y", "shift_x", "shift_gain", "exposure", "clipped"}
+    | {"gain_red", "gain_green", "gain_blue", "gain_error"}
 )
 """Fields of a record that are not part of a version."""
 

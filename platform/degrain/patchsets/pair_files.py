@@ -6,7 +6,7 @@ from degrain.corpora.record import PairRecord
 from degrain.imaging.looks import pixel_digest, thumbnail
 from degrain.imaging.pixels import Photo
 from degrain.patchsets.check_rules import CheckRules
-from degrain.patchsets.checks import apply_shift, decode_pair, measure
+from degrain.patchsets.checks import correct, decode_pair, measure
 from degrain.patchsets.photos import content_hash, synthetic_hash
 from degrain.storage.location import Storage
 
@@ -34,7 +34,7 @@ def read_files(pair: PairRecord, storage: Storage) -> PairFiles:
 def check_pair(
     pair: PairRecord, files: PairFiles, rules: CheckRules
 ) -> tuple[tuple[Photo, Photo], PairRecord]:
-    """Both photos, aligned, and the record with its measurements.
+    """Both photos, aligned and exposed alike, and the record with its measurements.
 
     Raises UnreadablePhotoError, with the reason, if the rules refuse the pair.
     """
@@ -47,7 +47,7 @@ def check_pair(
     )
     pair = measure(pair, noisy, clean, rules)
     bit_depth = 8 * max(noisy.dtype.itemsize, clean.dtype.itemsize)
-    noisy, clean = apply_shift(noisy, clean, pair.move_y or 0, pair.move_x or 0)
+    noisy, clean = correct(noisy, clean, pair)
     height, width = noisy.shape[:2]
     return (noisy, clean), replace(pair, height=height, width=width, bit_depth=bit_depth)
 

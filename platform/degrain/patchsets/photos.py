@@ -11,7 +11,7 @@ from degrain.errors import UserError
 from degrain.imaging.codecs import UnreadablePhotoError
 from degrain.imaging.pixels import Photo
 from degrain.patchsets.check_rules import CheckRules
-from degrain.patchsets.checks import apply_shift, decode_pair
+from degrain.patchsets.checks import correct, decode_pair
 from degrain.storage.location import Storage
 
 _READERS = 8
@@ -40,12 +40,13 @@ class PhotoSource:
     """What to do if a file is missing or changed."""
 
     def load(self, row: PairRecord) -> tuple[Photo, Photo]:
-        """Noisy and clean photo, aligned. Raises UserError if a file is missing or changed."""
+        """Noisy and clean photo, aligned and exposed alike.
+
+        Raises UserError if a file is missing or changed.
+        """
         noisy, clean = self._read(row)
         try:
-            return apply_shift(
-                *decode_pair(row, noisy, clean, self.rules), row.move_y or 0, row.move_x or 0
-            )
+            return correct(*decode_pair(row, noisy, clean, self.rules), row)
         except UnreadablePhotoError as error:
             raise UserError(f"cannot read a photo: {error}; {self.remedy}") from None
 

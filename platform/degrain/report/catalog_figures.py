@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from degrain.corpora.record import PairRecord
-from degrain.imaging.limits import LARGEST_SHIFT
 from degrain.patchsets.checks import BELIEVED_GAIN
 from degrain.patchsets.splits import SPLITS
 from degrain.report.plots import (
+    CHANNELS,
     COLOURS,
     NOISY,
     assign_colours,
@@ -82,7 +82,7 @@ def _plot_shifts(axis: Axes, kept: Sequence[PairRecord], shifted: Sequence[PairR
         xs, ys = [r.shift_x or 0.0 for r in ours], [r.shift_y or 0.0 for r in ours]
         axis.scatter(xs, ys, s=14, color=colour, alpha=0.6, label=f"{label} ({len(ours)})")
     distances = [max(abs(r.shift_y or 0), abs(r.shift_x or 0)) for r in (*kept, *shifted)]
-    reach = 1.1 * max([1.0, *(min(distance, LARGEST_SHIFT) for distance in distances)])
+    reach = 1.1 * max([1.0, *distances])
     axis.set(title="Estimated shift, pixels", xlabel="right", ylabel="down")
     axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axis.set_aspect("equal")
@@ -103,6 +103,20 @@ def _plot_gains(axis: Axes, kept: Sequence[PairRecord], shifted: Sequence[PairRe
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if not gains[0] and not gains[1]:
         show_text(axis, "no shift was measured")
+
+
+def exposures(rows: Sequence[PairRecord]) -> Figure | None:
+    """Gains of the channels by which clean photos were matched; None if none was estimated."""
+    estimated = [r for r in rows if r.gain_error is not None]
+    if not estimated:
+        return None
+    figure, axes = new_figure(1, 3, 3.2)
+    gains = np.array([r.gains for r in estimated if r.gains is not None]).reshape(-1, 3)
+    reach = max(0.02, float(np.abs(np.log2(gains)).max(initial=0)))
+    for channel, (axis, (name, colour)) in enumerate(zip(axes[0], CHANNELS.items(), strict=True)):
+        axis.hist(np.log2(gains[:, channel]), bins=np.linspace(-reach, reach, 31), color=colour)
+        axis.set(title=f"Gain of {name}", xlabel="exposure values", ylabel="pairs")
+    return figure
 
 
 def splits(rows: Sequence[PairRecord]) -> Figure:

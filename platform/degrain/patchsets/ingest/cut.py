@@ -130,7 +130,7 @@ def _chunk_key(
     geometry: PatchGeometry,
     rules: CheckRules,
 ) -> str:
-    hashes = [[p.id, f.noisy_hash, f.clean_hash] for p, f in zip(chunk, files, strict=True)]
+    hashes = [[p.id, p.own, f.noisy_hash, f.clean_hash] for p, f in zip(chunk, files, strict=True)]
     return digest([cutter(), asdict(geometry), asdict(rules), hashes])
 
 

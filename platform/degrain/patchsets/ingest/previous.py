@@ -167,7 +167,7 @@ class _Comparison:
 
 def _compare(pairs: Sequence[PairRecord], catalog: Sequence[PairRecord]) -> _Comparison:
     """Compare pairs with an earlier catalog, both by id, in one pass over each."""
-    names = ("id", "stamp", "noisy", "clean", "scene", "noise")
+    names = ("id", "stamp", "noisy", "clean", "scene", "noise", "own")
     members: dict[str, _Members] = {}
     former = np.full(len(pairs), -1, np.int32)
     duplicate = np.zeros(len(pairs), bool)
