@@ -7,8 +7,8 @@ from degrain.imaging.looks import pixel_digest, thumbnail
 from degrain.imaging.pixels import Photo
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.checks import apply_shift, decode_pair, measure
-from degrain.patchsets.photos import content_hash, synthetic_hash
 from degrain.storage.location import Storage
+from degrain.storage.sealed import content_digest
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ class PairFiles:
 def read_files(pair: PairRecord, storage: Storage) -> PairFiles:
     """Read and hash both files; a noisy photo that is synthesised has a hash but no file."""
     clean = _read(pair.clean, storage)
-    clean_hash = content_hash(clean)
+    clean_hash = _digest(clean)
     if pair.noise is not None:
-        return PairFiles(None, clean, synthetic_hash(clean_hash, pair.noise, pair.id), clean_hash)
+        synthetic = content_digest(f"{clean_hash} {pair.noise} {pair.id}".encode())
+        return PairFiles(None, clean, synthetic, clean_hash)
     noisy = _read(pair.noisy, storage)
-    return PairFiles(noisy, clean, content_hash(noisy), clean_hash)
+    return PairFiles(noisy, clean, _digest(noisy), clean_hash)
 
 
 def check_pair(
@@ -58,3 +59,7 @@ def _read(uri: str, storage: Storage) -> bytes | None:
         return storage.locate(uri).read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _digest(content: bytes | None) -> str:
+    return "" if content is None else content_digest(content)

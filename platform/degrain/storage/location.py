@@ -264,7 +264,7 @@ class Location:
         return dict(sorted(files.items()))
 
     def files(self) -> dict[str, FileStamp]:
-        """Return all files below this folder, links not followed, by relative name, sorted."""
+        """Return all files below this folder, also by links, by relative name, sorted."""
         if not self.remote:
             return dict(sorted(local_files(Path(self.path))))
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))
