@@ -144,7 +144,7 @@ def _read(pair: PairRecord, storage: Storage, rules: CheckRules) -> PairRecord:
         files = retry(lambda: read_files(pair, storage))
     except OSError as error:
         raise JobFailedError(f"reading pair '{pair.id}' failed: {error}; run it again") from error
-    pair = replace(pair, noisy_hash=files.noisy_hash, clean_hash=files.clean_hash)
+    pair = files.described(pair)
     try:
         _, checked = check_pair(pair, files, rules)
     except UnreadablePhotoError as error:

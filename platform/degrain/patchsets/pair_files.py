@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from degrain.corpora.record import PairRecord
 from degrain.imaging.looks import pixel_digest, thumbnail
+from degrain.imaging.metadata import read_camera
 from degrain.imaging.pixels import Photo
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.checks import apply_shift, decode_pair, measure
@@ -19,6 +20,20 @@ class PairFiles:
     clean: bytes | None
     noisy_hash: str
     clean_hash: str
+
+    def described(self, pair: PairRecord) -> PairRecord:
+        """The record of the pair with what the files tell before they are decoded."""
+        camera, iso = read_camera(self.noisy) if self.noisy else (None, None)
+        if camera is None and self.clean and pair.noise is None:
+            camera, _ = read_camera(self.clean)
+        return pair.measured(
+            {
+                "noisy_hash": self.noisy_hash,
+                "clean_hash": self.clean_hash,
+                "exif_camera": camera,
+                "exif_iso": iso,
+            }
+        )
 
 
 def read_files(pair: PairRecord, storage: Storage) -> PairFiles:
