@@ -1,6 +1,7 @@
 """The two files of a pair: read, hashed, decoded and checked."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from degrain.corpora.record import PairRecord
 from degrain.imaging.looks import pixel_digest, thumbnail
@@ -69,9 +70,14 @@ def check_pair(
 
 
 def _read(uri: str, storage: Storage) -> bytes | None:
-    """The file's bytes, or None if it disappeared after the listing."""
+    """The file's bytes, or None if it disappeared after the listing, or is none but a pipe or a
+    folder, which a table may name.
+    """
+    place = storage.locate(uri)
+    if not place.remote and not Path(place.path).is_file():
+        return None
     try:
-        return storage.locate(uri).read_bytes()
+        return place.read_bytes()
     except FileNotFoundError:
         return None
 
