@@ -56,7 +56,7 @@ def test_a_folder_is_listed_with_uris_and_sizes(tmp_path: Path) -> None:
     pairs, unplaced = Corpus.parse(f"pairs={folder}", STORAGE).list_pairs(ANY)
     assert [(p.id, p.noisy, p.clean) for p in pairs] == [("pairs/noisy/a.png", noisy, clean)]
     assert pairs[0].encoded_bytes == Path(noisy).stat().st_size + Path(clean).stat().st_size
-    assert unplaced == [f"{stray} (neither `noisy_name` nor `clean_name` matches)"]
+    assert unplaced == [f"{stray} (neither template matches)"]
 
 
 def test_a_missing_folder_and_one_without_pairs_are_named(tmp_path: Path) -> None:

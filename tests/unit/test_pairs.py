@@ -227,7 +227,7 @@ def test_a_scene_is_the_shortest_part_of_a_name_that_fits() -> None:
                 "clean/a_b.png": "clean, scene=a, name=b",
             },
         ),
-        (["x.png", "y.png"], {"x.png": "neither `noisy_name` nor `clean_name` matches"}),
+        (["x.png", "y.png"], {"x.png": "neither template matches"}),
         ([], {}),
     ],
 )

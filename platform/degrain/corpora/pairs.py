@@ -62,7 +62,7 @@ def describe_unpaired(
         if name not in described and (match := clean.fullmatch(name)):
             described[name] = f"clean, {_shown(match.groupdict())}"
             break
-    return described or dict.fromkeys(unplaced[:1], "neither `noisy_name` nor `clean_name` matches")
+    return described or dict.fromkeys(unplaced[:1], "neither template matches")
 
 
 def _shown(values: Mapping[str, str | None]) -> str:
