@@ -3,18 +3,16 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from lease_holder import lease_holder
 
 from degrain.errors import JobFailedError
 from degrain.storage.lease import BucketLease, LeaseLostError, exclusive
 from degrain.storage.location import Location, Storage
 
-PACKAGES = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
 SECONDS = 2.0
 
 
@@ -80,70 +78,27 @@ def test_lost_lease_is_neither_renewed_nor_released(lock: Location) -> None:
     second.check()
 
 
-HOLDER = """
-import sys
-from degrain.errors import JobFailedError
-from degrain.storage.lease import exclusive
-from degrain.storage.location import Storage
-try:
-    lock = Storage.from_environment().locate(sys.argv[1])
-    with exclusive(lock, "retraining", lease_seconds=2) as lease:
-        print("held", flush=True)
-        sys.stdin.readline()
-        lease.check()
-        print("published", flush=True)
-except JobFailedError as error:
-    print(f"error: {error}", flush=True)
-"""
-
-
 def test_job_that_was_stopped_past_its_lease_publishes_nothing(lock: Location) -> None:
     """SIGSTOP past the lease; another job takes over; the first wakes up, and loses."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PACKAGES)}
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, lock.uri],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as first:
-        try:
-            assert first.stdout is not None
-            assert first.stdout.readline() == "held\n"
-            os.kill(first.pid, signal.SIGSTOP)
-            time.sleep(1.5 * SECONDS)
-            with exclusive(lock, "retraining") as second:
-                held = content(lock)
-                os.kill(first.pid, signal.SIGCONT)
-                out, _ = first.communicate("go on\n", timeout=600)
-                assert "published" not in out.splitlines()
-                assert out.startswith("error: this retraining lost its lock")
-                second.check()
-                after = content(lock)
-                assert (after["holder"], after["token"]) == (held["holder"], held["token"])
-        finally:
-            first.kill()
+    with lease_holder(lock, SECONDS) as first:
+        os.kill(first.pid, signal.SIGSTOP)
+        time.sleep(1.5 * SECONDS)
+        with exclusive(lock, "retraining") as second:
+            held = content(lock)
+            os.kill(first.pid, signal.SIGCONT)
+            out, _ = first.communicate("go on\n", timeout=600)
+            assert "published" not in out.splitlines()
+            assert out.startswith("error: this retraining lost its lock")
+            second.check()
+            after = content(lock)
+            assert (after["holder"], after["token"]) == (held["holder"], held["token"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes of a machine apart")
 def test_lease_of_a_killed_process_of_this_machine_is_free_at_once(lock: Location) -> None:
-    held = HOLDER.replace("lease_seconds=2", "lease_seconds=10_000")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PACKAGES)}
-    with subprocess.Popen(
-        [sys.executable, "-c", held, lock.uri],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as first:
-        try:
-            assert first.stdout is not None
-            assert first.stdout.readline() == "held\n"
-            running = pytest.raises(JobFailedError, match="another retraining is running")
-            with running, exclusive(lock, "retraining"):
-                pytest.fail("two hold the lock")
-        finally:
-            first.kill()
+    running = pytest.raises(JobFailedError, match="another retraining is running")
+    with lease_holder(lock, 10_000), running, exclusive(lock, "retraining"):
+        pytest.fail("two hold the lock")
     assert content(lock)["expires"] > time.time()
     with exclusive(lock, "retraining"):
         pass

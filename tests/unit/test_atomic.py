@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from degrain.storage.atomic import AtomicWrite, partial_target, remove_abandoned
+from degrain.storage.atomic import AtomicWrite, partial_files, partial_name, remove_abandoned
 from degrain.storage.location import Storage
 
 STORAGE = Storage()
@@ -45,11 +45,23 @@ def test_readers_see_the_old_content_until_the_write_is_published(tmp_path: Path
     with AtomicWrite(STORAGE.locate(tmp_path), "target") as file:
         file.write(b"new")
         (partial,) = set(tmp_path.iterdir()) - {target}  # a move within a folder is atomic
-        assert partial_target(partial.name) == "target"
+        assert partial_files([partial.name, "target"], ["target"]) == [partial.name]
         assert target.read_bytes() == b"old"
         file.publish("target")
         assert target.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 241, "a" * 255, "ä" * 127, "x" + "€" * 84, "😀" * 63], ids=lambda name: name[-1:]
+)
+def test_a_name_may_have_255_bytes(tmp_path: Path, name: str) -> None:
+    STORAGE.locate(tmp_path / name).write_bytes(b"content")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"content")]
+    partial = partial_name(name)
+    assert len(os.fsencode(partial)) < 128
+    assert partial.encode()  # no character was cut through
+    assert partial_files([partial], [name]) == [partial]
 
 
 def test_concurrent_writers_use_separate_partial_files(tmp_path: Path) -> None:
@@ -85,7 +97,7 @@ def test_content_reaches_the_disk_before_its_name_and_the_name_before_the_end(
     monkeypatch.setattr(os, "fsync", noted)
     STORAGE.locate(tmp_path / "target").write_bytes(b"content")
     (partial, before), (folder, after) = flushed
-    assert (partial_target(partial), before) == ("/target", False)
+    assert (partial_files([partial], ["/target"]), before) == ([partial], False)
     assert (folder, after) == ("", True)
 
 

@@ -56,7 +56,7 @@ def test_a_folder_is_listed_with_uris_and_sizes(tmp_path: Path) -> None:
     pairs, unplaced = Corpus.parse(f"pairs={folder}", STORAGE).list_pairs(ANY)
     assert [(p.id, p.noisy, p.clean) for p in pairs] == [("pairs/noisy/a.png", noisy, clean)]
     assert pairs[0].encoded_bytes == Path(noisy).stat().st_size + Path(clean).stat().st_size
-    assert unplaced == [stray]
+    assert unplaced == [f"{stray} (neither template matches)"]
 
 
 def test_a_missing_folder_and_one_without_pairs_are_named(tmp_path: Path) -> None:
@@ -70,6 +70,18 @@ def test_a_missing_folder_and_one_without_pairs_are_named(tmp_path: Path) -> Non
         match=rf"no pairs in '{tmp_path}' \(1 files\): its names are not those of corpus 'sidd'",
     ):
         Corpus.parse(f"sidd={tmp_path}", STORAGE).list_pairs(ANY)
+
+
+def test_a_folder_without_pairs_shows_how_names_were_read(tmp_path: Path) -> None:
+    for name in ("noisy/a_1.png", "clean/a.png"):
+        write_png(tmp_path / name, random_photo(8, 8))
+    message = (
+        f"no pairs in '{tmp_path}' (2 files), e.g. {tmp_path}/noisy/a_1.png (noisy, name=a_1.png; "
+        f"no clean photo has these) and {tmp_path}/clean/a.png (clean, name=a.png); check "
+        "`noisy_name` and `clean_name`"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        Corpus.parse(f"pairs={tmp_path}", STORAGE).list_pairs(ANY)
 
 
 @pytest.mark.parametrize(

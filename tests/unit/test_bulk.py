@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from unit.photofiles import DEEP, PHOTO, chunk, encoded, png, profile, saved, tiff
+from unit.photofiles import DEEP, PHOTO, chunk, encoded, png, profile, saved
 from unit.test_photo_file import Halving, stored_values
 
 from degrain.cli.main import main
@@ -235,10 +236,10 @@ def test_a_photo_of_100_megapixels_is_denoised_between_small_ones(tmp_path: Path
 
 def test_unwritable_result_is_reported_and_others_are_written(tmp_path: Path) -> None:
     (tmp_path / "out" / "folder.png").mkdir(parents=True)
-    long = f"{'n' * 250}.tif"
-    in_the_way, too_long, good = run(
-        tasks_of(tmp_path, {"folder.png": png(PHOTO), long: tiff(DEEP), "good.png": png(PHOTO)})
-    )
+    contents = {"folder.png": png(PHOTO), "long.png": png(PHOTO), "good.png": png(PHOTO)}
+    first, second, third = tasks_of(tmp_path, contents)
+    second = replace(second, target=STORAGE.locate(tmp_path / "out" / f"{'n' * 252}.png"))
+    in_the_way, too_long, good = run([first, second, third])
     assert "Is a directory" in (in_the_way.error or "")
     assert "File name too long" in (too_long.error or "")
     assert good.error is None

@@ -10,10 +10,11 @@ from unit.support import natural_photo, pair_record, random_photo, with_noise, w
 from degrain.corpora.record import PairRecord
 from degrain.imaging.pixels import Photo, eight_bits, peak, sixteen_bits
 from degrain.patchsets.check_rules import CheckRules
-from degrain.patchsets.photos import PhotoSource, content_hash
+from degrain.patchsets.photos import PhotoSource
 from degrain.report import facts
 from degrain.report.facts import BINS, measure_pair
 from degrain.storage.location import Storage
+from degrain.storage.sealed import content_digest
 
 STORAGE = Storage()
 SOURCE = PhotoSource(STORAGE, CheckRules())
@@ -21,7 +22,7 @@ SOURCE = PhotoSource(STORAGE, CheckRules())
 
 def stored_pair(folder: Path, noisy: Photo, clean: Photo) -> PairRecord:
     places = [write_png(folder / f"{n}.png", p) for n, p in (("noisy", noisy), ("clean", clean))]
-    hashes = [content_hash(Path(place).read_bytes()) for place in places]
+    hashes = [content_digest(Path(place).read_bytes()) for place in places]
     return pair_record(noisy=places[0], clean=places[1], noisy_hash=hashes[0], clean_hash=hashes[1])
 
 

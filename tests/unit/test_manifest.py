@@ -44,7 +44,7 @@ def test_the_manifest_counts_patches_by_split() -> None:
 
 def test_an_unknown_manifest_format_is_refused() -> None:
     raw = {**unseal(MANIFEST.to_json()), "format": 99}
-    with pytest.raises(ValueError, match="format 99, but this version of degrain reads 2"):
+    with pytest.raises(ValueError, match="format 99, but this version of degrain reads 3"):
         Manifest.from_json(seal(raw))
 
 

@@ -114,6 +114,16 @@ def test_what_a_killed_run_left_half_written_is_removed(photos: Path, tmp_path: 
     assert sorted(file.name for file in out.iterdir()) == ["1.png.part", "other.0123abcd.part"]
 
 
+def test_a_photo_whose_name_has_255_bytes_is_denoised(photos: Path) -> None:
+    name = "n" * 251 + ".png"
+    (photos / "0.png").rename(photos / name)
+    half = photos.parent / "out" / f"{'n' * 100}.0123abcd.part"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    assert name in denoise(photos, *MEDIAN)
+    assert not half.exists()
+
+
 def test_files_keep_the_dates_of_their_photos(photos: Path) -> None:
     os.utime(photos / "1.png", ns=(10**18, 10**18))
     denoise(photos, *MEDIAN, "--keep-dates")

@@ -3,11 +3,13 @@ them.
 """
 
 import io
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from unit.ingest_support import serial_ingest, write_pairs
 from unit.support import random_photo, write_png
 
 from degrain.corpora.base import Corpus
@@ -173,3 +175,16 @@ def test_one_file_is_no_pair(tmp_path: Path) -> None:
     place = table(tmp_path, "noisy,clean\na,b\nc,c\n")
     with pytest.raises(UserError, match=r"row 2 of table .* names one file, 'c', as"):
         read_pair_table(place)
+
+
+def test_rows_that_name_pipes_and_folders_are_refused_and_not_opened(tmp_path: Path) -> None:
+    corpus = write_pairs(tmp_path / "photos")
+    os.mkfifo(corpus / "pipe.png")
+    names = [*(f"noisy/s{n}_0.png" for n in range(6)), "pipe.png", "noisy", "gone.png"]
+    rows = [f"{name},clean/s{n % 6}_0.png,s{n % 6}" for n, name in enumerate(names)]
+    table = corpus / "pairs.csv"
+    table.write_text("\n".join(["noisy,clean,scene", *rows]))
+    done = serial_ingest(f"pairs={table}", tmp_path / "out")
+    refused = {row.noisy: row.refused for row in done.patch_set.catalog if row.refused}
+    assert set(refused) == {str(corpus / name) for name in ("pipe.png", "noisy", "gone.png")}
+    assert all("there is no such file" in reason for reason in refused.values())

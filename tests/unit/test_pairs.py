@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unit.corpus_names import ANY, FOLDER
 
 from degrain.corpora.config import CorpusOptions
-from degrain.corpora.pairs import list_templates
+from degrain.corpora.pairs import describe_unpaired, list_templates
 from degrain.corpora.record import PairRecord
 from degrain.corpora.sidd import list_sidd
 from degrain.corpora.templates import compile_template
@@ -198,6 +198,45 @@ def test_regular_expressions_with_named_groups() -> None:
 def test_an_invalid_regular_expression_is_refused(expression: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         list_templates(["noisy/a.png"], templates(expression, "clean/{name}"))
+
+
+def test_a_scene_is_the_shortest_part_of_a_name_that_fits() -> None:
+    names = [f"{kind}/old_kitchen_1.png" for kind in ("noisy", "clean")]
+    options = templates("noisy/{scene}_{name}.png", "clean/{scene}_{name}.png")
+    assert [pair.scene for pair in list_templates(names, options)[0]] == ["pairs/old"]
+    longest = r"regex:{}/(?P<scene>.+)_(?P<name>[^_]+)\.png"
+    options = templates(longest.format("noisy"), longest.format("clean"))
+    assert [pair.scene for pair in list_templates(names, options)[0]] == ["pairs/old_kitchen"]
+
+
+@pytest.mark.parametrize(
+    ("names", "described"),
+    [
+        (
+            ["clean/a_b.png", "clean/z.png", "noisy/a_b_1.png", "x.png"],
+            {
+                "noisy/a_b_1.png": "noisy, scene=a, name=b_1; no clean photo has these",
+                "clean/a_b.png": "clean, scene=a, name=b",
+            },
+        ),
+        (
+            ["clean/a_b.png", "clean/A_b.png", "noisy/a_B.png"],
+            {
+                "noisy/a_B.png": "noisy, scene=a, name=B; several clean photos have these: "
+                "clean/a_b.png, clean/A_b.png",
+                "clean/a_b.png": "clean, scene=a, name=b",
+            },
+        ),
+        (["x.png", "y.png"], {"x.png": "neither template matches"}),
+        ([], {}),
+    ],
+)
+def test_names_that_belong_to_no_pair_are_explained(
+    names: list[str], described: dict[str, str]
+) -> None:
+    options = templates("noisy/{scene}_{name}.png", "clean/{scene}_{name}.png")
+    assert list_templates(names, options)[0] == []
+    assert describe_unpaired(names, names, options) == described
 
 
 def test_names_pair_however_their_accents_are_encoded() -> None:

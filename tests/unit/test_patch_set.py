@@ -64,7 +64,7 @@ RAW = unseal(MANIFEST.to_json())
         (MANIFEST.to_json()[:-1], "it is damaged"),
         (MANIFEST.to_json().replace(b"9", b"8", 1), "it is damaged"),
         (json.dumps(RAW).encode(), "it is damaged, or of another version of degrain"),
-        (seal({"format": 1}), "format 1, but this version of degrain reads 2"),
+        (seal({"format": 1}), "format 1, but this version of degrain reads 3"),
         (seal({**RAW, "geometry": {"strides": 8}}), "strides"),
         (seal({**RAW, "geometry": {"patch_size": 32, "stride": 64}}), "stride must be"),
     ],

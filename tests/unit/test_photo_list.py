@@ -170,16 +170,42 @@ def test_a_link_to_a_photo_of_the_same_folder_is_a_photo_too(trip: Path) -> None
     assert names(trip / "link.jpg", trip) == ["B.PNG", "a.jpg", "link.jpg"]
 
 
-@pytest.mark.parametrize("recursive", [False, True])
-def test_links_that_lead_nowhere_are_skipped(trip: Path, recursive: bool) -> None:
+@pytest.mark.parametrize(
+    ("named", "recursive", "expected"),
+    [
+        ("", False, {"broken links": 2, "pipes or devices": 1}),
+        ("", True, {"broken links": 4, "pipes or devices": 2}),
+        ("/*.jpg", False, {"broken links": 1, "pipes or devices": 1}),
+        ("/**/*", False, {"broken links": 4, "pipes or devices": 2}),
+    ],
+)
+def test_links_that_lead_nowhere_and_pipes_are_counted_and_never_opened(
+    trip: Path, named: str, recursive: bool, expected: dict[str, int]
+) -> None:
     (trip / "gone.jpg").symlink_to("nowhere.jpg")
-    (trip / "self.jpg").symlink_to("self.jpg")
-    assert {"B.PNG", "a.jpg"} <= set(found := names(trip, recursive=recursive))
-    assert not {"gone.jpg", "self.jpg"} & set(found)
+    (trip / "album").symlink_to("/unmounted/album")
+    (trip / "day1" / "one.jpg").symlink_to("other.jpg")
+    (trip / "day1" / "other.jpg").symlink_to("one.jpg")
+    (trip / ".#a.jpg").symlink_to("me@host.1:2")  # the lock of an editor
+    (trip / "loop").symlink_to(trip)
+    os.mkfifo(trip / "pipe.jpg")
+    os.mkfifo(trip / "day1" / "pipe")
+    found = find_photos([f"{trip}{named}"], STORAGE, recursive=recursive)
+    assert found.unread == expected
+    assert {photo.name for photo in found.photos} & {"a.jpg", "day1/c.tif"}
+
+
+def test_a_folder_without_photos_names_what_it_holds(trip: Path) -> None:
+    (trip / "links").mkdir()
+    (trip / "links" / "a.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(UserError, match=r"no photos in the folder '.*links', but 1 broken links$"):
+        names(trip / "links")
+    make(trip, "links/a.heic")
+    with pytest.raises(UserError, match="but 1 broken links, 1 HEIC; convert them to TIFF or PNG"):
+        names(trip / "links")
 
 
 def test_a_pipe_is_not_opened(trip: Path) -> None:
     os.mkfifo(trip / "pipe.jpg")
-    assert names(trip) == ["B.PNG", "a.jpg"]
     with pytest.raises(UserError, match="neither a file nor a folder"):
         names(trip / "pipe.jpg")

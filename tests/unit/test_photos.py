@@ -9,9 +9,9 @@ from unit.support import pair_record
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
-from degrain.patchsets import photos
 from degrain.patchsets.check_rules import CheckRules
-from degrain.patchsets.photos import PhotoSource, content_hash
+from degrain.patchsets.photos import PhotoSource
+from degrain.storage import sealed
 from degrain.storage.location import Storage
 
 SOURCE = PhotoSource(Storage(), CheckRules())
@@ -22,7 +22,7 @@ def stored(folder: Path, size: int) -> PairRecord:
     contents = [np.random.default_rng(n).bytes(size) for n in range(2)]
     for name, content in zip(names, contents, strict=True):
         (folder / name).write_bytes(content)
-    noisy, clean = map(content_hash, contents)
+    noisy, clean = map(sealed.content_digest, contents)
     places = {name: str(folder / name) for name in names}
     return pair_record(**places, noisy_hash=noisy, clean_hash=clean)
 
@@ -30,7 +30,7 @@ def stored(folder: Path, size: int) -> PairRecord:
 def test_unchanged_files_pass_and_large_ones_are_hashed_in_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(photos, "_PIECE", 2**16)
+    monkeypatch.setattr(sealed, "_PIECE_BYTES", 2**16)
     row = stored(tmp_path, 2**22)
     tracemalloc.start()
     try:

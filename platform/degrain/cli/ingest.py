@@ -32,7 +32,7 @@ class Ingest(CommonOptions):
         if done.unplaced:
             console.print(
                 f"not paired: {len(done.unplaced)} photos that belong to no pair, "
-                f"e.g. {done.unplaced[0]}"
+                f"e.g. {' and '.join(done.unplaced[:2])}"
             )
         if done.alike:
             console.print(f"{done.alike} scenes show what others show, and have their split")

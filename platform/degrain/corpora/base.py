@@ -16,7 +16,7 @@ from degrain.corpora.listing import Listing
 from degrain.corpora.nind import list_nind
 from degrain.corpora.noisy import list_noisy
 from degrain.corpora.pair_table import TABLE_SUFFIXES, read_pair_table
-from degrain.corpora.pairs import list_templates
+from degrain.corpora.pairs import describe_unpaired, list_templates
 from degrain.corpora.polyu import list_polyu
 from degrain.corpora.record import PairRecord
 from degrain.corpora.renoir import list_renoir
@@ -68,7 +68,8 @@ class Corpus:
         return self.adapter == "pairs" and self.folder.path.lower().endswith(TABLE_SUFFIXES)
 
     def list_pairs(self, options: CorpusOptions) -> Listing:
-        """List the folder and pair its files, noisy and clean as URIs.
+        """List the folder and pair its files, noisy and clean as URIs; photos that belong to none
+        begin with examples that are explained.
 
         Raises UserError if the folder is missing or holds no pair.
         """
@@ -96,11 +97,18 @@ class Corpus:
                 f"there is no folder '{self.folder}'; check the path of corpus '{self.name}'"
             )
         files, pairs = 0, 0
+        examples: list[str] = []
         by_folder = self.adapter in ONE_FOLDER
         for part in self.folder.files_by_folder() if by_folder else [self.folder.files()]:
             found, left = self._list_part(part, options)
             files, pairs = files + len(part), pairs + len(found)
+            examples = left[:2]
             yield found, left
+        if not pairs and self.adapter == "pairs" and examples:
+            raise UserError(
+                f"no pairs in '{self.folder}' ({files} files), e.g. {' and '.join(examples)}; "
+                "check `noisy_name` and `clean_name`"
+            )
         if not pairs:
             raise UserError(
                 f"no pairs in '{self.folder}' ({files} files): its names are not those of "
@@ -116,6 +124,10 @@ class Corpus:
         pairs, unplaced = ADAPTERS[self.adapter](readable, options, root)
         located = [self._located(pair, files) for pair in pairs]
         left = [*unplaced, *(printable(name) for name in names if not is_utf8(name))]
+        if self.adapter == "pairs":
+            described = describe_unpaired(unplaced, readable, options)
+            examples = [f"{name} ({how})" for name, how in described.items()]
+            left = [*examples, *(name for name in left if name not in described)]
         return located, [str(self.folder / name) for name in left]
 
     def _located(self, pair: PairRecord, files: Mapping[str, FileStamp]) -> PairRecord:

@@ -1,5 +1,6 @@
 """The record of one pair of photos, from its listing to its place in a patch set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +33,9 @@ class PairRecord:
     """Noise that makes the noisy photo of the clean one, see `imaging.noise_synthesis`; None for a
     real pair."""
     camera: str | None = None
+    """Of the names or the table; where they have none, of EXIF."""
     iso: int | None = None
+    """The same way."""
     shutter: str | None = None
     """Seconds, such as `1/125` or `0.5`."""
     brightness: str | None = None
@@ -50,6 +53,10 @@ class PairRecord:
     noisy_hash: str = ""
     """SHA-256 of the file's bytes, 128 bits in hexadecimal; empty if it could not be read."""
     clean_hash: str = ""
+    exif_camera: str | None = None
+    """Model in the EXIF of the noisy photo, or else of the clean one; None for synthetic noise."""
+    exif_iso: int | None = None
+    """In the EXIF of the noisy photo."""
     noisy_pixels: str = ""
     """Digest of the decoded photo, see `imaging.looks`; empty if it was not decoded."""
     clean_pixels: str = ""
@@ -126,6 +133,12 @@ class PairRecord:
         """The fields that the cutter fills in."""
         return {name: getattr(self, name) for name in MEASUREMENTS}
 
+    def measured(self, values: Mapping[str, Any]) -> "PairRecord":
+        """This listing with measurements; camera and ISO are those of EXIF where it has none."""
+        camera = self.camera or values["exif_camera"]
+        iso = values["exif_iso"] if self.iso is None else self.iso
+        return replace(self, **{**values, "camera": camera, "iso": iso})
+
     def listing(self) -> "PairRecord":
         """The record as it was before it was measured."""
         fresh = PairRecord(
@@ -135,12 +148,14 @@ class PairRecord:
 
     def with_measurements_of(self, other: "PairRecord") -> "PairRecord":
         """This listing and split with all that a former ingest found out about the pair."""
-        return replace(self, duplicate_of=other.duplicate_of, **other.measurements())
+        return self.measured({**other.measurements(), "duplicate_of": other.duplicate_of})
 
 
 MEASUREMENTS = (
     "noisy_hash",
     "clean_hash",
+    "exif_camera",
+    "exif_iso",
     "noisy_pixels",
     "clean_pixels",
     "look",

@@ -62,6 +62,15 @@ def _check_fields(pattern: re.Pattern[str], template: str) -> re.Pattern[str]:
     return pattern
 
 
+def matching_names(
+    names: Iterable[str], pattern: re.Pattern[str], values: Mapping[str, str | None]
+) -> list[str]:
+    """The names that a pattern reads as these values, whatever their case and accents."""
+    wanted = {field: folded(values[field] or "") for field in pattern.groupindex}
+    matches = map(pattern.fullmatch, names)
+    return [m[0] for m in matches if m and {f: folded(m[f] or "") for f in wanted} == wanted]
+
+
 def clean_name_finder(
     names: Iterable[str], template: str, noisy: re.Pattern[str]
 ) -> Callable[[Mapping[str, str | None]], str | None]:

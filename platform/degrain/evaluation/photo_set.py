@@ -99,7 +99,8 @@ def corpus_photos(
     duplicates = find_duplicates(pairs, {})
     left_out = [duplicate.reason for duplicate in duplicates.values()]
     if unplaced:
-        left_out.append(f"{len(unplaced)} photos that belong to no pair, e.g. {unplaced[0]}")
+        examples = " and ".join(unplaced[:2])
+        left_out.append(f"{len(unplaced)} photos that belong to no pair, e.g. {examples}")
     scored = [pair for pair in pairs if pair.id not in duplicates]
     labels = list(dict.fromkeys(split_name(text)[1] for text in corpora))
     return PhotoSet(
@@ -143,7 +144,7 @@ def _read(pair: PairRecord, storage: Storage, rules: CheckRules) -> PairRecord:
         files = retry(lambda: read_files(pair, storage))
     except OSError as error:
         raise JobFailedError(f"reading pair '{pair.id}' failed: {error}; run it again") from error
-    pair = replace(pair, noisy_hash=files.noisy_hash, clean_hash=files.clean_hash)
+    pair = files.described(pair)
     try:
         _, checked = check_pair(pair, files, rules)
     except UnreadablePhotoError as error:

@@ -1,4 +1,5 @@
-"""Orientation and colour space of a photo in EXIF. CIPA DC-008 and DC-010; Adobe XMP Specification.
+"""Orientation, colour space, camera and ISO of a photo in EXIF. CIPA DC-008 and DC-010; Adobe XMP
+Specification.
 
 Single tags are looked up, and the rest is not parsed: tags of one address can claim any amount of
 memory.
@@ -10,6 +11,11 @@ import struct
 _ORIENTATION, _EXIF_FOLDER, _COLOUR_SPACE, _INTEROPERABILITY_FOLDER = 274, 34665, 40961, 40965
 _INTEROPERABILITY_INDEX = 1
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
+_MODEL, _TEXT = 272, 2
+_ISO = (34855, 34867, 34866, 34865)
+"""Where the ISO is; the first is 65535 for larger ones, which one of the others has."""
+_LARGEST_ISO = 65534
+_LONGEST_MODEL = 100
 _ADOBE_RGB, _UNCALIBRATED = 2, 65535
 _ADOBE_RGB_INDEX = b"R03\0"
 
@@ -35,6 +41,17 @@ def is_adobe_rgb(exif: bytes | None) -> bool:
     entry = _find(exif, below, _INTEROPERABILITY_INDEX)
     index = None if entry is None else exif[entry + 8 : entry + 12]
     return space == _ADOBE_RGB or (space == _UNCALIBRATED and index == _ADOBE_RGB_INDEX)
+
+
+def read_camera(exif: bytes | None) -> tuple[str | None, int | None]:
+    """Model of the camera, and ISO; None for what is damaged or absent."""
+    if not exif:
+        return None, None
+    first = _first_folder(exif)
+    folder = _integer(exif, _find(exif, first, _EXIF_FOLDER))
+    short, *long = (_integer(exif, _find(exif, folder, number)) for number in _ISO)
+    isos = [short if short is not None and short <= _LARGEST_ISO else None, *long]
+    return _text(exif, _find(exif, first, _MODEL)), next(filter(None, isos), None)
 
 
 def _order(block: bytes) -> str:
@@ -66,3 +83,16 @@ def _integer(block: bytes, entry: int | None) -> int | None:
     if kind not in _INTEGERS or count != 1:
         return None
     return int(struct.unpack_from(f"{_order(block)}{_INTEGERS[kind]}", block, entry + 8)[0])
+
+
+def _text(block: bytes, entry: int | None) -> str | None:
+    """The value of an entry with a short text, on one line."""
+    if entry is None:
+        return None
+    kind, count, address = struct.unpack_from(f"{_order(block)}HII", block, entry + 2)
+    if kind != _TEXT:
+        return None
+    start = entry + 8 if count <= 4 else address
+    value = block[start : start + min(count, _LONGEST_MODEL)].partition(b"\0")[0]
+    words = value.decode(errors="replace").split()
+    return "".join(c for c in " ".join(words) if c.isprintable()) or None

@@ -1,10 +1,12 @@
 """Metadata of photo files, in the forms that every file type can hold."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from degrain.imaging import (
     bmp_header,
+    exif,
     jpeg_extras,
     jpeg_segments,
     png_chunks,
@@ -12,11 +14,14 @@ from degrain.imaging import (
     tiff_tags,
 )
 from degrain.imaging.limits import FileType
+from degrain.imaging.png import is_png
 from degrain.imaging.png_colours import interpreted_chunks
 from degrain.imaging.resolution import Resolution
-from degrain.imaging.webp_chunks import held_by_webp_alone, webp_chunks
+from degrain.imaging.stored_photo import UnreadablePhotoError
+from degrain.imaging.webp_chunks import held_by_webp_alone, is_webp, webp_chunks
 
 _PHOTOSHOP_IPTC = 0x0404
+_CLASSIC_TIFF = (b"II*\0", b"MM\0*")
 _STRUCTURE = frozenset(
     {
         *range(254, 260), *(262, 266, 273, 277, 278, 279, 284, 288, 289, 317, 320),
@@ -51,6 +56,30 @@ class Metadata:
         return replace(self, profile=None)
 
 
+def read_camera(content: bytes) -> tuple[str | None, int | None]:
+    """Model of the camera and ISO of a photo file; None for what is damaged or absent."""
+    try:
+        return exif.read_camera(_exif_block(content))
+    except UnreadablePhotoError:
+        return None, None
+
+
+def _exif_block(content: bytes) -> bytes | None:
+    """EXIF as a file of any type holds it; a TIFF is itself such a block."""
+    if is_png(content):
+        return png_chunks.read_exif(content)
+    if is_webp(content):
+        return _exif_of_webp(dict(webp_chunks(content)))
+    if content.startswith(_CLASSIC_TIFF):
+        return content
+    return jpeg_segments.read_exif(content)
+
+
+def _exif_of_webp(chunks: Mapping[bytes, bytes]) -> bytes | None:
+    block = chunks.get(b"EXIF")
+    return None if block is None else block.removeprefix(jpeg_segments.EXIF_HEADER)
+
+
 def read_metadata(content: bytes, file_type: FileType, profile: bytes | None) -> Metadata:
     """Read the metadata of a file whose pixels were decoded; damaged EXIF is kept as it is."""
     if file_type == "jpeg":
@@ -59,11 +88,9 @@ def read_metadata(content: bytes, file_type: FileType, profile: bytes | None) ->
         return _metadata_of_png(content, profile)
     if file_type == "webp":
         found = dict(webp_chunks(content))
-        exif = found.get(b"EXIF")
-        if exif is not None:
-            exif = exif.removeprefix(jpeg_segments.EXIF_HEADER)
         other = tuple(held_by_webp_alone(content))
-        return Metadata(exif=exif, xmp=found.get(b"XMP "), profile=profile, other=other)
+        xmp = found.get(b"XMP ")
+        return Metadata(exif=_exif_of_webp(found), xmp=xmp, profile=profile, other=other)
     if file_type == "tiff":
         return _metadata_of_tiff(content, profile)
     return Metadata(

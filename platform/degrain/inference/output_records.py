@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from degrain.inference.photo_list import FoundPhoto, PhotoTask
-from degrain.storage.atomic import partial_target
+from degrain.storage.atomic import partial_files
 from degrain.storage.json_file import json_line
 from degrain.storage.listing import FileStamp
 from degrain.storage.location import Location
@@ -91,9 +91,8 @@ class OutputRecords:
         for uri, inside in by_folder.items():
             folder = Location(uri, inside[0].target.storage)
             files, expected = folder.files_inside(), {_place(t.target)[1]: t for t in inside}
-            for name in files:
-                if partial_target(name) in expected:
-                    (folder / name).remove()
+            for name in partial_files(files, expected):
+                (folder / name).remove()
             for name, task in expected.items():
                 standings[task.target.uri] = self._standing(task, files.get(name))
         counts = Counter(standings.values())

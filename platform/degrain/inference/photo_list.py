@@ -58,7 +58,8 @@ class Found:
 
     photos: list[FoundPhoto]
     unread: dict[str, int]
-    """Number of pictures of types that are not read, by suffix in upper case."""
+    """Number of pictures of types that are not read, by suffix in upper case, and of names that are
+    neither files nor folders, by what they are."""
 
 
 def find_photos(
@@ -95,10 +96,11 @@ def _find(
     location = storage.locate(text)
     location.check_answers()
     if location.is_folder():
-        files = location.files() if recursive else location.files_inside()
-        visible = {name: stamp for name, stamp in files.items() if not is_hidden(name)}
+        others: dict[str, str] = {}
+        files = location.files(others) if recursive else location.files_inside(others)
+        listed = {name: found for name, found in (files | others).items() if not is_hidden(name)}
         nothing = f"there are no photos in the folder '{text}'"
-        yield from _below(location, visible, out, nothing, unread)
+        yield from _below(location, listed, out, nothing, unread)
     elif location.exists():
         stamps = storage.stamps([location.uri])
         if not stamps:
@@ -119,8 +121,10 @@ def _matches(
     first = next(i for i, part in enumerate(parts) if _WILDCARDS.search(part))
     folder = storage.locate("/".join(parts[:first]) or "/")
     below = parts[first:]
-    files = folder.files() if len(below) > 1 or "**" in below else folder.files_inside()
-    matching = {n: stamp for n, stamp in files.items() if _matches_pattern(n.split("/"), below)}
+    others: dict[str, str] = {}
+    deep = len(below) > 1 or "**" in below
+    listed = (folder.files(others) if deep else folder.files_inside(others)) | others
+    matching = {n: found for n, found in listed.items() if _matches_pattern(n.split("/"), below)}
     nothing = f"no photo matches '{pattern}'; check the pattern"
     yield from _below(folder, matching, out, nothing, unread)
 
@@ -146,25 +150,31 @@ def _matches_pattern(name: Sequence[str], pattern: Sequence[str]) -> bool:
 
 def _below(
     folder: Location,
-    files: Mapping[str, FileStamp],
+    listed: Mapping[str, FileStamp | str],
     out: Location | None,
     nothing: str,
     unread: dict[str, str],
 ) -> Iterator[FoundPhoto]:
+    """The photos among what is listed: files with their stamps, other names with what they are."""
     above = f"{folder.identity}/"
     if out is not None and out.identity.startswith(above):
         results = f"{out.identity.removeprefix(above)}/"
-        files = {name: stamp for name, stamp in files.items() if not name.startswith(results)}
-    photos = {name: stamp for name, stamp in files.items() if is_photo(name)}
-    others = {
-        _place(folder / name): suffix.upper()
-        for name in files.keys() - photos.keys()
-        if (suffix := PurePosixPath(name).suffix[1:].lower()) in _UNREAD
-    }
-    unread |= others
+        listed = {name: found for name, found in listed.items() if not name.startswith(results)}
+    photos: dict[str, FileStamp] = {}
+    types, no_files = Counter[str](), Counter[str]()
+    for name, found in listed.items():
+        if isinstance(found, str):
+            unread[_place(folder / name)] = found
+            no_files[found] += 1
+        elif is_photo(name):
+            photos[name] = found
+        elif (suffix := PurePosixPath(name).suffix[1:]).lower() in _UNREAD:
+            unread[_place(folder / name)] = suffix.upper()
+            types[suffix.upper()] += 1
     if not photos:
-        held = listed_types(Counter(others.values()))
-        raise UserError(f"{nothing}, but {held}; convert them to TIFF or PNG" if held else nothing)
+        remedy = "; convert them to TIFF or PNG" if types else ""
+        held = ", ".join(filter(None, (listed_types(no_files), listed_types(types))))
+        raise UserError(f"{nothing}, but {held}{remedy}" if held else nothing)
     for name, stamp in photos.items():
         if not is_utf8(name):
             raise UserError(

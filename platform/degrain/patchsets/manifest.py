@@ -15,13 +15,15 @@ from degrain.patchsets.geometry import CHANNELS, PatchGeometry
 from degrain.storage.sealed import FileDigest, seal, unseal
 
 CUTTER_VERSION = 5
-"""Raise it when the same photos and geometry would give other bytes."""
-FORMAT_VERSION = 2
+"""Raise it when the same photos and geometry would give other bytes or measurements."""
+FORMAT_VERSION = 3
 _LIBRARIES = ("imagecodecs", "numpy", "pillow", "pyarrow", "scipy", "tifffile")
 """They decode photos, synthesise noise and write shards."""
 _NOT_READ_BY_TRAINING = frozenset(
     # Places, sizes and times of the photos, and the reason of a refusal, which names a place.
     {"noisy", "clean", "stamp", "encoded_bytes", "refused"}
+    # Where camera and ISO come from.
+    | {"exif_camera", "exif_iso"}
     # Figures whose last bits differ between processors.
     | {"look", "shift_y", "shift_x", "shift_gain", "exposure", "clipped"}
     | {"gain_red", "gain_green", "gain_blue", "gain_error"}

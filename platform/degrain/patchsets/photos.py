@@ -1,7 +1,6 @@
 """Whole photos of pairs that were read before, checked against the hashes of their records."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,21 +12,9 @@ from degrain.imaging.pixels import Photo
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.checks import correct, decode_pair
 from degrain.storage.location import Storage
+from degrain.storage.sealed import FileDigest, content_digest
 
 _READERS = 8
-_PIECE = 8 * 2**20
-"""Bytes of a file that are hashed at a time."""
-_DIGITS = 32
-
-
-def content_hash(content: bytes | None) -> str:
-    """SHA-256 of a file's bytes, its first 128 bits in hexadecimal; empty if there is no file."""
-    return "" if content is None else hashlib.sha256(content).hexdigest()[:_DIGITS]
-
-
-def synthetic_hash(clean_hash: str, noise: str, seed: str) -> str:
-    """Content hash of a noisy photo that is synthesised from a clean one."""
-    return content_hash(f"{clean_hash} {noise} {seed}".encode())
 
 
 @dataclass(frozen=True)
@@ -62,14 +49,9 @@ class PhotoSource:
             self._check_one(row.noisy, row.noisy_hash)
 
     def _check_one(self, uri: str, expected: str) -> None:
-        """In pieces, so that several large files at a time take little memory."""
-        hasher = hashlib.sha256()
         with self._named(uri):
-            place = self.storage.locate(uri)
-            with place.filesystem.open_input_file(place.path) as file:
-                while piece := file.read(_PIECE):
-                    hasher.update(piece)
-        self._compare(uri, hasher.hexdigest()[:_DIGITS], expected)
+            found = FileDigest.read(self.storage.locate(uri))
+        self._compare(uri, found.digest, expected)
 
     def _read(self, row: PairRecord) -> tuple[bytes, bytes]:
         clean = self._read_one(row.clean, row.clean_hash)
@@ -78,7 +60,7 @@ class PhotoSource:
     def _read_one(self, uri: str, expected: str) -> bytes:
         with self._named(uri):
             content = self.storage.locate(uri).read_bytes()
-        self._compare(uri, content_hash(content), expected)
+        self._compare(uri, content_digest(content), expected)
         return content
 
     @contextlib.contextmanager

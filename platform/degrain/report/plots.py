@@ -37,7 +37,9 @@ def new_figure(
 
 def camera_of(row: PairRecord) -> str:
     """Return the label of a camera: its corpus and its name."""
-    return f"{row.corpus} {row.camera}" if row.camera else f"{row.corpus} (camera unknown)"
+    label = f"{row.corpus} {row.camera}" if row.camera else f"{row.corpus} (camera unknown)"
+    # EXIF may hold any text, and matplotlib would read what is between two of them as a formula.
+    return label.replace("$", r"\$")
 
 
 def by_camera(facts: Iterable[PairFacts]) -> dict[str, list[PairFacts]]:

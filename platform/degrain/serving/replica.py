@@ -2,8 +2,8 @@
 
 A replica holds its networks and takes two small and two large photos at a time, so that one is
 decoded or encoded while the network runs on the other; large photos and jobs give way, see
-`turns.py`. Whole photos are the unit
-of work: docs/performance.md has the measurement against batches.
+`turns.py`. Whole photos are the unit of work: docs/performance.md has the measurement against
+batches.
 """
 
 import asyncio

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 PARTIAL = ".part"
 """Suffix of files that are being written."""
 _PARTIAL_NAME = re.compile(rf"(.+)\.[0-9a-f]{{8}}{re.escape(PARTIAL)}")
+_STEM_BYTES = 100
+"""A partial file's name has so much of its target's: file systems limit names to 255 bytes, some of
+them, which encrypt names, to 143.
+"""
 _MEMORY_BYTES = 16 * 2**20
 """An object for a bucket that is larger waits for its upload in a temporary file."""
 _NOT_FLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -44,7 +49,7 @@ class AtomicWrite:
             return self
         folder = Path(self._folder.path)
         folder.mkdir(parents=True, exist_ok=True)
-        while not self._lock(folder / f"{self._name}.{uuid.uuid4().hex[:8]}{PARTIAL}"):
+        while not self._lock(folder / partial_name(self._name)):
             pass
         return self
 
@@ -86,10 +91,24 @@ class AtomicWrite:
             raise OSError(error.errno, os.strerror(error.errno), target) from error
 
 
-def partial_target(name: str) -> str | None:
-    """The name in whose place a partial file is written; None for files that are not partial."""
-    found = _PARTIAL_NAME.fullmatch(name)
-    return found and found[1]
+def partial_name(target: str) -> str:
+    """A new name for a file that is written in place of the file `target`."""
+    return f"{_stem(target)}.{uuid.uuid4().hex[:8]}{PARTIAL}"
+
+
+def partial_files(names: Iterable[str], targets: Iterable[str]) -> list[str]:
+    """The names among those of a folder that are `partial_name`s of targets."""
+    stems = set(map(_stem, targets))
+    found = map(_PARTIAL_NAME.fullmatch, names)
+    return [match[0] for match in found if match and match[1] in stems]
+
+
+def _stem(target: str) -> str:
+    """The beginning of a name; a character is not cut through."""
+    encoded = os.fsencode(target)
+    if len(encoded) <= _STEM_BYTES:
+        return target
+    return encoded[:_STEM_BYTES].decode(errors="ignore")
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -97,7 +116,7 @@ def remove_abandoned(folder: Path) -> None:
     for path in folder.glob(f"*{PARTIAL}"):
         # A file that is being written is locked; one that another user wrote cannot be opened.
         with contextlib.suppress(OSError):
-            if partial_target(path.name) is not None:
+            if _PARTIAL_NAME.fullmatch(path.name):
                 with path.open("r+b") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()

@@ -14,6 +14,9 @@ import pyarrow.fs as pafs
 
 _log = logging.getLogger(__name__)
 
+BROKEN_LINK = "broken links"
+NO_FILE = "pipes or devices"
+"""Why a name in a folder is neither a file nor a folder."""
 _PARALLEL_LISTINGS = 16
 """Folders of a bucket that are listed at a time."""
 
@@ -51,31 +54,57 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
-def local_files_inside(folder: Path) -> Iterator[tuple[str, FileStamp]]:
-    """Yield the files directly inside a folder by name; none if it does not exist."""
+def local_files_inside(
+    folder: Path, others: dict[str, str] | None = None
+) -> Iterator[tuple[str, FileStamp]]:
+    """Yield the files directly inside a folder by name; none if it does not exist.
+
+    `others` gets the names that are neither files nor folders, with BROKEN_LINK or NO_FILE.
+    """
+    others = {} if others is None else others
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            # A link to itself raises an error.
-            with contextlib.suppress(OSError):
-                if entry.is_file():
-                    yield entry.name, FileStamp.of_status(entry.stat())
+            status = _status(entry, entry.name, others)
+            if status is not None and stat.S_ISREG(status.st_mode):
+                yield entry.name, FileStamp.of_status(status)
 
 
-def local_files(folder: Path) -> Iterator[tuple[str, FileStamp]]:
+def local_files(
+    folder: Path, others: dict[str, str] | None = None
+) -> Iterator[tuple[str, FileStamp]]:
     """Yield files below a folder by relative name, see `local_folders`."""
-    for files in local_folders(folder):
+    for files in local_folders(folder, others):
         yield from files.items()
 
 
-def local_folders(folder: Path) -> Iterator[dict[str, FileStamp]]:
+def _status(entry: os.DirEntry[str], name: str, others: dict[str, str]) -> os.stat_result | None:
+    """The status of a file or folder, whose links are followed; of others, which may be pipes,
+    nothing is opened: they are named in `others`.
+    """
+    try:
+        status = entry.stat()
+    except OSError:
+        # A file may also have been removed meanwhile.
+        if entry.is_symlink():
+            others[name] = BROKEN_LINK
+        return None
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        return status
+    others[name] = NO_FILE
+    return None
+
+
+def local_folders(
+    folder: Path, others: dict[str, str] | None = None
+) -> Iterator[dict[str, FileStamp]]:
     """Yield the files of each folder below a folder by relative name, sorted; folders whose names
     differ in case only come together.
 
     Links to folders are followed after all others, unless they lead to a folder that was listed.
-    A folder below that cannot be read is left out, with a warning. Raises OSError if `folder`
-    cannot be read.
+    A folder below that cannot be read is left out, with a warning; `others` gets what else is left
+    out, as in `local_files_inside`. Raises OSError if `folder` cannot be read.
     """
-    walk = _Walk(folder)
+    walk = _Walk(folder, {} if others is None else others)
     yield from walk.below([""])
     while walk.links:
         link = min(walk.links)
@@ -88,8 +117,8 @@ def local_folders(folder: Path) -> Iterator[dict[str, FileStamp]]:
 class _Walk:
     """Folders below a folder, each once."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, others: dict[str, str]) -> None:
+        self._folder, self._others = folder, others
         self._listed: set[tuple[int, int]] = set()
         self.links: set[str] = set()
         """Links to folders, which are not followed yet."""
@@ -110,15 +139,14 @@ class _Walk:
         for prefix in group:
             for entry in self._entries(prefix):
                 name = prefix + entry.name
-                # Links to nowhere or to themselves, and files that were removed meanwhile.
-                with contextlib.suppress(OSError):
-                    status = entry.stat()
-                    if stat.S_ISREG(status.st_mode):
-                        found[name] = FileStamp.of_status(status)
-                    elif stat.S_ISDIR(status.st_mode) and entry.is_symlink():
-                        self.links.add(f"{name}/")
-                    elif stat.S_ISDIR(status.st_mode) and self.is_new(status):
-                        below[entry.name.casefold()].append(f"{name}/")
+                if (status := _status(entry, name, self._others)) is None:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found[name] = FileStamp.of_status(status)
+                elif entry.is_symlink():
+                    self.links.add(f"{name}/")
+                elif self.is_new(status):
+                    below[entry.name.casefold()].append(f"{name}/")
         if found:
             yield dict(sorted(found.items()))
         for name in sorted(below):

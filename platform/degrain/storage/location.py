@@ -254,19 +254,25 @@ class Location:
         """Whether the location is an existing folder (in a bucket: has keys below it)."""
         return bool(self.filesystem.get_file_info(self.path).type == pafs.FileType.Directory)
 
-    def files_inside(self) -> dict[str, FileStamp]:
-        """Return the files directly inside this folder by name, sorted; empty without it."""
+    def files_inside(self, others: dict[str, str] | None = None) -> dict[str, FileStamp]:
+        """Return the files directly inside this folder by name, sorted; empty without it.
+
+        `others` gets the names that are neither files nor folders, with the reason.
+        """
         if not self.remote:
-            return dict(sorted(local_files_inside(Path(self.path))))
+            return dict(sorted(local_files_inside(Path(self.path), others)))
         selector = pafs.FileSelector(self.path, allow_not_found=True)
         infos = self.filesystem.get_file_info(selector)
         files = {i.base_name: FileStamp.of(i) for i in infos if i.type == pafs.FileType.File}
         return dict(sorted(files.items()))
 
-    def files(self) -> dict[str, FileStamp]:
-        """Return all files below this folder, links not followed, by relative name, sorted."""
+    def files(self, others: dict[str, str] | None = None) -> dict[str, FileStamp]:
+        """Return all files below this folder by relative name, sorted; links are followed.
+
+        `others` gets the names that are neither files nor folders, with the reason.
+        """
         if not self.remote:
-            return dict(sorted(local_files(Path(self.path))))
+            return dict(sorted(local_files(Path(self.path), others)))
         infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))
         found = {
             info.path[len(self.path) :].lstrip("/"): FileStamp.of(info)

@@ -10,7 +10,6 @@ import logging
 import os
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -33,7 +32,7 @@ from tenacity import (
 )
 
 from degrain.errors import JobFailedError, NoModelError, UserError
-from degrain.storage.atomic import PARTIAL
+from degrain.storage.atomic import partial_name
 from degrain.storage.location import Storage
 from degrain.tracking.config import TrackingConfig
 
@@ -172,7 +171,7 @@ def _create_database(path: Path) -> None:
     meanwhile repeats some and leaves a store that neither can use, as does a kill.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    made = path.with_name(partial_name(path.name))
     try:
         store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
             f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH

@@ -11,7 +11,7 @@ from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.memory import SplitMemory
-from degrain.patchsets.ingest.subjects import group_scenes
+from degrain.patchsets.ingest.subjects import distinct_photos, group_scenes
 from degrain.patchsets.packed import transform
 from degrain.patchsets.splits import assign_splits
 
@@ -29,6 +29,8 @@ class Splits:
     """Scenes that show what another scene shows."""
     moves: list[str]
     """Scenes that are in another split than is remembered, in words."""
+    photos: Sequence[PairRecord]
+    """What the scenes show, see `distinct_photos`."""
 
 
 def split_by_name(
@@ -54,8 +56,9 @@ def split_by_look(
     Raises UserError if a scene would leave the test split and `release_test` is not set.
     """
     records = [replace(record, split=prescribed[record.scene]) for record in records]
-    subjects = group_scenes(records)
-    remembered = memory.splits_of(records)
+    photos = distinct_photos(records)
+    subjects = group_scenes(records, photos)
+    remembered = memory.splits_of(records, photos)
     splits = assign_splits(
         records,
         subjects=subjects,
@@ -73,7 +76,7 @@ def split_by_look(
             "`release_test` to let them go"
         )
     moves = [f"{scene}: {was} to {splits[scene]}" for scene, was in sorted(moved.items())]
-    return Splits(splits, len(subjects) - len(set(subjects.values())), moves)
+    return Splits(splits, len(subjects) - len(set(subjects.values())), moves, photos)
 
 
 def with_splits(pairs: Sequence[PairRecord], splits: Mapping[str, str]) -> Sequence[PairRecord]:

@@ -18,8 +18,8 @@ class IngestConfig:
     """An ingest: its corpora, its patches, its checks and its splits."""
 
     corpus: Sequence[str]
-    """Corpora, each NAME=URI or NAME:LABEL=URI; NAME is clean, embedded, nind, pairs, polyu, renoir
-    or sidd. May be repeated."""
+    """Corpora, each NAME=URI or NAME:LABEL=URI; NAME is clean, embedded, nind, noisy, pairs, polyu,
+    renoir or sidd. May be repeated."""
     out: str
     """Folder or s3:// URI for patch sets."""
     geometry: PatchGeometry = field(default_factory=PatchGeometry)
@@ -40,6 +40,9 @@ class IngestConfig:
     def __post_init__(self) -> None:
         if not self.corpus:
             raise UserError("name at least one corpus with `corpus` NAME=URI")
-        for text in self.corpus:
-            split_name(text)
+        if {split_name(text)[0] for text in self.corpus} == {"noisy"}:
+            raise UserError(
+                "photos of a corpus `noisy` have no clean partners to score by; name a corpus of "
+                "pairs beside it with `corpus` NAME=URI"
+            )
         check_share(self, "max_refused")

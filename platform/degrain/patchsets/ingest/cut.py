@@ -97,7 +97,7 @@ def _cut_pair(
     bits: int,
 ) -> PairRecord:
     """Check one pair and write its patches; the record is refused if a check fails."""
-    pair = replace(pair, noisy_hash=files.noisy_hash, clean_hash=files.clean_hash)
+    pair = files.described(pair)
     try:
         photos, pair = _check_pair(pair, files, geometry, rules)
     except UnreadablePhotoError as error:
@@ -148,5 +148,5 @@ def _read_measured(
         shard = Shard(**{**content["shard"], "split": chunk[0].split})
         shard.file.check(FileDigest.read(shard_file(root, shard.key)))
         pairs = zip(chunk, content["pairs"], strict=True)
-        return CutShard([replace(pair, **values) for pair, values in pairs], shard)
+        return CutShard([pair.measured(values) for pair, values in pairs], shard)
     return None

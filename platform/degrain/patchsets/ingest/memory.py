@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.imaging.looks import alike, thumbnail_vectors
-from degrain.patchsets.ingest.subjects import distinct_photos
 from degrain.patchsets.splits import SPLITS
 from degrain.storage.location import Location
 from degrain.storage.sealed import DamagedFileError, DigestWriter
@@ -62,9 +61,7 @@ class SplitMemory:
         )
 
     def write(self, root: Location) -> None:
-        """Write it below `root`, unless the same is there."""
-        if SplitMemory.read(root) == self:
-            return
+        """Write it below `root`."""
         rows: list[tuple[str | None, ...]] = [
             (scene, None, None, split) for scene, split in sorted(self.scenes.items())
         ]
@@ -77,18 +74,25 @@ class SplitMemory:
         )
         (root / FILE).write_bytes(buffer.getvalue())
 
-    def splits_of(self, records: Sequence[PairRecord]) -> dict[str, str]:
-        """The remembered split of each scene: of what it shows, or else of its name."""
-        shown = self._splits_by_look(records)
+    def splits_of(
+        self, records: Sequence[PairRecord], photos: Sequence[PairRecord]
+    ) -> dict[str, str]:
+        """The remembered split of each scene: of what it shows, or else of its name.
+
+        `photos` are the `distinct_photos` of the records.
+        """
+        shown = self._splits_by_look(records, photos)
         names = {record.scene for record in records}
         return {scene: self.scenes[scene] for scene in names & self.scenes.keys()} | shown
 
-    def _splits_by_look(self, records: Sequence[PairRecord]) -> dict[str, str]:
+    def _splits_by_look(
+        self, records: Sequence[PairRecord], photos: Sequence[PairRecord]
+    ) -> dict[str, str]:
         found: dict[str, list[str]] = defaultdict(list)
         for record in records:
             if record.clean_pixels in self.photos:
                 found[record.scene].append(self.photos[record.clean_pixels][1])
-        ours = [photo for photo in distinct_photos(records) if photo.look]
+        ours = [photo for photo in photos if photo.look]
         known = [(look, split) for look, split in self.photos.values() if look]
         for one, other in alike(
             thumbnail_vectors([photo.look for photo in ours]),
@@ -97,11 +101,10 @@ class SplitMemory:
             found[ours[one].scene].append(known[other][1])
         return {scene: max(splits, key=SPLITS.index) for scene, splits in found.items()}
 
-    def with_splits(self, records: Sequence[PairRecord]) -> "SplitMemory":
-        """With the splits of these records, too."""
-        scenes = {**self.scenes, **{record.scene: record.split for record in records}}
-        shown = {p.clean_pixels: (p.look, p.split) for p in distinct_photos(records)}
-        return SplitMemory(scenes, {**self.photos, **shown})
+    def with_splits(self, splits: Mapping[str, str], photos: Sequence[PairRecord]) -> "SplitMemory":
+        """With these splits by scene, too, and what the scenes show: their `distinct_photos`."""
+        shown = {p.clean_pixels: (p.look, splits[p.scene]) for p in photos}
+        return SplitMemory({**self.scenes, **splits}, {**self.photos, **shown})
 
 
 def _digest(table: pa.Table) -> bytes:

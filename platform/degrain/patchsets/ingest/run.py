@@ -1,12 +1,14 @@
 """Ingest: list the corpora, assign splits, reuse what is unchanged, cut the rest, publish."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from degrain.corpora.record import PairRecord
 from degrain.patchsets.catalog import write_catalog
 from degrain.patchsets.ingest.assign import split_by_look, split_by_name, with_splits
 from degrain.patchsets.ingest.config import IngestConfig
+from degrain.patchsets.ingest.cut import CutShard
 from degrain.patchsets.ingest.duplicates import resolve_duplicates
 from degrain.patchsets.ingest.memory import SplitMemory
 from degrain.patchsets.ingest.parallel import cut_in_parallel, make_chunks
@@ -95,17 +97,17 @@ def _ingest(
     resolved = resolve_duplicates(shards, previous.records)
     again = cut_in_parallel(resolved.chunks, root, config.geometry, config.rules)
     shards = [*resolved.shards, *again]
-    records = [record for shard in shards for record in shard.records]
-    splits = split_by_look(records, config, memory, prescribed)
+    splits = split_by_look(_records(shards), config, memory, prescribed)
     shards = [shard.with_split(splits.of) for shard in shards]
-    records = sorted((r for shard in shards for r in shard.records), key=lambda r: r.id)
+    records = _records(shards)
     check_refused(records, config.max_refused)
     check_splits(records)
     catalog = write_catalog(records)
     made = [s.shard for s in shards if s.shard is not None]
     manifest = make_manifest(config, records, made, catalog)
     before_publishing()
-    retry(lambda: memory.with_splits(records).write(root))
+    if (remembered := memory.with_splits(splits.of, splits.photos)) != memory:
+        retry(lambda: remembered.write(root))
     patch_set, existed = retry(lambda: publish(root, manifest, catalog))
     return IngestResult(
         patch_set,
@@ -116,3 +118,8 @@ def _ingest(
         splits.moves,
         time.monotonic() - began,
     )
+
+
+def _records(shards: Iterable[CutShard]) -> list[PairRecord]:
+    """The pairs of all shards, by id."""
+    return sorted((r for shard in shards for r in shard.records), key=lambda r: r.id)

@@ -35,8 +35,11 @@ def _distinct(photos: Sequence[PairRecord]) -> list[PairRecord]:
     return found
 
 
-def group_scenes(records: Sequence[PairRecord]) -> dict[str, str]:
-    """The subject of each scene: of the scenes that show the same, the first by name."""
+def group_scenes(records: Sequence[PairRecord], distinct: Sequence[PairRecord]) -> dict[str, str]:
+    """The subject of each scene: of the scenes that show the same, the first by name.
+
+    `distinct` are the `distinct_photos` of the records.
+    """
     groups = _Groups(record.scene for record in records)
     scenes = {record.id: record.scene for record in records}
     by_pixels: dict[str, str] = {}
@@ -45,7 +48,7 @@ def group_scenes(records: Sequence[PairRecord]) -> dict[str, str]:
             groups.join(record.scene, by_pixels.setdefault(record.clean_pixels, record.scene))
         elif record.duplicate_of is not None:
             groups.join(record.scene, scenes[record.duplicate_of])
-    photos = [photo for photo in distinct_photos(records) if photo.look]
+    photos = [photo for photo in distinct if photo.look]
     vectors = thumbnail_vectors([photo.look for photo in photos])
     for one, other in alike(vectors, vectors):
         groups.join(photos[one].scene, photos[other].scene)
