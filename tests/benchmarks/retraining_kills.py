@@ -37,7 +37,7 @@ OPTIONS = ["--noisy-name", "noisy/{scene}.png", "--clean-name", "clean/{scene}.p
 OPTIONS += ["--patch-size", "32", "--models", "red10", "--trials", "2", "--search", "random"]
 OPTIONS += ["--steps", "20", "--refit-steps", "40", "--batch-size", "4", "--crop", "24"]
 RULES = "{must_beat: [], confidence: 0, max_ssim_loss: 1, max_slice_loss_db: 99, "
-RULES += "max_colour_shift: 255}"
+RULES += "max_colour_shift: 255, max_colour_cast: 255}"
 
 
 @dataclass(frozen=True)

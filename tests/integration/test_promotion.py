@@ -21,7 +21,14 @@ from denoisenets import create_model, full_arguments, model_contract
 
 ARGUMENTS = {"width": 4}
 SCORE = PhotoScore(
-    psnr=30, ssim=0.8, seconds=1, megapixels=1, shift=(0.0, 0.0, 0.0), detail=1.0, clean_psnr=40
+    psnr=30,
+    ssim=0.8,
+    seconds=1,
+    megapixels=1,
+    shift=(0.0, 0.0, 0.0),
+    cast=(0.0, 0.0, 0.0),
+    detail=1.0,
+    clean_psnr=40,
 )
 EVALUATION = Evaluation(
     photos=(EvaluatedPhoto(id="c/a", scene="c/a", corpus="c", content="x y"),),

@@ -66,6 +66,7 @@ def test_a_shift_of_colours_and_a_change_of_clean_photos_are_measured() -> None:
     found, output = measure(Brighter(), CLEAN, CLEAN, clean_input=True)
     assert found.shift == pytest.approx((3, 3, 3))
     assert found.psnr == found.clean_psnr == pytest.approx(20 * np.log10(255 / 3), abs=1e-4)
+    assert found.cast == pytest.approx((3, 3, 3))
     assert found.detail == pytest.approx(1)
     assert np.array_equal(output, CLEAN + 3)
 
@@ -73,6 +74,13 @@ def test_a_shift_of_colours_and_a_change_of_clean_photos_are_measured() -> None:
 def test_an_unchanged_photo_has_the_highest_psnr_not_an_infinite_one() -> None:
     found, _ = measure(Identity(), CLEAN, CLEAN, clean_input=True)
     assert (found.psnr, found.clean_psnr, found.ssim) == (99, 99, pytest.approx(1))
+
+
+def test_noise_casts_no_colour_even_where_it_would_be_clipped() -> None:
+    dark = np.zeros((64, 64, 3), np.uint8)
+    found, _ = measure(create_filter("nlm"), dark, dark, clean_input=False)
+    assert np.abs(found.cast).max() < 0.3
+    assert measure(Identity(), dark, dark, clean_input=False)[0].cast == (0, 0, 0)
 
 
 def test_blur_loses_gradients_and_noise_adds_them() -> None:

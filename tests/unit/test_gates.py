@@ -37,6 +37,7 @@ def scores(
     gains: Sequence[float],
     ssim: float = 0.9,
     shift: float = 0.0,
+    cast: float = 0.0,
     seconds: float = 1.0,
     leaked: tuple[str, ...] = (),
 ) -> DenoiserScores:
@@ -47,6 +48,7 @@ def scores(
             seconds=seconds,
             megapixels=1.0,
             shift=(shift, shift, shift),
+            cast=(0.0, cast, cast / 2),
             detail=1.0,
             clean_psnr=45.0,
         )
@@ -114,6 +116,7 @@ def test_a_better_model_becomes_champion() -> None:
         (lambda: scores("slow", varied(0.6), seconds=5.0), "time, size, memory"),
         (lambda: scores("leak", varied(0.6), leaked=("c/0/0",)), "unseen photos"),
         (lambda: scores("brighter by 1%", varied(0.6), shift=1.1), "colours"),
+        (lambda: scores("tints clean photos", varied(0.6), cast=-1.1), "colour cast"),
         (lambda: scores("floor", flat(-5)), "floor"),
     ],
 )

@@ -152,6 +152,18 @@ def _colour(contest: Contest) -> Check:
     return Check("colours", excess[worst] <= most, text)
 
 
+def _cast(contest: Contest) -> Check:
+    """In absolute terms: scores cannot show what pairs of unlike exposures have taught."""
+    cast = contest.candidate.colour_cast
+    worst = max(range(3), key=lambda channel: abs(cast[channel]))
+    most = contest.rules.max_colour_cast
+    text = (
+        f"{_CHANNELS[worst]} of clean photos with noise changes by {cast[worst]:+.2f} of 255 on "
+        f"average; {most:g} is allowed"
+    )
+    return Check("colour cast", abs(cast[worst]) <= most, text)
+
+
 def _clean_input(contest: Contest) -> Check:
     worst, least = contest.candidate.worst_clean_psnr, contest.rules.min_clean_psnr_db
     if worst is None:
@@ -168,5 +180,6 @@ GATES: tuple[Callable[[Contest], Check], ...] = (
     _slices,
     _cost,
     _colour,
+    _cast,
     _clean_input,
 )

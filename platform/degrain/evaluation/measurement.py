@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degrain.evaluation.scores import PhotoScore
+from degrain.imaging.crops import centre_crop
 from degrain.imaging.metrics import score_photo
 from degrain.imaging.pixels import Photo, eight_bits
 from degrain.inference.denoiser import Denoiser, NetworkDenoiser
@@ -17,6 +18,10 @@ _HIGHEST_PSNR = 99.0
 """dB; stands for an output that equals the clean photo, whose PSNR is infinite."""
 _ROWS = 256
 """Rows of a photo that are differentiated at once."""
+_CAST_SIDE = 192
+"""Side of the part whose colours are compared, pixels."""
+_CAST_NOISE = 10.0
+"""Standard deviation of its noise, of 255."""
 _SMALL_TILE = 96
 """Side of the small tiles whose seams are looked for, pixels."""
 
@@ -40,6 +45,7 @@ def measure(
         seconds=seconds,
         megapixels=noisy.shape[0] * noisy.shape[1] / 1e6,
         shift=_mean_difference(output, clean),
+        cast=_cast(denoiser, clean),
         detail=gradient_energy(output) / max(gradient_energy(clean), 1e-9),
         clean_psnr=_clean_psnr(denoiser, clean) if clean_input else None,
     ), output
@@ -49,8 +55,21 @@ def _clean_psnr(denoiser: Denoiser, clean: Photo) -> float:
     return min(score_photo(denoiser(clean), clean).psnr, _HIGHEST_PSNR)
 
 
-def _mean_difference(output: Photo, clean: Photo) -> tuple[float, float, float]:
-    red, green, blue = (eight_bits(output).mean((0, 1)) - eight_bits(clean).mean((0, 1))).tolist()
+def _cast(denoiser: Denoiser, clean: Photo) -> tuple[float, float, float]:
+    """What is done to the mean of a part of the clean photo with noise, see `PhotoScore.cast`.
+
+    Its contrast is reduced, so that the noise is not clipped, whose mean would not be zero.
+    """
+    part = eight_bits(centre_crop(clean, _CAST_SIDE)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, _CAST_NOISE, part.shape)
+    noisy = np.clip(np.round(25.5 + 0.8 * part + noise), 0, 255).astype(np.uint8)
+    return _mean_difference(denoiser(noisy), noisy)
+
+
+def _mean_difference(output: Photo, expected: Photo) -> tuple[float, float, float]:
+    red, green, blue = (
+        eight_bits(output).mean((0, 1)) - eight_bits(expected).mean((0, 1))
+    ).tolist()
     return red, green, blue
 
 

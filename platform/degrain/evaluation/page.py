@@ -93,6 +93,8 @@ def _write_side_effects(report: Report, evaluation: Evaluation) -> None:
         {
             "red, green, blue": "mean difference of the output from the clean photo, of 255; a "
             "shift of colours if they differ.",
+            "cast": "largest change of a channel's mean on clean photos with noise of zero mean, "
+            "of 255.",
             "detail": "energy of the output's gradients over that of the clean photo's, median; "
             "below 1 detail is lost, above 1 noise is left.",
             "clean input": "least PSNR of the output for a clean photo as input.",
@@ -106,6 +108,7 @@ def _write_side_effects(report: Report, evaluation: Evaluation) -> None:
             "red",
             "green",
             "blue",
+            "cast",
             "detail",
             "clean input, dB",
             "seams",
@@ -120,6 +123,7 @@ def _side_effects(d: DenoiserScores) -> tuple[object, ...]:
     return (
         d.name,
         *(Number(f"{value:+.2f}") for value in d.colour_shift),
+        Number(f"{max(d.colour_cast, key=abs):+.2f}"),
         d.detail,
         "" if d.worst_clean_psnr is None else d.worst_clean_psnr,
         "" if d.seams is None else Number(f"{d.seams:.0f}"),

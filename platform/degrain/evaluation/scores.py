@@ -15,7 +15,7 @@ from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
 from degrain.imaging.metrics import PROTOCOL, Score, mean_score
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,9 @@ class PhotoScore:
     megapixels: float
     shift: tuple[float, float, float]
     """Mean of the output less mean of the clean photo, per channel, of 255."""
+    cast: tuple[float, float, float]
+    """Mean of the output less mean of the input, per channel, of 255, for a part of the clean photo
+    with noise of zero mean: what the denoiser does to colours whatever the pairs are like."""
     detail: float
     """Energy of the output's gradients over that of the clean photo's; 1 is neither loss nor
     noise."""
@@ -110,6 +113,12 @@ class DenoiserScores:
         255.
         """
         red, green, blue = (fmean(s.shift[c] for s in self.scores) for c in range(3))
+        return red, green, blue
+
+    @property
+    def colour_cast(self) -> tuple[float, float, float]:
+        """Mean over photos of `PhotoScore.cast`."""
+        red, green, blue = (fmean(s.cast[c] for s in self.scores) for c in range(3))
         return red, green, blue
 
     @property
@@ -203,5 +212,7 @@ class Evaluation:
 
 def _read_denoiser(raw: Mapping[str, Any]) -> DenoiserScores:
     scores: Sequence[Mapping[str, Any]] = raw["scores"]
-    read = tuple(PhotoScore(**{**s, "shift": tuple(s["shift"])}) for s in scores)
+    read = tuple(
+        PhotoScore(**{**s, "shift": tuple(s["shift"]), "cast": tuple(s["cast"])}) for s in scores
+    )
     return DenoiserScores(**{**raw, "scores": read, "leaked": tuple(raw["leaked"])})
