@@ -52,6 +52,8 @@ _BLUR = 2.0
 """Standard deviation of the blur in pixels."""
 _EDGE = 6
 """Pixels around a window that its blur needs."""
+_LEAST_NOISE = 0.3 / 255
+"""Standard deviation of the noise after the blur that is always assumed."""
 _TONES = 4
 """Coefficients of the curve between the tones of both photos."""
 _STEPS = 15
@@ -77,7 +79,7 @@ class Shift:
     """Its standard error."""
     stray: float = 0.0
     """The largest error of a window that a shift of its own would remove, over the median error of
-    the windows."""
+    the windows, that of faint noise at least."""
     rivalled: bool = False
     """Whether another shift explains the photos as well."""
 
@@ -284,7 +286,8 @@ class _Windows:
         removed = (own - common) / np.maximum(1 - common, 1e-6)
         errors = self._noisy_energy[:, row, column] * (1 - common**2)
         strays = (np.abs(found - place).max(axis=1) > 1.5) & (removed > 0.1)
-        return float((strays * errors * removed).max() / max(float(np.median(errors)), 1e-12))
+        usual = max(float(np.median(errors)), (_LEAST_NOISE * self._side) ** 2)
+        return float((strays * errors * removed).max() / usual)
 
 
 def _place_windows(
