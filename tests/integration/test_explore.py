@@ -27,7 +27,7 @@ FIGURES = [
     "noise",
     "correlation",
 ]
-FIGURES += ["shifts", "splits"]
+FIGURES += ["shifts", "exposures", "splits"]
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,7 @@ def test_the_report_shows_everything_in_one_file(tmp_path: Path) -> None:
     assert page.count('<img class="figure"') == len(FIGURES)
     assert "it is not a photo in a known format" in page
     assert "are the same picture" in page
+    assert re.search(r"\d+ clean photos were given the exposure", page)
     assert "does not decode" in page
     for name in FIGURES:
         figure = np.asarray(

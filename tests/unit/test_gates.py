@@ -116,7 +116,7 @@ def test_a_better_model_becomes_champion() -> None:
         (lambda: scores("slow", varied(0.6), seconds=5.0), "time, size, memory"),
         (lambda: scores("leak", varied(0.6), leaked=("c/0/0",)), "unseen photos"),
         (lambda: scores("brighter by 1%", varied(0.6), shift=1.1), "colours"),
-        (lambda: scores("tints clean photos", varied(0.6), cast=-1.1), "colour cast"),
+        (lambda: scores("tints clean photos", varied(0.6), cast=-2.1), "colour cast"),
         (lambda: scores("floor", flat(-5)), "floor"),
     ],
 )

@@ -44,7 +44,7 @@ class PromotionRules:
     """Memory of activations for a tile of one megapixel."""
     max_colour_shift: float = 0.5
     """By how much more than the champion's the mean of a channel may be off, of 255."""
-    max_colour_cast: float = 1.0
+    max_colour_cast: float = 2.0
     """Most change of the mean of a channel, of 255, in clean photos with noise of zero mean."""
     min_clean_psnr_db: float = 0.0
     """Least PSNR of the output for a clean photo as input, dB."""
