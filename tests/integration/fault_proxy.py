@@ -42,7 +42,9 @@ class FaultProxy:
         drawn = self.random.random()
         for kind, rate in self.rates.items():
             drawn -= rate
-            if drawn < 0 and not (kind == "cut" and method != "GET"):
+            if drawn < 0:
+                if kind == "cut" and method != "GET":
+                    return None
                 self.failed[kind] += 1
                 return kind
         return None
