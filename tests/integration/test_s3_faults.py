@@ -92,7 +92,7 @@ def test_requests_are_repeated_after_hundreds_of_failures(proxy: FaultProxy, buc
 
 def test_a_lease_whose_answers_are_lost_is_held(proxy: FaultProxy, bucket: str) -> None:
     lock = Storage.from_environment().locate(f"s3://{bucket}/job.lock")
-    proxy.rates = {"lost": 0.4, "slow": 0.1}
+    proxy.rates = {"lost": 0.3, "slow": 0.1, "cut": 0.3}
     for _ in range(5):
         with exclusive(lock, "retraining") as lease:
             lease.check()
@@ -102,6 +102,7 @@ def test_a_lease_whose_answers_are_lost_is_held(proxy: FaultProxy, bucket: str) 
             ):
                 pytest.fail("two hold the lease")
     assert proxy.failed["lost"] > 3
+    assert proxy.failed["cut"] > 3
 
 
 def test_a_server_that_fails_is_not_called_wrong_credentials(

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from degrain.errors import JobFailedError
 from degrain.storage.location import ATTEMPTS, Location
-from degrain.storage.retry import is_failure_of_server
+from degrain.storage.retry import is_failure_of_server, retry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
@@ -186,12 +186,11 @@ class BucketLease:
         # More than once, for answers that are lost.
         for _ in range(ATTEMPTS):
             try:
-                existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
+                existing, content = self._read()
             except ClientError as error:
                 if is_failure_of_server(error):
                     raise
                 break
-            content = json.loads(existing["Body"].read())
             if content.get("token") == self._token:
                 # The answer to our write was lost, and boto3 has sent it again.
                 self._etag, self._confirmed = existing["ETag"], began
@@ -243,12 +242,22 @@ class BucketLease:
     def _renew_unconfirmed(self) -> bool:
         """Renew our lease after a lost response; returns False if another job holds it."""
         for _ in range(ATTEMPTS):
-            existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
-            if json.loads(existing["Body"].read()).get("token") != self._token:
+            existing, content = self._read()
+            if content.get("token") != self._token:
                 return False
             if self._put(IfMatch=existing["ETag"]):
                 return True
         return False
+
+    def _read(self) -> tuple["GetObjectOutputTypeDef", Mapping[str, Any]]:
+        """The answer about the object, and its content."""
+
+        def read() -> tuple["GetObjectOutputTypeDef", Mapping[str, Any]]:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._key)
+            return answer, json.loads(answer["Body"].read())
+
+        # boto3 repeats no request whose body is cut.
+        return retry(read)
 
     def _put(self, *, seconds: float | None = None, **condition: str) -> bool:
         """Write the object, which lasts for `seconds`, if `condition` is true; returns whether it

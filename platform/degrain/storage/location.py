@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
+_ANSWER_SECONDS = 7
+"""How long, twice, a server may take to show that it answers."""
 SILENCE_SECONDS = 20
 """How long pyarrow waits for the next byte of an answer before it repeats the request."""
 ATTEMPTS = 8
@@ -209,7 +211,7 @@ class Location:
         bucket = self.path.split("/", 1)[0]
         where = self.storage.endpoint or "Amazon S3"
         try:
-            client = self.storage.s3_client(attempts=1)
+            client = self.storage.s3_client(attempts=2, timeout=_ANSWER_SECONDS)
             retry(lambda: client.head_bucket(Bucket=bucket))
         except ClientError as error:
             if is_failure_of_server(error):
