@@ -43,8 +43,9 @@ def retry(work: Callable[[], T]) -> T:
 def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         return is_failure_of_server(error)
-    if isinstance(error, _BROKEN_OFF):
-        return True
+    # Some errors of botocore are also an OSError without a number, as those of pyarrow are.
+    if isinstance(error, BotoCoreError):
+        return isinstance(error, _BROKEN_OFF)
     return _is_arrow_error(error) and not any(name in str(error) for name in _PERMANENT)
 
 
