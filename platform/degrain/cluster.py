@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -106,6 +107,15 @@ def silence_libraries() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def files_of_ray() -> tempfile.TemporaryDirectory[str]:
+    """A folder for what Ray Train and Ray Tune write, which is read by neither them nor degrain.
+
+    Checkpoints and the state of a study are written by degrain. A run whose results are in a bucket
+    does not depend on Ray's requests to it, which Ray hardly repeats when they fail.
+    """
+    return tempfile.TemporaryDirectory(prefix="degrain-ray-", ignore_cleanup_errors=True)
 
 
 def shut_down_ray() -> None:

@@ -165,7 +165,6 @@ def measure(trials: int, parallel: int, seconds: float, folder: Path) -> dict[st
                     algorithm=config.search,
                     objective=config.objective,
                     body=Replay(curves, seconds, config.trial_workers),  # type: ignore[arg-type]
-                    folder=state.folder,
                     name="trials",
                     parallel=parallel,
                     observer=runs,

@@ -103,7 +103,6 @@ def by_degrain(patch_set: PatchSet, trials: int, folder: Path) -> float:
                 algorithm=study.search,
                 objective=study.objective,
                 body=trial_body(study, splits, {}, state.folder),
-                folder=state.folder,
                 name="trials",
                 parallel=PARALLEL,
                 observer=runs,

@@ -42,7 +42,9 @@ class FaultProxy:
         drawn = self.random.random()
         for kind, rate in self.rates.items():
             drawn -= rate
-            if drawn < 0 and not (kind == "cut" and method != "GET"):
+            if drawn < 0:
+                if kind == "cut" and method != "GET":
+                    return None
                 self.failed[kind] += 1
                 return kind
         return None
@@ -83,7 +85,8 @@ def fault_proxy(server: str) -> Iterator[FaultProxy]:
             return None
 
         def answer(self, answer: http.client.HTTPResponse, content: bytes, *, cut: bool) -> None:
-            self.send_response(answer.status)
+            # Its date is that of the server.
+            self.send_response_only(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "content-length", "connection"):
                     self.send_header(name, value)

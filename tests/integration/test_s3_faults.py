@@ -12,6 +12,12 @@ from degrain.errors import JobFailedError, UserError
 from degrain.storage.lease import exclusive
 from degrain.storage.location import Storage
 from degrain.storage.retry import bucket_error
+from degrain.training.config import TrainingConfig
+from degrain.training.distributed.job import TrainingJob
+from degrain.training.distributed.splits import open_splits
+from degrain.training.distributed.workers import WorkerRange, Workers
+from degrain.training.loop import train
+from degrain.training.session import LocalSession
 
 RATES = dict.fromkeys(("slow", "error", "reset", "lost", "cut"), 0.05)
 
@@ -44,9 +50,49 @@ def test_an_ingest_through_faults_gives_the_same_set(
     assert (two.manifest.version, two.catalog) == (one.manifest.version, one.catalog)
 
 
+@pytest.mark.ray
+def test_a_streamed_training_through_faults_gives_the_same_scores(
+    ray_cluster: None, corpus: str, proxy: FaultProxy, bucket: str
+) -> None:
+    storage = Storage.from_environment()
+    patch_set = serial_ingest(corpus, f"s3://{bucket}/patches", storage=storage).patch_set
+    config = TrainingConfig(
+        model="red10",
+        arguments={"width": 6},
+        batches="streaming",
+        precision="float32",
+        steps=12,
+        batch_size=2,
+        crop=16,
+        validate_every=2,
+    )
+    config, splits = open_splits(config, patch_set)
+    without = LocalSession(splits.train.patches(), splits.val.patches())
+    train(config, without)
+    proxy.rates = RATES
+    config, splits = open_splits(config, patch_set)
+    run = storage.locate(f"s3://{bucket}/run")
+    workers = Workers(workers=WorkerRange(1, 1), cpus_per_worker=1)
+    done = TrainingJob(config, splits, run, "streamed", workers).run()
+    assert sum(proxy.failed.values()) >= 5
+    assert done.metrics["val_psnr"] == max(m["val_psnr"] for m in without.history)
+    # Ray's own requests would not survive.
+    assert {name.split("/")[0] for name in run.files()} == {"checkpoints"}
+
+
+def test_requests_are_repeated_after_hundreds_of_failures(proxy: FaultProxy, bucket: str) -> None:
+    place = Storage.from_environment().locate(f"s3://{bucket}/x")
+    place.write_bytes(b"x")
+    files = place.filesystem
+    proxy.rates = {"error": 0.4}
+    for _ in range(200):
+        files.get_file_info(place.path)
+    assert proxy.failed["error"] > 100
+
+
 def test_a_lease_whose_answers_are_lost_is_held(proxy: FaultProxy, bucket: str) -> None:
     lock = Storage.from_environment().locate(f"s3://{bucket}/job.lock")
-    proxy.rates = {"lost": 0.4, "slow": 0.1}
+    proxy.rates = {"lost": 0.3, "slow": 0.1, "cut": 0.3}
     for _ in range(5):
         with exclusive(lock, "retraining") as lease:
             lease.check()
@@ -56,6 +102,7 @@ def test_a_lease_whose_answers_are_lost_is_held(proxy: FaultProxy, bucket: str) 
             ):
                 pytest.fail("two hold the lease")
     assert proxy.failed["lost"] > 3
+    assert proxy.failed["cut"] > 3
 
 
 def test_a_server_that_fails_is_not_called_wrong_credentials(

@@ -1,9 +1,10 @@
 """A lease on a folder, which prevents that scheduled jobs overlap; neither cron nor KubeRay does.
 
 On disk it is an advisory lock of the operating system, which ends with its process. In a bucket it
-is an object with its holder and its time of expiry. Every write of it is a conditional request
-(`If-None-Match`, `If-Match` with the ETag of the holder's last write), so a former holder can
-neither renew nor release a lease that another job acquired. A job calls `Lease.check` before it
+is an object with its holder, who renews it; its age is what the bucket's server says, because the
+clocks of two machines may differ by more than a lease lasts. Every write of it is a conditional
+request (`If-None-Match`, `If-Match` with the ETag of the holder's last write), so a former holder
+can neither renew nor release a lease that another job acquired. A job calls `Lease.check` before it
 publishes results; the call confirms the lease with one more conditional write. A lease whose holder
 was a process of this machine that has ended is free at once.
 """
@@ -17,14 +18,16 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Protocol
-
-import psutil
+from typing import TYPE_CHECKING, Any, Protocol
 
 from degrain.errors import JobFailedError
 from degrain.storage.location import ATTEMPTS, Location
-from degrain.storage.retry import is_failure_of_server
+from degrain.storage.retry import is_failure_of_server, retry
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 LEASE_SECONDS = 180.0
 """Seconds after which a lease in a bucket expires without renewal, such as that of a killed job."""
@@ -72,18 +75,42 @@ def _process_identity() -> dict[str, object]:
     return {
         "machine": f"{boot} {namespace}",
         "pid": os.getpid(),
-        "began": psutil.Process().create_time(),
+        "began": _start_ticks(os.getpid()),
     }
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process of this machine began, in ticks since the machine did; None if it has ended.
+
+    psutil adds the time at which the machine began, which changes when its clock is set.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if state in "ZX" else int(fields[18])
+
+
+def _now() -> float:
+    """Seconds on a clock that nobody sets, and that counts while the machine sleeps (on Linux)."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _has_ended(content: Mapping[str, Any]) -> bool:
     """Whether the holder of a lease was a process of this machine that has ended."""
     if "machine" not in content or content["machine"] != _process_identity().get("machine"):
         return False
-    try:
-        return bool(psutil.Process(content["pid"]).create_time() != content["began"])
-    except psutil.NoSuchProcess:
-        return True
+    return bool(_start_ticks(content["pid"]) != content["began"])
+
+
+def _has_expired(lease: "GetObjectOutputTypeDef", content: Mapping[str, Any]) -> bool:
+    """Whether a lease was released, or not renewed in time."""
+    answered = parsedate_to_datetime(lease["ResponseMetadata"]["HTTPHeaders"]["date"])
+    age = (answered - lease["LastModified"]).total_seconds()
+    # Versions before wrote their own time of expiry in place of the seconds.
+    seconds = content.get("seconds", LEASE_SECONDS)
+    # Both times are rounded to seconds.
+    return bool(seconds == 0 or age > seconds + 1)
 
 
 def _already_held(job: str, holder: str, lock: Location) -> JobFailedError:
@@ -144,13 +171,14 @@ class BucketLease:
         self._etag: str | None = None
         """ETag of this process's last write; None while the lease is not held."""
         self._confirmed = 0.0
-        """Time of that write, seconds since 1970; this clock counts while a process is stopped."""
+        """Time of that write by `_now`, which counts while a process is stopped."""
         self._writing = threading.Lock()
         self._token = uuid.uuid4().hex
         """Identifies this lease, because process ids and host names are not unique."""
 
     def acquire(self) -> str | None:
         """Acquire a free or expired lease; returns None, or the holder if another job holds it."""
+        began = _now()
         if self._put(IfNoneMatch="*"):
             return None
         from botocore.exceptions import ClientError
@@ -158,18 +186,18 @@ class BucketLease:
         # More than once, for answers that are lost.
         for _ in range(ATTEMPTS):
             try:
-                existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
+                existing, content = self._read()
             except ClientError as error:
                 if is_failure_of_server(error):
                     raise
                 break
-            content = json.loads(existing["Body"].read())
             if content.get("token") == self._token:
                 # The answer to our write was lost, and boto3 has sent it again.
-                self._etag, self._confirmed = existing["ETag"], time.time()
+                self._etag, self._confirmed = existing["ETag"], began
                 return None
-            if content["expires"] > time.time() and not _has_ended(content):
+            if not _has_expired(existing, content) and not _has_ended(content):
                 return str(content["holder"])
+            began = _now()
             if self._put(IfMatch=existing["ETag"]):
                 return None
         return "started at the same time"
@@ -182,7 +210,7 @@ class BucketLease:
 
     def check(self) -> None:
         """Raise LeaseLostError unless a conditional write confirms the lease now."""
-        if not self._renew() or time.time() - self._confirmed > self._seconds:
+        if not self._renew() or _now() - self._confirmed > self._seconds:
             raise LeaseLostError(
                 f"this {self._job} lost its lock '{self._lock}': it was stopped or offline for "
                 f"more than {self._seconds:g} s, and another job may have started; nothing was "
@@ -190,12 +218,12 @@ class BucketLease:
             )
 
     def release(self) -> None:
-        """Let the lease expire, if this process still holds it."""
+        """Give the lease back, if this process still holds it."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         if self._etag is not None:
             with contextlib.suppress(BotoCoreError, ClientError):
-                self._put(expires=0, IfMatch=self._etag)
+                self._put(seconds=0, IfMatch=self._etag)
 
     def _renew(self) -> bool:
         """Renew the lease; False if another job holds it, True if the bucket is unavailable."""
@@ -214,23 +242,35 @@ class BucketLease:
     def _renew_unconfirmed(self) -> bool:
         """Renew our lease after a lost response; returns False if another job holds it."""
         for _ in range(ATTEMPTS):
-            existing = self._client.get_object(Bucket=self._bucket, Key=self._key)
-            if json.loads(existing["Body"].read()).get("token") != self._token:
+            existing, content = self._read()
+            if content.get("token") != self._token:
                 return False
             if self._put(IfMatch=existing["ETag"]):
                 return True
         return False
 
-    def _put(self, *, expires: float | None = None, **condition: str) -> bool:
-        """Write the object if `condition` is true; returns whether it was written."""
+    def _read(self) -> tuple["GetObjectOutputTypeDef", Mapping[str, Any]]:
+        """The answer about the object, and its content."""
+
+        def read() -> tuple["GetObjectOutputTypeDef", Mapping[str, Any]]:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._key)
+            return answer, json.loads(answer["Body"].read())
+
+        # boto3 repeats no request whose body is cut.
+        return retry(read)
+
+    def _put(self, *, seconds: float | None = None, **condition: str) -> bool:
+        """Write the object, which lasts for `seconds`, if `condition` is true; returns whether it
+        was written.
+        """
         from botocore.exceptions import ClientError
 
-        now = time.time()
+        now = _now()
         content = {
             "holder": _this_process(),
             **_process_identity(),
             "token": self._token,
-            "expires": now + self._seconds if expires is None else expires,
+            "seconds": self._seconds if seconds is None else seconds,
         }
         try:
             written = self._client.put_object(

@@ -29,8 +29,14 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 4
 READ_TIMEOUT_SECONDS = 10
+_ANSWER_SECONDS = 7
+"""How long, twice, a server may take to show that it answers."""
+SILENCE_SECONDS = 20
+"""How long pyarrow waits for the next byte of an answer before it repeats the request."""
 ATTEMPTS = 8
-"""How often boto3 and pyarrow send a request while the server fails."""
+"""How often boto3 sends a request while the server fails."""
+_ARROW_RETRIES = 10
+"""How often pyarrow repeats a request, after 25 ms at first, then twice as long: 26 s in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,10 @@ class Storage:
         )
 
     def s3_filesystem(self) -> pafs.S3FileSystem:
-        """Create pyarrow's S3 filesystem, which does not read `AWS_ENDPOINT_URL` itself."""
+        """Create pyarrow's S3 filesystem, which does not read `AWS_ENDPOINT_URL` itself.
+
+        It must not be sent to other processes: pyarrow pickles it without the retry strategy.
+        """
         return pafs.S3FileSystem(
             endpoint_override=self.endpoint,
             region=self.region or ("us-east-1" if self.endpoint else None),
@@ -74,8 +83,10 @@ class Storage:
             secret_key=self.secret_key,
             session_token=self.session_token,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            request_timeout=60,
-            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            request_timeout=SILENCE_SECONDS,
+            # The standard strategy has a quota of 100 retries, which pyarrow never refills: from
+            # then on each failed request is an error at once.
+            retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=_ARROW_RETRIES),
         )
 
     def s3_client(
@@ -200,7 +211,7 @@ class Location:
         bucket = self.path.split("/", 1)[0]
         where = self.storage.endpoint or "Amazon S3"
         try:
-            client = self.storage.s3_client(attempts=1)
+            client = self.storage.s3_client(attempts=2, timeout=_ANSWER_SECONDS)
             retry(lambda: client.head_bucket(Bucket=bucket))
         except ClientError as error:
             if is_failure_of_server(error):

@@ -3,7 +3,13 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
 T = TypeVar("T")
@@ -15,6 +21,8 @@ _PERMANENT = (
     *("SignatureDoesNotMatch", "NO_SUCH_BUCKET", "NoSuchBucket"),
 )
 """Names of errors that another attempt does not change, as pyarrow and boto3 write them."""
+_BROKEN_OFF = (ConnectionClosedError, ResponseStreamingError, IncompleteReadError)
+"""Errors of connections that were made. Others are those of a wrong address, as a rule."""
 _TOO_MANY_REQUESTS, _SERVER_ERROR = 429, 500
 
 
@@ -35,9 +43,9 @@ def retry(work: Callable[[], T]) -> T:
 def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         return is_failure_of_server(error)
-    # Other errors of connections are those of a wrong address, as a rule.
-    if isinstance(error, ConnectionClosedError):
-        return True
+    # Some errors of botocore are also an OSError without a number, as those of pyarrow are.
+    if isinstance(error, BotoCoreError):
+        return isinstance(error, _BROKEN_OFF)
     return _is_arrow_error(error) and not any(name in str(error) for name in _PERMANENT)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
@@ -34,6 +34,7 @@ from tenacity import (
 from degrain.errors import JobFailedError, NoModelError, UserError
 from degrain.storage.atomic import partial_name
 from degrain.storage.location import Storage
+from degrain.storage.retry import is_failure_of_server
 from degrain.tracking.config import TrackingConfig
 
 T = TypeVar("T")
@@ -90,6 +91,8 @@ def retry(work: Callable[[], T]) -> T:
 def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in _TEMPORARY
+    if isinstance(error, ClientError):
+        return is_failure_of_server(error)
     return isinstance(error, Boto3Error | BotoCoreError)
 
 

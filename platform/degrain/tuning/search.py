@@ -12,6 +12,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from torch import Tensor
 
+from degrain.cluster import files_of_ray
 from degrain.storage.location import Location
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.trial import FAILURE, HALVED, INHERITED, TrialBody, run_trial
@@ -171,7 +172,6 @@ def search(
     algorithm: Algorithm,
     objective: Objective,
     body: TrialBody,
-    folder: Location,
     name: str,
     parallel: int,
     observer: Observer,
@@ -183,19 +183,24 @@ def search(
     trials: dict[int, Trial] = {}
     # As a parameter its weights and patches are in Ray's object store once.
     trainable = ray.tune.with_parameters(run_trial, body=body)
-    folder.make_parent()
-    ray.tune.Tuner(
-        ray.tune.with_resources(trainable, _resources(body.workers)),
-        tune_config=ray.tune.TuneConfig(
-            scheduler=_scheduler(algorithm, objective, before),
-            search_alg=_Queue(queue, trials),
-            num_samples=-1,
-            max_concurrent_trials=parallel,
-            # A new process would import PyTorch and Ray for each trial, which takes seconds.
-            reuse_actors=True,
-        ),
-        run_config=_run_config(folder, name, _Reporting(trials, suggester, objective, observer)),
-    ).fit()
+    with files_of_ray() as files:
+        ray.tune.Tuner(
+            ray.tune.with_resources(trainable, _resources(body.workers)),
+            tune_config=ray.tune.TuneConfig(
+                scheduler=_scheduler(algorithm, objective, before),
+                search_alg=_Queue(queue, trials),
+                num_samples=-1,
+                max_concurrent_trials=parallel,
+                # A new process would import PyTorch and Ray for each trial, which takes seconds.
+                reuse_actors=True,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=name,
+                storage_path=files,
+                callbacks=[_Reporting(trials, suggester, objective, observer)],
+                verbose=0,
+            ),
+        ).fit()
     return sorted(trials.values(), key=lambda trial: trial.number)
 
 
@@ -241,13 +246,3 @@ def _resources(workers: Workers) -> dict[str, float]:
 
 def _speed_counts(objective: Objective) -> bool:
     return "seconds_per_megapixel" in METRICS[objective]
-
-
-def _run_config(folder: Location, name: str, reporting: _Reporting) -> ray.tune.RunConfig:
-    return ray.tune.RunConfig(
-        name=name,
-        storage_path=folder.path,
-        storage_filesystem=folder.filesystem,
-        callbacks=[reporting],
-        verbose=0,
-    )

@@ -177,7 +177,6 @@ class _Study:
                 algorithm=config.search,
                 objective=config.objective,
                 body=trial_body(config, self.splits, self.starts.weights, self.folder),
-                folder=self.folder,
                 name=f"trials-{self.state.starts}",
                 parallel=parallel,
                 observer=runs,

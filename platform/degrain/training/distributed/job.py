@@ -11,7 +11,7 @@ import ray.train
 import ray.train.torch
 from torch import Tensor
 
-from degrain.cluster import RAY_THREAD
+from degrain.cluster import RAY_THREAD, files_of_ray
 from degrain.errors import JobFailedError, find_cause
 from degrain.storage.location import Location
 from degrain.training.checkpoint_store import CheckpointStore
@@ -73,7 +73,10 @@ class TrainingJob:
         self._events = EventChannel.open()
         outcome: list[BaseException] = []
         # In the main thread Ray would handle Ctrl-C by ending the process with status 0.
-        training = threading.Thread(target=self._fit, args=(outcome,), daemon=True, name=RAY_THREAD)
+        files = files_of_ray()
+        training = threading.Thread(
+            target=self._fit, args=(files.name, outcome), daemon=True, name=RAY_THREAD
+        )
         try:
             training.start()
             self._wait_for_workers(training)
@@ -86,6 +89,7 @@ class TrainingJob:
             raise
         finally:
             self._events.close()
+            files.cleanup()
         if failure is not None:
             raise failure
         if outcome:
@@ -116,8 +120,8 @@ class TrainingJob:
             for key, group in ray.util.placement_group_table().items()
         )
 
-    def _fit(self, outcome: list[BaseException]) -> None:
-        """Run Ray Train; the body of a thread."""
+    def _fit(self, files: str, outcome: list[BaseException]) -> None:
+        """Run Ray Train, whose files are in the folder `files`; the body of a thread."""
         # With the default, Ray notices a finished group only after two seconds.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         # `_process_events` checks for preemptions, so Ray's watcher actor is not needed.
@@ -131,8 +135,7 @@ class TrainingJob:
                 scaling_config=self.workers.scaling(),
                 run_config=ray.train.RunConfig(
                     name=self.name,
-                    storage_path=(self.folder / "ray").path,
-                    storage_filesystem=self.folder.filesystem,
+                    storage_path=files,
                     failure_config=ray.train.FailureConfig(max_failures=self.workers.restarts),
                 ),
             ).fit()
