@@ -11,8 +11,8 @@ brightness of the noisy photo: it is the same whether the noise has a mean of ze
 or in sRGB, and clipping does not move it. Blocks that are partly black or white are left out. The
 logarithms of the blocks' ratios are averaged with Tukey's biweight, so that what moved does not
 count. Some processing, such as resizing, darkens with the square of the noise; a term of that form
-is fitted beside, about zero by `_DARKENING`, so that the gain of a photo with strong noise is less
-certain, and not wrong.
+is fitted beside, about zero by `_DARKENING`, and what it cannot explain counts as an error, so that
+the gain of a photo with strong noise is less certain, and not wrong.
 """
 
 from dataclasses import dataclass
@@ -37,6 +37,10 @@ _DARKEST, _BRIGHTEST = 10 / 255, 0.98
 """Brightness of blocks that are compared, of white."""
 _DARKENING = 0.3
 """Standard deviation of the share by which noise darkens, over the square of the relative noise."""
+_DISTRUST = 0.1
+"""Error of a block's ratio over the square of its relative noise."""
+_BIAS = 0.03
+"""Error of all ratios over the square of the relative noise, which no average removes."""
 _LEAST_SPREAD = 0.01
 """Standard deviation of a block's ratio that is always assumed."""
 _TEXTURE = 0.1
@@ -131,10 +135,11 @@ class _Blocks:
         rounding = 0.15 / whites[0] + 0.15 / whites[1]
         of_median = np.square(1.2533 * deviation / _BLOCK)
         variance = of_median + rounding**2 + np.square(_TEXTURE * texture)
+        noise = np.square(deviation * slope, dtype=np.float64)
         return cls(
             np.where(compared, ratio, np.nan),
-            variance * np.square(slope) + _LEAST_SPREAD**2,
-            np.square(deviation * slope, dtype=np.float64),
+            variance * np.square(slope) + _LEAST_SPREAD**2 + np.square(_DISTRUST * noise),
+            noise,
             zone,
         )
 
@@ -158,8 +163,9 @@ class _Blocks:
         rest = ratio - terms @ amounts
         scores = terms.T * (weights * rest)
         variance = inverse @ (scores @ scores.T + prior) @ inverse
+        bias = _BIAS * float(np.average(noise, weights=weights))
         uneven = _unevenness(rest, certain, self.zone[known])
-        return _Fit(float(amounts[0]), float(np.sqrt(variance[0, 0])), uneven)
+        return _Fit(float(amounts[0]), float(np.hypot(bias, variance[0, 0] ** 0.5)), uneven)
 
 
 def _cut(photo: Photo) -> tuple[Photo, NDArray[np.intp]]:
