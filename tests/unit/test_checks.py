@@ -279,7 +279,7 @@ OWN = replace(PAIR, own=True)
 GAINS = (0.9, 0.93, 0.88)
 
 
-def exposed(gains: tuple[float, float, float], deviation: float = 8) -> tuple[Photo, Photo]:
+def exposed(gains: tuple[float, float, float], deviation: float = 4) -> tuple[Photo, Photo]:
     """A noisy photo of another exposure than the clean one, and that one."""
     clean = SCENE[20:340, 20:420]
     return with_noise(apply_gains(clean, gains), deviation), clean
