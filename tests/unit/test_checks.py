@@ -282,7 +282,7 @@ GAINS = (0.9, 0.93, 0.88)
 def exposed(gains: tuple[float, float, float], deviation: float = 4) -> tuple[Photo, Photo]:
     """A noisy photo of another exposure than the clean one, and that one."""
     clean = SCENE[20:340, 20:420]
-    return with_noise(apply_gains(clean, gains), deviation), clean
+    return with_noise(apply_gains(clean, gains), deviation=deviation), clean
 
 
 def test_the_clean_photo_of_an_own_pair_gets_the_exposure_of_its_noisy_one() -> None:
