@@ -8,7 +8,12 @@ from skimage import data as skimage_data
 
 from degrain.corpora.record import MOST_GAIN_ERROR
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph, to_linear, to_srgb
-from degrain.imaging.exposure import apply_gains, estimate_exposure
+from degrain.imaging.exposure import (
+    MOST_FOREIGN,
+    MOST_UNEVEN,
+    apply_gains,
+    estimate_exposure,
+)
 from degrain.imaging.pixels import Photo, sixteen_bits
 
 CLEAN: Photo = skimage_data.coffee()
@@ -85,6 +90,26 @@ def test_light_that_differs_from_part_to_part_is_uneven() -> None:
     ramp = np.linspace(0.7, 1.3, CLEAN.shape[0])[:, None, None]
     assert estimate_exposure(to_srgb(to_linear(CLEAN) * ramp, 65535), CLEAN).uneven > 0.15
     assert estimate_exposure(CLEAN, CLEAN).uneven < 0.01
+
+
+def test_a_lamp_in_a_corner_and_other_tones_and_colours_are_uneven() -> None:
+    noisy = photograph(CLEAN, ISO_LEVELS[800], np.random.default_rng(0))
+    assert estimate_exposure(noisy, CLEAN).uneven < MOST_UNEVEN / 2
+    y, x = np.mgrid[: CLEAN.shape[0], : CLEAN.shape[1]]
+    lamp = 1 + np.exp(-(y**2 + x**2) / (2 * 110**2))
+    lit = to_srgb(to_linear(noisy) * lamp[:, :, None], 65535)
+    toned = (255 * (noisy / 255) ** 1.25).astype(np.uint8)
+    grey = noisy.mean(axis=2, keepdims=True)
+    vivid = np.clip(grey + 1.5 * (noisy - grey), 0, 255).astype(np.uint8)
+    for changed in (lit, toned, vivid):
+        assert estimate_exposure(changed, CLEAN).uneven > MOST_UNEVEN
+
+
+def test_what_only_one_photo_shows_is_foreign() -> None:
+    noisy = photograph(CLEAN, ISO_LEVELS[800], np.random.default_rng(0))
+    assert estimate_exposure(noisy, CLEAN).foreign == 0
+    noisy[150:330, 60:160] = 128
+    assert estimate_exposure(noisy, CLEAN).foreign > MOST_FOREIGN
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -189,3 +189,16 @@ def test_one_ingest_at_a_time(tmp_path: Path) -> None:
         serial_ingest(corpus, out, before_publishing=second)
     assert not (out / "current.json").exists()
     serial_ingest(corpus, out)
+
+
+def test_scenes_without_a_usable_photo_are_not_chosen_to_score_by(tmp_path: Path) -> None:
+    photos = write_pairs(tmp_path / "photos", 8)
+    before = serial_ingest(photos, tmp_path / "before").patch_set
+    for row in (*before.photos("val"), *before.photos("test")):
+        Path(row.noisy).write_bytes(b"damaged")
+    after = serial_ingest(photos, tmp_path / "after").patch_set
+    assert after.photos("val")
+    assert after.photos("test")
+    # Where they are remembered they stay, and the error says so.
+    with pytest.raises(UserError, match="split were refused"):
+        serial_ingest(photos, tmp_path / "before")

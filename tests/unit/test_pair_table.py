@@ -114,6 +114,7 @@ def test_places_are_absolute_relative_or_in_a_bucket(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("noisy,cleen\na,b\n", "has no column 'clean'; it has noisy, cleen"),
+        ("noisy;clean\na;b\n", "it has noisy;clean; separate columns by commas"),
         ("noisy,clean\na,\n", "row 1 of table '.+' names no clean photo; fill it in"),
         ("noisy,clean\na,b\n,b\n", "row 2 of table '.+' names no noisy photo"),
         (
@@ -124,7 +125,7 @@ def test_places_are_absolute_relative_or_in_a_bucket(tmp_path: Path) -> None:
         ("", "cannot read table '.+pairs.csv': Empty CSV file"),
         (b"\xff\xfe\x00", "cannot read table '.+pairs.csv'"),
     ],
-    ids=["column", "clean", "noisy", "split", "width", "empty", "no text"],
+    ids=["column", "semicolon", "clean", "noisy", "split", "width", "empty", "no text"],
 )
 def test_a_bad_table_says_what_and_where(
     tmp_path: Path, content: str | bytes, message: str
@@ -188,3 +189,8 @@ def test_rows_that_name_pipes_and_folders_are_refused_and_not_opened(tmp_path: P
     refused = {row.noisy: row.refused for row in done.patch_set.catalog if row.refused}
     assert set(refused) == {str(corpus / name) for name in ("pipe.png", "noisy", "gone.png")}
     assert all("there is no such file" in reason for reason in refused.values())
+
+
+def test_spaces_around_names_are_no_part_of_them(tmp_path: Path) -> None:
+    (row,) = read_pair_table(table(tmp_path, "noisy,clean\na.png, b c.png \n"))
+    assert row["clean"] == str(tmp_path / "b c.png")

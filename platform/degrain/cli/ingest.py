@@ -69,16 +69,13 @@ def _corrections(catalog: Sequence["PairRecord"]) -> Iterator[str]:
     pairs = [row for row in catalog if row.refused is None]
     moves = [max(abs(row.move_y or 0), abs(row.move_x or 0)) for row in pairs]
     if moved := sorted(move for move in moves if move):
-        yield (
-            f"aligned: {len(moved)} noisy photos were shifted, by {moved[0]} to {moved[-1]} pixels "
-            f"(median {moved[len(moved) // 2]})"
-        )
+        shifts = _range(moved, "{:.0f}")
+        yield f"aligned: {len(moved)} noisy photos were shifted, by {shifts} pixels"
     estimated = [row for row in pairs if row.gain_error is not None]
     if gains := sorted(gain for row in estimated for gain in row.gains or ()):
         yield (
-            f"exposure: {len(gains) // 3} clean photos were given that of their noisy ones, by "
-            f"{gains[0]:.2f} to {gains[-1]:.2f} times in a channel (median "
-            f"{gains[len(gains) // 2]:.2f})"
+            f"exposure: {len(gains) // 3} clean photos were given that of their noisy ones, "
+            f"{_range(gains, '{:.3f}')} times in a channel"
         )
     uncertain = [row for row in estimated if row.exposure_unknown]
     if uncertain:
@@ -86,6 +83,12 @@ def _corrections(catalog: Sequence["PairRecord"]) -> Iterator[str]:
             f"exposure: {len(uncertain)} pairs keep theirs, too dark, bright, small or noisy to "
             f"compare, e.g. {uncertain[0].id}"
         )
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    """Sorted values as `1 to 45 (median 3)`, or `1` if all are alike."""
+    low, high, middle = (form.format(v) for v in (values[0], values[-1], values[len(values) // 2]))
+    return low if low == high else f"{low} to {high} (median {middle})"
 
 
 COMMAND = Ingest

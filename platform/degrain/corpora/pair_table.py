@@ -52,6 +52,7 @@ def read_pair_table(place: Location) -> list[dict[str, Any]]:
     if missing := [c for c in ("noisy", "clean") if c not in table.column_names]:
         raise UserError(
             f"table '{place}' has no column '{missing[0]}'; it has {', '.join(table.column_names)}"
+            f"{'; separate columns by commas' if ';' in table.column_names[0] else ''}"
         )
     if unknown := [name for name in table.column_names if name not in _KNOWN]:
         _log.warning(
@@ -64,6 +65,7 @@ def read_pair_table(place: Location) -> list[dict[str, Any]]:
 
 
 def _pair(row: dict[str, Any], number: int, place: Location) -> dict[str, Any]:
+    row = {name: value.strip() if isinstance(value, str) else value for name, value in row.items()}
     if not row["noisy"] or not row["clean"]:
         raise UserError(
             f"row {number} of table '{place}' names no {'clean' if row['noisy'] else 'noisy'} "

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 MOST_GAIN_ERROR = 0.005
-"""Standard error of the gains of a pair, as a share, above which they are not believed."""
+"""Standard error of the gains of a pair, as a share, above which they are not believed, unless they
+differ from 1 by ten errors.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +118,8 @@ class PairRecord:
     @property
     def exposure_unknown(self) -> bool:
         """Whether gains were estimated, too uncertain to be used."""
-        return self.gain_error is not None and self.gain_error > MOST_GAIN_ERROR
+        uncertain = self.gain_error is not None and self.gain_error > MOST_GAIN_ERROR
+        return uncertain and self.gains is None
 
     def has_files_of(self, before: "PairRecord") -> bool:
         """Whether the files are those of an earlier record, by their names, sizes and times."""

@@ -29,6 +29,12 @@ Of the 251 real pairs above the highest is 0.97; of the same pairs, swapped, the
 the median 2.2.
 """
 
+_GREY = 3 / 255
+"""Difference of the channels of a grey photo, of white."""
+_COLOURFUL = 6 / 255
+"""Colours of a photo that is not grey, see `_colourfulness`."""
+_SAMPLES = 100_000
+"""Pixels, about, whose channels are compared."""
 _LEAST_DETAIL = 1e-4
 """Of a photo without noise, for which rounding to 8 bits decides."""
 
@@ -53,6 +59,35 @@ def shows_other_scene(noisy: Photo, clean: Photo) -> bool:
     slope = products[0] / max(products[2], 1e-12)
     residual = float((x - slope * y).std())
     return bool(correlation < MISMATCH_CORRELATION and residual > MISMATCH_RATIO * max(noise, 1e-4))
+
+
+def one_is_grey(noisy: Photo, clean: Photo) -> bool:
+    """Whether one of two (H, W, 3) photos has equal channels and the other has colours.
+
+    Channels are compared within `_GREY`, since JPEG changes them; the colours of the other are
+    means over blocks, because noise is coloured too.
+    """
+    grey = [_is_grey(photo) for photo in (noisy, clean)]
+    if grey[0] == grey[1]:
+        return False
+    return _colourfulness(clean if grey[0] else noisy) > _COLOURFUL
+
+
+def _is_grey(photo: Photo) -> bool:
+    step = max(1, int((photo.shape[0] * photo.shape[1] / _SAMPLES) ** 0.5))
+    sample = photo[::step, ::step].astype(np.float32) / peak(photo)
+    return float(np.quantile(np.ptp(sample, axis=2), 0.999)) <= _GREY
+
+
+def _colourfulness(photo: Photo) -> float:
+    """Mean over blocks of the range of the channels' means, less what noise may add, in [0, 1]."""
+    side = max(1, min(photo.shape[:2]) // _BLOCKS)
+    rows, columns = photo.shape[0] // side, photo.shape[1] // side
+    parts = photo[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
+    means = parts.mean(axis=(1, 3), dtype=np.float32) / peak(photo)
+    noise = parts.std(axis=(1, 3), dtype=np.float32).mean() / peak(photo) / side
+    # Of one pixel nothing is known.
+    return float(np.ptp(means, axis=2).mean() - 3 * noise) if side > 1 else 0.0
 
 
 def are_swapped(noisy: Photo, clean: Photo, exposure: float) -> bool:

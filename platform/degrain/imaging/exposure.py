@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from degrain.imaging.camera_noise import linear_values, to_linear, to_srgb
 from degrain.imaging.pixels import Photo, peak
 
-MOST_UNEVEN = 0.15
+MOST_UNEVEN = 0.16
 """See `Exposure.uneven`; of 251 real pairs the largest is 0.13."""
+MOST_FOREIGN = 0.03
+"""See `Exposure.foreign`; of 251 real pairs the largest is 0.024."""
 
 _BLOCK = 16
 """Side of a block in pixels."""
@@ -50,7 +52,14 @@ _BIWEIGHT = 4.0
 _STEPS = 15
 _ZONES = 4
 """Zones along a side in which light is compared."""
-_FEWEST_OF_ZONE = 4
+_CLASSES = 8
+"""Classes of brightness, and of colour, in which it is compared too."""
+_FEWEST_OF_GROUP = 6
+_MOST_NOISE = 0.3
+"""Square of the relative noise up to which blocks are compared by class; beyond, noise itself
+differs with brightness."""
+_FOREIGN, _FOREIGN_ERRORS = 0.25, 6.0
+"""Deviation of a block's ratio, and the same in standard deviations, that no exposure explains."""
 _DEVIATION = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
@@ -64,7 +73,10 @@ class Exposure:
     error: float
     """Standard error of the least certain, as a share; 1 if too little could be compared."""
     uneven: float
-    """Standard deviation over zones of the photo of what the gains leave, as a share."""
+    """What the gains leave in a zone of the photo, in a class of brightness, or of colours, the
+    largest median less three standard errors, as a share: other light, or another tone curve."""
+    foreign: float
+    """Share of the blocks that no exposure explains: they show something else."""
 
 
 def estimate_exposure(noisy: Photo, clean: Photo) -> Exposure:
@@ -73,7 +85,10 @@ def estimate_exposure(noisy: Photo, clean: Photo) -> Exposure:
     fits = [blocks.fit(channel) for channel in range(3)]
     red, green, blue = (float(np.exp(fit.gain)) for fit in fits)
     return Exposure(
-        (red, green, blue), max(fit.error for fit in fits), max(fit.uneven for fit in fits)
+        (red, green, blue),
+        max(fit.error for fit in fits),
+        max(fit.uneven for fit in fits),
+        max(fit.foreign for fit in fits),
     )
 
 
@@ -93,6 +108,7 @@ class _Fit:
     """Natural logarithm."""
     error: float
     uneven: float
+    foreign: float
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,8 @@ class _Blocks:
     """Of the ratio."""
     noise: NDArray[np.float64]
     """Variance of the noise over the squared brightness, in linear light."""
+    brightness: NDArray[np.float64]
+    """Of the clean photo, in (0, 1]."""
     zone: NDArray[np.intp]
     """(N,)"""
 
@@ -140,6 +158,7 @@ class _Blocks:
             np.where(compared, ratio, np.nan),
             variance * np.square(slope) + _LEAST_SPREAD**2 + np.square(_DISTRUST * noise),
             noise,
+            np.maximum(before, 1e-3).astype(np.float64),
             zone,
         )
 
@@ -147,7 +166,7 @@ class _Blocks:
         """The gain of a channel, by weighted least squares that leave outliers out."""
         known = np.isfinite(self.ratio[:, channel])
         if known.sum() < _FEWEST_BLOCKS:
-            return _Fit(0.0, 1.0, 0.0)
+            return _Fit(0.0, 1.0, 0.0, 0.0)
         ratio, noise = self.ratio[known, channel], self.noise[known, channel]
         certain = 1 / self.variance[known, channel]
         terms = np.stack([np.ones_like(noise), noise], axis=1)
@@ -164,8 +183,20 @@ class _Blocks:
         scores = terms.T * (weights * rest)
         variance = inverse @ (scores @ scores.T + prior) @ inverse
         bias = _BIAS * float(np.average(noise, weights=weights))
-        uneven = _unevenness(rest, certain, self.zone[known])
-        return _Fit(float(amounts[0]), float(np.hypot(bias, variance[0, 0] ** 0.5)), uneven)
+        brightness = self.brightness[known]
+        quiet = noise < _MOST_NOISE
+        classes = [
+            _classes(values[quiet])
+            for values in (brightness[:, channel], brightness[:, channel] / brightness.mean(axis=1))
+        ]
+        uneven = max(
+            _unevenness(rest, certain, self.zone[known]),
+            *(_unevenness(rest[quiet], certain[quiet], of) for of in classes),
+        )
+        errors = np.abs(rest) * np.sqrt(certain) / scale
+        foreign = float(((np.abs(rest) > _FOREIGN) & (errors > _FOREIGN_ERRORS)).mean())
+        error = float(np.hypot(bias, variance[0, 0] ** 0.5))
+        return _Fit(float(amounts[0]), error, uneven, foreign)
 
 
 def _cut(photo: Photo) -> tuple[Photo, NDArray[np.intp]]:
@@ -185,17 +216,23 @@ def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) 
     return float(values[order][np.searchsorted(sums, sums[-1] / 2)])
 
 
+def _classes(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Which of equally large classes each value is in."""
+    if not values.size:
+        return np.empty(0, np.intp)
+    limits = np.quantile(values, np.linspace(0, 1, _CLASSES + 1)[1:-1])
+    return np.searchsorted(limits, values)
+
+
 def _unevenness(
-    rest: NDArray[np.float64], weights: NDArray[np.float64], zones: NDArray[np.intp]
+    rest: NDArray[np.float64], weights: NDArray[np.float64], groups: NDArray[np.intp]
 ) -> float:
-    """Deviation of the zones' medians beyond what the blocks' scatter explains, robustly."""
-    medians, errors = [], []
-    for zone in np.unique(zones):
-        ours = zones == zone
-        if ours.sum() >= _FEWEST_OF_ZONE:
-            medians.append(_weighted_median(rest[ours], weights[ours]))
-            errors.append(1.2533 * float(rest[ours].std()) / float(ours.sum()) ** 0.5)
-    if len(medians) < _ZONES:
-        return 0.0
-    spread = _DEVIATION * float(np.median(np.abs(np.array(medians) - np.median(medians))))
-    return float(max(spread**2 - float(np.median(errors)) ** 2, 0.0) ** 0.5)
+    """The largest median of a group, less three standard errors."""
+    largest = 0.0
+    for group in np.unique(groups):
+        ours = groups == group
+        if (count := int(ours.sum())) >= _FEWEST_OF_GROUP:
+            median = _weighted_median(rest[ours], weights[ours])
+            spread = _DEVIATION * float(np.median(np.abs(rest[ours] - median)))
+            largest = max(largest, abs(median) - 3 * 1.2533 * spread / count**0.5)
+    return largest

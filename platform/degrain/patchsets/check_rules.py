@@ -4,7 +4,6 @@ Only the standard library is imported here: the command line builds its options 
 """
 
 from dataclasses import dataclass
-from math import inf
 from typing import Literal, TypeAlias
 
 from degrain.errors import InvalidFieldError
@@ -14,6 +13,9 @@ from degrain.imaging.limits import LARGEST_MEGAPIXELS, Profiles
 Alignment: TypeAlias = Literal["correct", "refuse", "ignore"]
 ExposureMatch: TypeAlias = Literal["match", "keep"]
 Swapped: TypeAlias = Literal["refuse", "accept"]
+
+LARGEST_TOLERATED = 16
+"""Pixels of `max_shift`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,11 @@ class CheckRules:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not 0.5 <= self.max_shift < inf:
+        if not 0.5 <= self.max_shift <= LARGEST_TOLERATED:
             raise InvalidFieldError(
-                "max_shift", f"must be at least 0.5 pixels, got {self.max_shift}"
+                "max_shift",
+                f"must be 0.5 to {LARGEST_TOLERATED} pixels, got {self.max_shift}; to leave all "
+                "pairs as they are, ignore `alignment`",
             )
         if not self.max_exposure >= 1:
             raise InvalidFieldError("max_exposure", f"must be at least 1, got {self.max_exposure}")

@@ -11,11 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from degrain.corpora.record import PairRecord
+from degrain.corpora.record import MOST_GAIN_ERROR, PairRecord
 from degrain.imaging.alignment import Shift, estimate_shift
 from degrain.imaging.codecs import decode
-from degrain.imaging.content import are_swapped, shows_other_scene
-from degrain.imaging.exposure import MOST_UNEVEN, apply_gains, estimate_exposure
+from degrain.imaging.content import are_swapped, one_is_grey, shows_other_scene
+from degrain.imaging.exposure import (
+    MOST_FOREIGN,
+    MOST_UNEVEN,
+    apply_gains,
+    estimate_exposure,
+)
 from degrain.imaging.noise_synthesis import add_noise
 from degrain.imaging.pixels import Photo, peak
 from degrain.imaging.stored_photo import UnreadablePhotoError
@@ -86,6 +91,11 @@ def measure(pair: PairRecord, noisy: Photo, clean: Photo, rules: CheckRules) -> 
     # Compared at the best shift, because a misaligned pair shows one scene nevertheless.
     if shows_other_scene(*apply_shift(noisy, clean, *shift.whole)):
         raise UnreadablePhotoError(f"{pair.noisy} and {pair.clean} show different scenes")
+    if one_is_grey(noisy, clean):
+        raise UnreadablePhotoError(
+            f"one of {pair.noisy} and {pair.clean} is grey, and the other has colours; name two "
+            "photos that were processed alike"
+        )
     if rules.swapped == "refuse" and are_swapped(noisy, clean, exposure):
         raise UnreadablePhotoError(
             f"{pair.clean} has more noise than {pair.noisy}; name the noisy photo as noisy, or, "
@@ -118,7 +128,7 @@ def _check_shift(pair: PairRecord, shift: Shift, rules: CheckRules) -> PairRecor
     if shift.doubt:
         raise UnreadablePhotoError(
             f"{pair.noisy} cannot be aligned with its clean photo: {shift.doubt}; photograph with "
-            "a tripod, or ignore alignment (`alignment`)"
+            "a tripod and one focus, or ignore alignment (`alignment`)"
         )
     misaligned = is_misaligned(shift, rules)
     if misaligned and rules.alignment == "refuse":
@@ -148,14 +158,19 @@ def _match_exposure(pair: PairRecord, noisy: Photo, clean: Photo) -> PairRecord:
     """Decide on the gains of an aligned pair; those that are uncertain are not applied."""
     found = estimate_exposure(noisy, clean)
     pair = replace(pair, gain_error=found.error)
+    if found.foreign > MOST_FOREIGN:
+        raise UnreadablePhotoError(
+            f"{pair.noisy} and its clean photo show different things in {found.foreign:.0%} of the "
+            "scene; photograph what does not move, or keep exposures as they are (`exposure`)"
+        )
     if found.uneven > MOST_UNEVEN:
         raise UnreadablePhotoError(
-            f"{pair.noisy} and its clean photo are lit differently, by {found.uneven:.0%} from "
-            "part to part, which no exposure explains; photograph again, or keep exposures as "
-            "they are (`exposure`)"
+            f"{pair.noisy} and its clean photo differ by {found.uneven:.0%} in a part, or in some "
+            "tones or colours, which no exposure explains; photograph both in one light and one "
+            "picture style, or keep exposures as they are (`exposure`)"
         )
-    differs = max(abs(gain - 1) for gain in found.gains) >= LEAST_GAIN
-    if pair.exposure_unknown or not differs:
+    differs = max(abs(gain - 1) for gain in found.gains)
+    if differs < LEAST_GAIN or found.error > max(MOST_GAIN_ERROR, differs / 10):
         return pair
     red, green, blue = found.gains
     return replace(pair, gain_red=red, gain_green=green, gain_blue=blue)

@@ -57,10 +57,12 @@ def split_by_look(
     """
     records = [replace(record, split=prescribed[record.scene]) for record in records]
     photos = distinct_photos(records)
-    subjects = group_scenes(records, photos)
     remembered = memory.splits_of(records, photos)
-    splits = assign_splits(
-        records,
+    kept = records if config.val_scenes or config.test_scenes else _usable(records, remembered)
+    subjects = group_scenes(kept, photos if kept is records else distinct_photos(kept))
+    splits = {scene: split or "train" for scene, split in prescribed.items()}
+    splits |= assign_splits(
+        kept,
         subjects=subjects,
         previous=remembered,
         val_scenes=config.val_scenes,
@@ -77,6 +79,14 @@ def split_by_look(
         )
     moves = [f"{scene}: {was} to {splits[scene]}" for scene, was in sorted(moved.items())]
     return Splits(splits, len(subjects) - len(set(subjects.values())), moves, photos)
+
+
+def _usable(records: Sequence[PairRecord], remembered: Mapping[str, str]) -> Sequence[PairRecord]:
+    """The pairs of scenes that have photos or a remembered split: a scene whose pairs are all
+    refused must not be chosen to score by. All pairs, if nothing else is left.
+    """
+    usable = {record.scene for record in records if record.refused is None} | set(remembered)
+    return [record for record in records if record.scene in usable] or records
 
 
 def with_splits(pairs: Sequence[PairRecord], splits: Mapping[str, str]) -> Sequence[PairRecord]:
