@@ -193,3 +193,12 @@ def test_a_corpus_folder_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"caf\\xe9' is not valid UTF-8; rename it") as raised:
         Corpus.parse(f"pairs={folder}", STORAGE).list_pairs(ANY)
     str(raised.value).encode()
+
+
+def test_hidden_files_are_neither_paired_nor_reported(tmp_path: Path) -> None:
+    for kind in ("noisy", "clean"):
+        for name in ("a.png", "._a.png", ".trash/b.png"):
+            write_png(tmp_path / kind / name, random_photo(8, 8))
+    pairs, unplaced = Corpus.parse(f"pairs={tmp_path}", STORAGE).list_pairs(ANY)
+    assert [pair.id for pair in pairs] == ["pairs/noisy/a.png"]
+    assert unplaced == []

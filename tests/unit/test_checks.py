@@ -12,13 +12,21 @@ from skimage import data as skimage_data
 from unit.support import natural_photo, random_photo, with_noise
 
 from degrain.corpora.record import PairRecord
+from degrain.imaging.alignment import Shift
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph, to_linear, to_srgb
 from degrain.imaging.codecs import UnreadablePhotoError, encode_png
 from degrain.imaging.exposure import apply_gains, estimate_exposure
 from degrain.imaging.noise_synthesis import add_noise
 from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.patchsets.check_rules import CheckRules
-from degrain.patchsets.checks import BELIEVED_GAIN, apply_shift, correct, decode_pair, measure
+from degrain.patchsets.checks import (
+    BELIEVED_GAIN,
+    apply_shift,
+    correct,
+    decode_pair,
+    is_misaligned,
+    measure,
+)
 
 PAIR = PairRecord(
     id="scene/1",
@@ -253,6 +261,19 @@ def test_a_pair_whose_photos_are_swapped_is_refused(bits: int) -> None:
 COFFEE, ASTRONAUT = (
     photo()[40:360, 60:380] for photo in (skimage_data.coffee, skimage_data.astronaut)
 )
+
+
+def test_swapped_photos_are_accepted_where_the_rules_say_so() -> None:
+    noisy, clean = shifted(0, 0)
+    assert "has more noise than" in refusal(clean, noisy, RULES)
+    assert measure(PAIR, clean, noisy, CheckRules(swapped="accept")).move_y == 0
+
+
+def test_a_clear_shift_is_corrected_even_if_it_gains_little() -> None:
+    shift = Shift(1.0, 0.0, gain=0.01, error=0.05)
+    assert is_misaligned(shift, RULES)
+    assert not is_misaligned(replace(shift, error=0.1), RULES)
+    assert not is_misaligned(replace(shift, y=0.6, error=0.01), RULES)
 
 
 def test_a_far_shift_is_corrected() -> None:

@@ -282,3 +282,12 @@ def test_networks_that_do_not_add_to_the_photo_have_all_tones_under_bfloat16(nam
     assert clean.dtype == torch.float32
     rounded = (clean == clean.bfloat16().float()).float().mean()
     assert rounded < 0.05
+
+
+def test_a_digest_tells_weights_arguments_and_crops_apart() -> None:
+    weights = trained("red10").state_dict()
+    other = {name: values + 1e-6 for name, values in weights.items()}
+    one = NetworkDenoiser("red10", small("red10"), weights)
+    assert one.digest == NetworkDenoiser("red10", small("red10"), dict(weights)).digest
+    assert one.digest != NetworkDenoiser("red10", small("red10"), other).digest
+    assert one.digest != NetworkDenoiser("red10", small("red10"), weights, crop=64).digest

@@ -91,19 +91,25 @@ def test_a_held_out_scene_stays_held_out(tmp_path: Path, change: str) -> None:
     elif change == "forgotten":
         (out / "current.json").unlink()
     elif change == "away":
-        serial_ingest(
-            write_pairs(
-                tmp_path / "other",
-                scenes=20,
-            ),
-            out,
-        )
+        # Other names, and other pictures.
+        for scene in range(9):
+            write_pair(tmp_path / "other", f"o{scene}")
+        done = serial_ingest(tmp_path / "other", out)
+        assert not set(splits(done.patch_set)) & set(before)
     label = "mine" if change == "labelled" else "pairs"
     text = f"pairs:mine={corpus}" if change == "labelled" else corpus
     done = serial_ingest(text, out)
     after = splits(done.patch_set)
     assert after == {f"{label}/{number[scene]}": split for scene, split in before.items()}
     assert done.moves == []
+
+
+def test_a_scene_whose_photos_are_replaced_stays_in_its_split_by_name(tmp_path: Path) -> None:
+    corpus, out = write_pairs(tmp_path / "photos", scenes=9), tmp_path / "out"
+    before = splits(serial_ingest(corpus, out).patch_set)
+    for scene in before:
+        write_pair(corpus, scene.split("/")[1], seed=1)
+    assert splits(serial_ingest(corpus, out).patch_set) == before
 
 
 def test_leaving_the_test_split_needs_an_option(tmp_path: Path) -> None:

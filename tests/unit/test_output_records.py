@@ -50,9 +50,10 @@ def test_a_second_run_skips_all(photos: Path, capsys: pytest.CaptureFixture[str]
         (*MEDIAN, "--strength", "0.5"),
         (*MEDIAN, "--noise-level", "0.1"),
         (*MEDIAN, "--self-ensemble"),
+        (*MEDIAN, "--profiles", "keep"),
         (),
     ],
-    ids=["filter", "strength", "noise level", "ensemble", "starter"],
+    ids=["filter", "strength", "noise level", "ensemble", "profiles", "starter"],
 )
 def test_another_model_or_option_replaces_the_outputs(
     photos: Path, other: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path

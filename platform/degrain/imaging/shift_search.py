@@ -44,7 +44,6 @@ class ShiftSearch:
     @classmethod
     def of(cls, noisy: Photo, clean: Photo) -> "ShiftSearch":
         """Search for the shift of two (H, W, 3) photos of equal size."""
-        """Search for the shift of two (H, W, 3) photos of equal size."""
         factor = -(-max(clean.shape[:2]) // _LARGEST)
         a, b = (_band(_reduced(photo, factor)) for photo in (noisy, clean))
         reach = (b.shape[0] // 3, b.shape[1] // 3)
@@ -56,7 +55,6 @@ class ShiftSearch:
 
     @property
     def best(self) -> Offset:
-        """Shift of the reduced noisy photo."""
         """Shift of the reduced noisy photo."""
         return self.peaks[0]
 
@@ -105,7 +103,6 @@ def _reduced(photo: Photo, factor: int) -> Grey:
 
 
 def grey_of(photo: Photo) -> Grey:
-    """Means of the channels, in [0, 1]."""
     """Means of the channels, in [0, 1]."""
     # A sum of three planes is many times faster than a mean over the last axis.
     planes = sum(photo[:, :, channel].astype(np.float32) for channel in range(3))
