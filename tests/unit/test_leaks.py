@@ -216,3 +216,14 @@ def test_scenes_without_a_usable_photo_are_not_chosen_to_score_by(tmp_path: Path
     # Where they are remembered they stay, and the error says so.
     with pytest.raises(UserError, match="split were refused"):
         serial_ingest(photos, tmp_path / "before")
+
+
+def test_a_scene_of_duplicates_alone_has_the_split_of_what_it_repeats(tmp_path: Path) -> None:
+    photos = write_pairs(tmp_path / "photos", 8)
+    for number in range(8):
+        for kind in ("noisy", "clean"):
+            file = photos / kind / f"s{number}_0.png"
+            (photos / kind / f"t{number}_0.png").write_bytes(file.read_bytes())
+    catalog = serial_ingest(photos, tmp_path / "out").patch_set.catalog
+    of = {row.scene: row.split for row in catalog}
+    assert [of[f"pairs/t{n}"] for n in range(8)] == [of[f"pairs/s{n}"] for n in range(8)]

@@ -82,11 +82,12 @@ def split_by_look(
 
 
 def _usable(records: Sequence[PairRecord], remembered: Mapping[str, str]) -> Sequence[PairRecord]:
-    """The pairs of scenes that have photos or a remembered split: a scene whose pairs are all
-    refused must not be chosen to score by. All pairs, if nothing else is left.
+    """The pairs of scenes that have photos, of their own or as duplicates, or a remembered split: a
+    scene whose pairs are all bad must not be chosen to score by. All pairs, if nothing is left.
     """
-    usable = {record.scene for record in records if record.refused is None} | set(remembered)
-    return [record for record in records if record.scene in usable] or records
+    usable = {r.scene for r in records if r.refused is None or r.duplicate_of} | set(remembered)
+    kept = [record for record in records if record.scene in usable]
+    return kept if 0 < len(kept) < len(records) else records
 
 
 def with_splits(pairs: Sequence[PairRecord], splits: Mapping[str, str]) -> Sequence[PairRecord]:
