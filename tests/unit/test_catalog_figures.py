@@ -5,6 +5,7 @@ import io
 from unit.support import pair_record
 
 from degrain.report.catalog_figures import cameras_and_sizes, settings, splits
+from degrain.report.plots import camera_name
 
 
 def test_shutters_are_shown_as_they_are_written() -> None:
@@ -16,5 +17,7 @@ def test_shutters_are_shown_as_they_are_written() -> None:
 
 def test_a_camera_may_have_any_name() -> None:
     rows = [pair_record(id="c/a", camera=r"$\frac$", iso=100), pair_record(id="c/b", camera="50 $")]
+    # A table shows it as it is.
+    assert camera_name(rows[0]) == r"c $\frac$"
     for figure in (cameras_and_sizes(rows), settings(rows), splits(rows)):
         figure.savefig(io.BytesIO(), format="png")

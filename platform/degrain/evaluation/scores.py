@@ -112,14 +112,12 @@ class DenoiserScores:
         """Mean over photos of the difference between output and clean photo, per channel, of
         255.
         """
-        red, green, blue = (fmean(s.shift[c] for s in self.scores) for c in range(3))
-        return red, green, blue
+        return _channel_means([s.shift for s in self.scores])
 
     @property
     def colour_cast(self) -> tuple[float, float, float]:
         """Mean over photos of `PhotoScore.cast`."""
-        red, green, blue = (fmean(s.cast[c] for s in self.scores) for c in range(3))
-        return red, green, blue
+        return _channel_means([s.cast for s in self.scores])
 
     @property
     def detail(self) -> float:
@@ -208,6 +206,11 @@ class Evaluation:
             raise UserError(
                 f"cannot read the scores of an evaluation: {error}; evaluate the models again"
             ) from None
+
+
+def _channel_means(values: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    red, green, blue = map(fmean, zip(*values, strict=True))
+    return red, green, blue
 
 
 def _read_denoiser(raw: Mapping[str, Any]) -> DenoiserScores:

@@ -115,8 +115,8 @@ UNSHIFTED = Shift(0.0, 0.0)
 def estimate_shift(noisy: Photo, clean: Photo) -> Shift:
     """Estimate the shift between two (H, W, 3) photos of equal size.
 
-    Photos with a side below `SMALLEST`, and photos of a plane or of noise alone,
-    are taken as unshifted.
+    Photos with a side below `SMALLEST`, and those whose clean one is flat beside the noise, are
+    taken as unshifted.
     """
     shortest = min(clean.shape[:2])
     if shortest < SMALLEST:
@@ -266,13 +266,13 @@ class _Windows:
             return 0.0
         row, column = (self._reach + w - s for w, s in zip(whole, self._start, strict=True))
         total = float(self._clean_energy.sum())
-        shifted = float(self._products[:, row, column].sum()) / max(
-            (float(self._noisy_energy[:, row, column].sum()) * total) ** 0.5, 1e-12
-        )
-        unshifted = float((self._unshifted * self._clean).sum()) / max(
-            (float(np.square(self._unshifted).sum()) * total) ** 0.5, 1e-12
-        )
-        return float((shifted - unshifted) / max(1 - unshifted, 1e-6))
+
+        def correlation(product: NDArray[np.floating], energy: NDArray[np.floating]) -> float:
+            return float(product.sum() / max((float(energy.sum()) * total) ** 0.5, 1e-12))
+
+        shifted = correlation(self._products[:, row, column], self._noisy_energy[:, row, column])
+        unshifted = correlation(self._unshifted * self._clean, np.square(self._unshifted))
+        return (shifted - unshifted) / max(1 - unshifted, 1e-6)
 
     def _stray(self, place: NDArray[np.float64]) -> float:
         """See `Shift.stray`; a window that fits best within 1.5 pixels has not strayed."""

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from degrain.imaging.crops import thin_out
 from degrain.imaging.pixels import Photo, peak
 
 _BLOCKS = 32
@@ -33,8 +34,6 @@ _GREY = 3 / 255
 """Difference of the channels of a grey photo, of white."""
 _COLOURFUL = 6 / 255
 """Colours of a photo that is not grey, see `_colourfulness`."""
-_SAMPLES = 100_000
-"""Pixels, about, whose channels are compared."""
 _LEAST_DETAIL = 1e-4
 """Of a photo without noise, for which rounding to 8 bits decides."""
 
@@ -74,8 +73,7 @@ def one_is_grey(noisy: Photo, clean: Photo) -> bool:
 
 
 def _is_grey(photo: Photo) -> bool:
-    step = max(1, int((photo.shape[0] * photo.shape[1] / _SAMPLES) ** 0.5))
-    sample = photo[::step, ::step].astype(np.float32) / peak(photo)
+    sample = thin_out(photo).astype(np.float32) / peak(photo)
     return float(np.quantile(np.ptp(sample, axis=2), 0.999)) <= _GREY
 
 

@@ -1,4 +1,4 @@
-"""Which part of a photo to look at: its centre, or where it has the most detail."""
+"""Which part of a photo to look at: its centre, where it has the most detail, or a few pixels."""
 
 import numpy as np
 
@@ -6,6 +6,8 @@ from degrain.imaging.pixels import Photo
 
 _MOST_CANDIDATES = 64
 """Grid positions are thinned out to about this many."""
+_SAMPLED = 100_000
+"""Pixels of a photo whose values are looked at in place of all."""
 _SAMPLES = 64
 """Pixels along a crop's side that its detail is measured on."""
 
@@ -14,6 +16,12 @@ def centre_crop(photo: Photo, side: int) -> Photo:
     """The centre of an (H, W, 3) photo, at most `side` pixels high and wide."""
     top, left = (max(extent - side, 0) // 2 for extent in photo.shape[:2])
     return photo[top : top + side, left : left + side]
+
+
+def thin_out(photo: Photo) -> Photo:
+    """Every so many pixels of an (H, W, 3) photo, about `_SAMPLED` in all."""
+    step = max(1, int((photo.shape[0] * photo.shape[1] / _SAMPLED) ** 0.5))
+    return photo[::step, ::step]
 
 
 def most_detailed_crops(photo: Photo, side: int, count: int) -> list[tuple[int, int]]:

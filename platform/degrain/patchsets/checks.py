@@ -15,6 +15,7 @@ from degrain.corpora.record import MOST_GAIN_ERROR, PairRecord
 from degrain.imaging.alignment import Shift, estimate_shift
 from degrain.imaging.codecs import decode
 from degrain.imaging.content import are_swapped, one_is_grey, shows_other_scene
+from degrain.imaging.crops import thin_out
 from degrain.imaging.exposure import (
     MOST_FOREIGN,
     MOST_UNEVEN,
@@ -38,8 +39,6 @@ noise, the less it does. Of the real pairs that are not misaligned the largest i
 """
 LEAST_GAIN = 0.005
 """Share by which a channel's exposure differs from which it is matched."""
-_SAMPLES = 100_000
-"""Pixels, about, that brightness is measured on."""
 _NO_SHIFT: Any = {"shift_y": 0, "shift_x": 0, "shift_gain": 0, "move_y": 0, "move_x": 0}
 """Fields of a pair whose shift is not measured."""
 
@@ -208,16 +207,11 @@ def _equal(noisy: Photo, clean: Photo) -> bool:
     )
 
 
-def _sample(photo: Photo) -> Photo:
-    step = max(1, int((photo.shape[0] * photo.shape[1] / _SAMPLES) ** 0.5))
-    return photo[::step, ::step]
-
-
 def _exposure(noisy: Photo, clean: Photo) -> float:
-    means = [float(_sample(photo).mean()) / peak(photo) for photo in (clean, noisy)]
+    means = [float(thin_out(photo).mean()) / peak(photo) for photo in (clean, noisy)]
     return (means[0] + 1e-3) / (means[1] + 1e-3)
 
 
 def _clipped(clean: Photo) -> float:
-    values = _sample(clean)
+    values = thin_out(clean)
     return float(((values == 0) | (values == peak(clean))).mean())

@@ -11,7 +11,7 @@ from degrain.patchsets.splits import SPLITS
 from degrain.report import catalog_figures, figures
 from degrain.report.facts import PairFacts, RefusedFacts
 from degrain.report.html_report import Report
-from degrain.report.plots import camera_of
+from degrain.report.plots import camera_name
 
 
 def write_report(
@@ -119,13 +119,13 @@ def _write_scores(report: Report, facts: Sequence[PairFacts]) -> None:
     quality = figures.quality(facts)
     report.figure("quality", quality, "PSNR and SSIM of noisy photos by camera and ISO")
     scored = [f for f in facts if f.score is not None and np.isfinite(f.score.psnr)]
-    cameras = sorted({camera_of(f.row) for f in scored})
+    cameras = sorted({camera_name(f.row) for f in scored})
     report.table(
         ["camera", "pairs", "PSNR, dB", "SSIM"],
         [
             (
                 camera,
-                len(ours := [f.score for f in scored if camera_of(f.row) == camera and f.score]),
+                len(ours := [f.score for f in scored if camera_name(f.row) == camera and f.score]),
                 float(np.mean([s.psnr for s in ours])),
                 f"{np.mean([s.ssim for s in ours]):.3f}",
             )

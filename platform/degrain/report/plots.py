@@ -35,11 +35,15 @@ def new_figure(
     return figure, axes
 
 
+def camera_name(row: PairRecord) -> str:
+    """Return the corpus of a camera and its name."""
+    return f"{row.corpus} {row.camera}" if row.camera else f"{row.corpus} (camera unknown)"
+
+
 def camera_of(row: PairRecord) -> str:
-    """Return the label of a camera: its corpus and its name."""
-    label = f"{row.corpus} {row.camera}" if row.camera else f"{row.corpus} (camera unknown)"
+    """Return the label of a camera in a figure."""
     # EXIF may hold any text, and matplotlib would read what is between two of them as a formula.
-    return label.replace("$", r"\$")
+    return camera_name(row).replace("$", r"\$")
 
 
 def by_camera(facts: Iterable[PairFacts]) -> dict[str, list[PairFacts]]:

@@ -107,8 +107,7 @@ def _has_expired(lease: "GetObjectOutputTypeDef", content: Mapping[str, Any]) ->
     """Whether a lease was released, or not renewed in time."""
     answered = parsedate_to_datetime(lease["ResponseMetadata"]["HTTPHeaders"]["date"])
     age = (answered - lease["LastModified"]).total_seconds()
-    # Versions before wrote their own time of expiry in place of the seconds.
-    seconds = content.get("seconds", LEASE_SECONDS)
+    seconds = content["seconds"]
     # Both times are rounded to seconds.
     return bool(seconds == 0 or age > seconds + 1)
 
