@@ -18,6 +18,6 @@ def test_shutters_are_shown_as_they_are_written() -> None:
 def test_a_camera_may_have_any_name() -> None:
     rows = [pair_record(id="c/a", camera=r"$\frac$", iso=100), pair_record(id="c/b", camera="50 $")]
     # A table shows it as it is.
-    assert camera_name(rows[0]) == r"c $\frac$"
+    assert camera_name(rows[0]) == r"pairs $\frac$"
     for figure in (cameras_and_sizes(rows), settings(rows), splits(rows)):
         figure.savefig(io.BytesIO(), format="png")
