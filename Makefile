@@ -63,8 +63,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, import order of the layer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=platform:models:infra/ray $(BIN)/mypy infra/ray/*.py
-	MYPYPATH=platform:models:tests:tests/benchmarks $(BIN)/mypy tests/benchmarks/*.py
+	MYPYPATH=platform:models:infra/ray:tests:tests/benchmarks $(BIN)/mypy infra/ray/*.py tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/deployment --quiet
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import ray.tune
 
-from degrain.storage.location import Storage
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.plan import TrialPlan
 from degrain.tuning.search import search
@@ -49,7 +48,6 @@ def test_trials_share_a_process_even_if_a_stopped_one_is_slow_to_leave(
         algorithm="random",
         objective="psnr",
         body=Body(),  # type: ignore[arg-type]
-        folder=Storage().locate(tmp_path / "study"),
         name="trials",
         parallel=1,
         observer=observer,

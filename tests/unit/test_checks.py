@@ -194,7 +194,8 @@ def test_a_clipped_clean_photo_is_refused(white: int, deep: bool) -> None:
         refusal(*pair)
         == "s3://corpus/clean.png: 98% of its values are black or white, over 95% (`max_clipped`)"
     )
-    assert measure(PAIR, *pair, CheckRules(max_clipped=0.98)).clipped == pytest.approx(0.975)
+    measured = measure(PAIR, pair[0], pair[1], CheckRules(max_clipped=0.98))
+    assert measured.clipped == pytest.approx(0.975)
 
 
 def test_white_of_eight_bits_is_not_white_of_sixteen() -> None:
