@@ -9,9 +9,9 @@ from integration.support import S3Server, run_here, write_pairs
 from unit.ingest_support import serial_ingest
 
 from degrain.errors import JobFailedError, UserError
+from degrain.patchsets.reading import DamagedSetError
 from degrain.storage.lease import exclusive
-from degrain.storage.location import Storage
-from degrain.storage.retry import bucket_error
+from degrain.storage.location import Location, Storage
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.splits import open_splits
@@ -90,6 +90,29 @@ def test_requests_are_repeated_after_hundreds_of_failures(proxy: FaultProxy, buc
     assert proxy.failed["error"] > 100
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_shard_that_is_damaged_on_its_way_is_read_once_more(
+    corpus: str, bucket: str, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    storage = Storage.from_environment()
+    patch_set = serial_ingest(corpus, f"s3://{bucket}/set", storage=storage).patch_set
+    read, damaged = Location.read_bytes, 0
+
+    def read_damaged(self: Location) -> bytes:
+        nonlocal damaged
+        damaged += 1
+        content = read(self)
+        return content if damaged > times else content[:-1] + bytes([content[-1] ^ 1])
+
+    monkeypatch.setattr(Location, "read_bytes", read_damaged)
+    if times == 1:
+        patch_set.read_shard(patch_set.manifest.shards[0])
+        assert damaged == 2
+    else:
+        with pytest.raises(DamagedSetError, match="its content is not what was written"):
+            patch_set.read_shard(patch_set.manifest.shards[0])
+
+
 def test_a_lease_whose_answers_are_lost_is_held(proxy: FaultProxy, bucket: str) -> None:
     lock = Storage.from_environment().locate(f"s3://{bucket}/job.lock")
     proxy.rates = {"lost": 0.3, "slow": 0.1, "cut": 0.3}
@@ -133,8 +156,3 @@ def test_what_lasts_is_one_line(
     (line,) = done.err.splitlines()
     assert line.startswith("error: a bucket failed: ")
     assert remedy in line
-
-
-def test_other_errors_are_none_of_a_bucket() -> None:
-    assert bucket_error(OSError(28, "No space left on device")) is None
-    assert bucket_error(ValueError("x")) is None

@@ -174,6 +174,18 @@ def test_a_part_that_moved_is_doubted(name: str) -> None:
     assert estimate_shift(noisy(clean, 10), clean).doubt is None
 
 
+def test_the_least_steps_of_a_wall_may_differ_in_photos_without_noise() -> None:
+    """As artefacts of JPEG do: only beside no noise at all would they look as what moved."""
+    side = 192
+    clean, steps = photo("coffee")[:384, :384].copy(), random_photo(16, 16) // 128
+    clean[60 : 60 + side, 60 : 60 + side] = 90
+    pair = clean.copy(), clean.copy()
+    for each, right in zip(pair, (0, 6), strict=True):
+        fine = np.roll(np.kron(steps[:, :, :1], np.ones((12, 12, 1), np.uint8)), right, axis=1)
+        each[60 : 60 + side, 60 : 60 + side] += fine
+    assert not estimate_shift(*pair).doubt
+
+
 def test_a_regular_pattern_has_no_one_shift() -> None:
     y, x = np.mgrid[:256, :300]
     pattern = np.where(((y // 16) + (x // 16)) % 2, 60, 190)

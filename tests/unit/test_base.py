@@ -47,6 +47,29 @@ def test_an_equals_sign_in_a_path_stays() -> None:
     assert (corpus.adapter, str(corpus.folder)) == ("pairs", "/photos/a=b")
 
 
+@pytest.mark.parametrize(
+    ("adapter", "names"),
+    [
+        ("sidd", sidd()),
+        ("renoir", renoir()),
+        ("polyu", polyu("Sony_4-5_125_3200_plant_3", suffix="png")),
+        ("nind", ["NIND_x_ISO200.png", "NIND_x_ISO6400.png"]),
+        ("embedded", []),
+        ("pairs", ["noisy/a.png", "clean/a.png"]),
+        ("clean", ["a.png"]),
+        ("noisy", ["a.png"]),
+    ],
+)
+def test_pairs_of_published_corpora_are_not_the_user_s_own(
+    adapter: str, names: list[str], tmp_path: Path
+) -> None:
+    for name in names:
+        write_png(tmp_path / name, random_photo(8, 8))
+    pairs, _ = Corpus.parse(f"{adapter}={tmp_path}", STORAGE).list_pairs(ANY)
+    published = adapter in ("embedded", "nind", "polyu", "renoir", "sidd")
+    assert {pair.own for pair in pairs} == {not published}
+
+
 def test_a_folder_is_listed_with_uris_and_sizes(tmp_path: Path) -> None:
     folder = tmp_path / "my photos 100%" / "日本"
     clean = write_png(folder / "clean/a.png", random_photo(8, 8))

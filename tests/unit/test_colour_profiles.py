@@ -96,13 +96,14 @@ def test_srgb_is_unchanged(make: Callable[[bytes], bytes]) -> None:
     [
         (b"garbage" * 30, "its colour profile is damaged"),
         (ADOBE[:200], "its colour profile is damaged"),
+        (ADOBE.replace(b"rTRC", b"xTRC"), r"its colour profile cannot be converted \(.+\)"),
         (profile("gray"), "its colour profile is for GRAY, not RGB"),
         (
             ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
             "its colour profile is for Lab, not RGB",
         ),
     ],
-    ids=["garbage", "cut", "grey", "lab"],
+    ids=["garbage", "cut", "without a curve", "grey", "lab"],
 )
 def test_unusable_profiles_are_refused_unless_ignored(
     make: Callable[[bytes], bytes], icc: bytes, reason: str

@@ -1,5 +1,7 @@
 """The exposure of a noisy photo is estimated whatever its noise, and where movement disturbs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from skimage import data as skimage_data
 
 from degrain.corpora.record import MOST_GAIN_ERROR
-from degrain.imaging.camera_noise import ISO_LEVELS, photograph, to_linear, to_srgb
+from degrain.imaging.camera_noise import ISO_LEVELS, CameraNoise, photograph, to_linear, to_srgb
 from degrain.imaging.exposure import (
     MOST_FOREIGN,
     MOST_UNEVEN,
@@ -39,6 +41,31 @@ def test_noise_of_zero_mean_in_srgb_is_no_exposure(deviation: float) -> None:
     noisy = CLEAN + random.normal(0, deviation, CLEAN.shape)
     found = estimate_exposure(np.clip(np.round(noisy), 0, 255).astype(np.uint8), CLEAN)
     assert found.gains == pytest.approx(UNITY, abs=max(0.01, 3 * found.error))
+
+
+def louder(times: float) -> CameraNoise:
+    """More noise than any ISO speed of the embedded corpus has."""
+    usual = ISO_LEVELS[12800]
+    return replace(usual, gain=usual.gain * times, read=usual.read * times)
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_darkening_by_strong_noise_is_told_from_exposure(times: float) -> None:
+    noisy = photograph(CLEAN, louder(times), np.random.default_rng(0))
+    found = estimate_exposure(noisy, CLEAN)
+    assert found.gains == pytest.approx(UNITY, abs=2 * found.error)
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_strong_noise_that_was_averaged_is_no_clear_exposure(times: float) -> None:
+    """The average of sRGB values is darker than that of light, and no gain in light mends that."""
+    large = CLEAN.repeat(2, axis=0).repeat(2, axis=1)
+    noisy = photograph(large, louder(times), np.random.default_rng(0))
+    fours = noisy.reshape(len(CLEAN), 2, -1, 2, 3)
+    found = estimate_exposure(fours.mean(axis=(1, 3)).round().astype(np.uint8), CLEAN)
+    assert found.gains == pytest.approx(UNITY, abs=0.06 * times**0.8)
+    # A gain is applied if it is ten errors from 1.
+    assert found.gains == pytest.approx(UNITY, abs=5 * found.error)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,5 +1,6 @@
 """No scene is in two splits, whatever its photos are called, and none leaves test unasked."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from unit.support import with_noise, write_png
 
 from degrain.corpora.config import CorpusOptions
 from degrain.errors import JobFailedError, UserError
+from degrain.patchsets.ingest import run
+from degrain.patchsets.listing import list_corpora
 from degrain.patchsets.patch_set import PatchSet
+from degrain.storage.location import Storage
 
 TEMPLATES = CorpusOptions(noisy_name="noisy/{scene}_{name}", clean_name="clean/{scene}_{name}")
 
@@ -203,6 +207,36 @@ def test_one_ingest_at_a_time(tmp_path: Path) -> None:
         serial_ingest(corpus, out, before_publishing=second)
     assert not (out / "current.json").exists()
     serial_ingest(corpus, out)
+
+
+def test_noise_like_a_set_s_is_that_of_its_train_pairs(tmp_path: Path) -> None:
+    photos = write_pairs(tmp_path / "photos", scenes=8)
+    # The first pairs by name, so that a fit of all pairs would be one of theirs.
+    for name in ("s0", "s1"):
+        clean = np.asarray(Image.open(photos / f"clean/{name}_0.png"))
+        write_png(photos / f"noisy/{name}_0.png", with_noise(clean, deviation=40))
+    serial_ingest(
+        photos, tmp_path / "out", val_scenes=("s0",), test_scenes=("s1",), max_refused=0.9
+    )
+    like = CorpusOptions(noise=f"like:{tmp_path / 'out'}")
+    made, _ = list_corpora([f"clean={photos / 'clean'}"], like, Storage())
+    (noise,) = {pair.noise for pair in made}
+    gain, read, _ = (float(part) for part in str(noise).removeprefix("fitted:").split(","))
+    assert gain * 0.2 + read < (20 / 255) ** 2
+
+
+def test_an_ingest_that_lost_its_lease_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost:
+        def check(self) -> None:
+            raise JobFailedError("the lease was lost")
+
+    corpus, out = write_pairs(tmp_path / "photos"), tmp_path / "out"
+    monkeypatch.setattr(run, "exclusive", lambda *_: contextlib.nullcontext(Lost()))
+    with pytest.raises(JobFailedError, match="the lease was lost"):
+        serial_ingest(corpus, out)
+    assert [path.name for path in out.iterdir()] == ["shards"]
 
 
 def test_scenes_without_a_usable_photo_are_not_chosen_to_score_by(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def test_a_shard_with_missing_or_changed_pairs_is_cut_again(
         replace(B, stamp=""),
         replace(B, scene="c/s2"),
         replace(B, noise="gaussian:5"),
+        # Own pairs get the exposure of the noisy photo, those of a published corpus do not.
+        replace(B, own=True),
         # Another file under the pair's name, of equal size and time.
         replace(B, noisy="/other/b.png"),
         replace(B, clean="/other/c.png"),
