@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from degrain.errors import JobFailedError, UserError
-from degrain.interrupts import interrupt_on_sigterm
+from degrain.interrupts import children_outlive_terminal, interrupt_on_signals
 
 if TYPE_CHECKING:
     import ray
@@ -58,7 +58,8 @@ def start_ray(*, loopback: bool = False, metrics_port: int | None = None) -> Non
     if not verbose:
         options |= {"log_to_driver": False, "configure_logging": False}
     try:
-        _init(address, options)
+        with children_outlive_terminal():
+            _init(address, options)
     except Exception as error:
         short = str(error).strip().splitlines()[0]
         if address == "local":
@@ -69,7 +70,7 @@ def start_ray(*, loopback: bool = False, metrics_port: int | None = None) -> Non
             f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS"
         ) from None
     # `ray.init` replaced the handler of SIGTERM.
-    interrupt_on_sigterm()
+    interrupt_on_signals()
 
 
 def _set_environment(*, verbose: bool, loopback: bool) -> None:

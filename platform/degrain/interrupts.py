@@ -1,28 +1,65 @@
-"""Ctrl-C and SIGTERM: both raise KeyboardInterrupt, and both can be deferred."""
+"""Ctrl-C, SIGTERM and SIGHUP: all raise KeyboardInterrupt, and all can be deferred."""
 
 import contextlib
+import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-def interrupt_on_sigterm() -> None:
-    """Make SIGTERM (`kill`, Kubernetes, a time limit) raise KeyboardInterrupt, as Ctrl-C does.
 
-    Does nothing outside the main thread.
+def interrupt_on_signals() -> None:
+    """Make SIGTERM (`kill`, Kubernetes, a time limit) and SIGHUP (a closed terminal) raise
+    KeyboardInterrupt, as Ctrl-C does.
+
+    A SIGHUP that is ignored, as by `nohup`, stays so. Does nothing outside the main thread.
     """
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
+    def hang_up(*_: object) -> NoReturn:
+        _leave_terminal()
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, hang_up)
+
+
+def _leave_terminal() -> None:
+    """Send further output nowhere: writing to a terminal that is gone raises OSError."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for file in (1, 2):
+        if stat.S_ISCHR(os.fstat(file).st_mode):
+            os.dup2(nowhere, file)
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def children_outlive_terminal() -> Iterator[None]:
+    """Let processes that are started in the block ignore SIGHUP, which a terminal that is closed
+    sends to all of its processes: those of Ray are needed to save what this one has done.
+
+    Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @contextlib.contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Defer Ctrl-C and SIGTERM until the block ends, so that it runs completely.
+    """Defer Ctrl-C, SIGTERM and SIGHUP until the block ends, so that it runs completely.
 
     Raises KeyboardInterrupt after the block if a signal arrived. Does nothing outside the main
     thread.
@@ -32,13 +69,16 @@ def defer_interrupts() -> Iterator[None]:
         return
     arrived: list[int] = []
     before = {
-        s: signal.signal(s, lambda number, _: arrived.append(number))
-        for s in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda number, _: arrived.append(number))
+        for number in _SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if signal.SIGHUP in arrived:
+        _leave_terminal()
     if arrived:
         raise KeyboardInterrupt

@@ -5,7 +5,7 @@
     python tests/benchmarks/run.py networks --device cuda    # needs PyTorch and NumPy only
     python tests/benchmarks/run.py planning study metrics    # docs/scale.md; an hour, named only
     python tests/benchmarks/run.py serving sharing           # forty minutes, named only
-    python tests/benchmarks/run.py memory                    # ten minutes, named only
+    python tests/benchmarks/run.py memory promotions         # ten minutes, named only
     python tests/benchmarks/run.py --quick                   # smallest sizes: do they run?
 
 Each benchmark is a module of this folder with a function `run(settings) -> list[Table]`.
@@ -31,7 +31,7 @@ BENCHMARKS = (
     "ingest",
     "search",
 )
-SCALE = ("planning", "study", "metrics", "memory", "serving", "sharing")
+SCALE = ("planning", "study", "metrics", "memory", "promotions", "serving", "sharing")
 """Take long, and are run if they are named."""
 KNOWN = (*BENCHMARKS, *SCALE)
 

@@ -69,7 +69,7 @@ def empty_store() -> bytes:
 
 
 NO_GATES = (
-    "{must_beat: [], confidence: 0, max_ssim_loss: 1, max_slice_loss_db: 99, "
+    "{must_beat: [], beat_starter: false, confidence: 0, max_ssim_loss: 1, max_slice_loss_db: 99, "
     "max_colour_shift: 255, max_colour_cast: 255}"
 )
 """Rules under which the better mean is promoted."""

@@ -25,7 +25,7 @@ def starts(monkeypatch: pytest.MonkeyPatch, *errors: str) -> int:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(cluster, "interrupt_on_sigterm", lambda: None)
+    monkeypatch.setattr(cluster, "interrupt_on_signals", lambda: None)
     monkeypatch.setattr(cluster, "silence_libraries", lambda: None)
     cluster.start_ray()
     return count

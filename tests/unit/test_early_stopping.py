@@ -26,6 +26,13 @@ def test_a_slow_starter_is_not_lost_to_a_trial_that_saturates() -> None:
     assert reports(rungs, 1, 15, 21, 24.5, 27) == [True] * 4
 
 
+def test_the_model_that_a_trial_starts_from_does_not_count() -> None:
+    rungs, others = Rungs(), Rungs()
+    assert rungs.keeps(0, 0, 32)
+    for number, scores in enumerate(((20, 24, 26, 27), (19, 22))):
+        assert reports(rungs, number, *scores) == reports(others, number, *scores)
+
+
 def test_validations_after_a_rung_are_compared_at_the_rung() -> None:
     rungs = Rungs()
     reports(rungs, 0, 20, 24)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from degrain.errors import UserError
-from degrain.evaluation.gates import Check
+from degrain.evaluation.gates import Check, Contest, check_gates
 from degrain.evaluation.promotion import ALIASES, Decision, Entrants, decide, with_check
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
 from degrain.storage.json_file import json_bytes
@@ -103,7 +103,7 @@ def worse_on_one_iso() -> list[float]:
 def test_a_better_model_becomes_champion() -> None:
     decision = contest(scores("new", varied(0.6)))
     assert (decision.version, decision.moved) == ("2", True)
-    assert "12 scenes" in decision.reason
+    assert "over 12 test scenes" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -137,25 +137,72 @@ def test_a_gain_on_new_scenes_does_not_pay_for_a_loss_on_earlier_ones() -> None:
     assert "slices: scenes earlier (9 photos) changes by -0.80 dB" in decision.reason
 
 
-def test_few_scenes_prove_nothing() -> None:
-    decision = contest(scores("new", flat(3, 2)), scenes=2)
+@pytest.mark.parametrize("scenes", [1, 2])
+def test_few_scenes_ask_for_a_larger_gain(scenes: int) -> None:
+    assert contest(scores("new", flat(0.31, scenes)), scenes=scenes).moved
+    decision = contest(scores("new", flat(0.29, scenes)), scenes=scenes)
     assert failed(decision) == {"gain"}
-    assert "2 test scenes are too few" in decision.reason
+    assert (
+        f"gain +0.29 over {scenes} test scenes; with fewer than 3 test scenes the mean must be at "
+        "least 0.3 dB, and no slice worse"
+    ) in decision.reason
     by_mean = TrackingConfig(promotion=PromotionRules(confidence=0))
-    assert contest(scores("new", flat(3, 2)), scenes=2, config=by_mean).moved
+    assert contest(scores("new", flat(0.1, scenes)), scenes=scenes, config=by_mean).moved
+    other = TrackingConfig(promotion=PromotionRules(few_scenes_psnr_gain_db=0.2))
+    assert contest(scores("new", flat(0.29, scenes)), scenes=scenes, config=other).moved
 
 
-def test_the_first_model_needs_no_gain() -> None:
+def test_few_scenes_allow_no_slice_to_be_worse() -> None:
+    gains = [-0.1 if p.iso == 3200 else 1.2 for p in photos(2)]
+    assert failed(contest(scores("new", gains), scenes=2)) == {"slices"}
+    gains = [-0.1 if p.iso == 3200 else 1.2 for p in photos(3)]
+    assert "slices" not in failed(contest(scores("new", gains), scenes=3))
+
+
+def test_a_scene_with_most_of_the_photos_does_not_decide_alone() -> None:
+    many = tuple(
+        EvaluatedPhoto(id=f"c/{s}/{n}", scene=f"c/{s}", corpus="c", content=f"{s} {n}")
+        for s, count in enumerate((20, 1, 1, 1))
+        for n in range(count)
+    )
+    for gains, confidence, reason in (
+        ([1.0] * 20 + [-0.2, -0.1, 0.1], 0.95, "0.95 interval from -"),
+        ([-0.1] * 20 + [0.5, 0.6, 0.6], 0.0, "gain +0.4 over scenes, but none over photos"),
+    ):
+        rules = PromotionRules(confidence=confidence, must_beat=())
+        champion, new = scores("v1", [0.0] * 23), scores("v2", gains)
+        evaluation = Evaluation(photos=many, denoisers=(champion, new))
+        checks = check_gates(Contest(evaluation, new, champion, rules, "psnr"))
+        failures = {check.gate: check.text for check in checks if not check.passed}
+        assert reason in failures["gain"]
+
+
+def first(gain: float, config: TrackingConfig = CONFIG) -> Decision:
+    """The decision on `champion` of an empty registry."""
     evaluation = Evaluation(
         photos=photos(),
         denoisers=(
             scores("noisy", flat(-8), 0.4),
             scores("nlm", flat(-4), 0.6),
-            scores("v1", flat(0)),
+            scores("starter", flat(0)),
+            scores("v1", varied(gain)),
         ),
     )
     entrants = Entrants(candidates={"1": "v1"}, holders={}, names={})
-    assert {(d.version, d.moved) for d in decide(evaluation, entrants, CONFIG)} == {("1", True)}
+    return decide(evaluation, entrants, config)[-1]
+
+
+def test_the_starter_is_the_champion_of_an_empty_registry() -> None:
+    assert first(0.6).moved
+    decision = first(-0.6)
+    assert (decision.version, decision.moved) == (None, False)
+    assert "of starter: gain -0.589" in decision.reason
+    assert "slices: " in decision.reason
+
+
+def test_the_starter_need_not_be_beaten() -> None:
+    config = TrackingConfig(promotion=PromotionRules(beat_starter=False))
+    assert first(-0.6, config).moved
 
 
 @pytest.mark.slow

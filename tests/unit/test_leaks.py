@@ -125,7 +125,7 @@ def test_a_scene_whose_photos_are_replaced_stays_in_its_split_by_name(tmp_path: 
 
 
 def test_leaving_the_test_split_needs_an_option(tmp_path: Path) -> None:
-    corpus, out = write_pairs(tmp_path / "photos", scenes=9), tmp_path / "out"
+    corpus, out = write_pairs(tmp_path / "photos", scenes=8), tmp_path / "out"
     first = serial_ingest(corpus, out).patch_set
     test, other = scene_of(first, "test"), scene_of(first, "train")
     with pytest.raises(UserError, match=rf"1 scenes would leave the test split \(pairs/{test}\)"):

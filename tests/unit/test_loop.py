@@ -3,6 +3,7 @@
 import math
 import mmap
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from unit.training_support import CONFIG, CPU, OneOfMany, losses, session, snaps
 
 from degrain.errors import JobFailedError, UserError
 from degrain.imaging.metrics import score_photo
+from degrain.storage.location import Storage
 from degrain.training.checkpoint import Snapshot, restore
+from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.distributed.resource_usage import process_usage
 from degrain.training.loop import initial_state, make_loader, measure, train
 from degrain.training.losses import LOSS_FUNCTIONS
@@ -41,6 +44,25 @@ def test_training_starts_from_given_weights() -> None:
     state = initial_state(CONFIG, host)
     for network in (state.denoiser.network, state.ema.network):
         assert all(torch.equal(value, given[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("rate", "best_step"), [(0.5, 0), (1e-3, 12)])
+def test_training_never_ends_below_the_model_that_it_started_from(
+    rate: float, best_step: int, tmp_path: Path
+) -> None:
+    host = session()
+    given = train(replace(CONFIG, steps=40, learning_rate=3e-3), host)
+    host = session()
+    host.store = CheckpointStore(Storage().locate(tmp_path), warn=pytest.fail)
+    host.start = {n: w.clone() for n, w in given.denoiser.network.state_dict().items()}
+    train(replace(CONFIG, learning_rate=rate), host)
+    assert [m["step"] for m in host.history] == [0, 5, 10, 12]
+    best = host.store.best()
+    assert best is not None
+    assert best["step"] == best_step
+    if best_step == 0:
+        assert all(torch.equal(best["ema"][n], w) for n, w in host.start.items())
+    assert best["metrics"]["val_psnr"] == max(m["val_psnr"] for m in host.history)
 
 
 class Preempted(LocalSession):

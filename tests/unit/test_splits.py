@@ -67,10 +67,29 @@ def test_several_small_corpora_have_enough_together(sizes: list[int]) -> None:
     assert set(assign_splits(pairs).values()) == set(SPLITS)
 
 
+@pytest.mark.parametrize(
+    ("scenes", "held"), [(3, 1), (8, 1), (9, 3), (22, 3), (30, 3), (34, 3), (36, 4)]
+)
+def test_from_nine_scenes_on_three_are_held_out(scenes: int, held: int) -> None:
+    counts = Counter(assign_splits([pair(f"s{i}") for i in range(scenes)]).values())
+    assert counts == {"train": scenes - 2 * held, "val": held, "test": held}
+    for corpora in (2, 3):
+        pairs = [pair(f"s{i}", corpus=f"c{i % corpora}") for i in range(scenes)]
+        counts = Counter(assign_splits(pairs).values())
+        assert min(counts["val"], counts["test"]) >= min(held, 3)
+        assert counts["train"] >= scenes // 3
+
+
+def test_shares_may_be_others() -> None:
+    pairs = [pair(f"s{i}") for i in range(40)]
+    splits = assign_splits(pairs, shares={"val": 0.05, "test": 0.25})
+    assert Counter(splits.values()) == {"train": 27, "val": 3, "test": 10}
+
+
 def test_each_corpus_of_three_scenes_is_held_out_from() -> None:
     pairs = [
         pair(f"s{i}", corpus=corpus)
-        for corpus, size in (("a", 3), ("b", 10), ("c", 2))
+        for corpus, size in (("a", 12), ("b", 10), ("c", 2), ("d", 3))
         for i in range(size)
     ]
     splits = assign_splits(pairs)
@@ -78,7 +97,7 @@ def test_each_corpus_of_three_scenes_is_held_out_from() -> None:
         split: sorted(s.split("/")[0] for s, where in splits.items() if where == split)
         for split in ("val", "test")
     }
-    assert held == {"val": ["a", "b"], "test": ["a", "b"]}
+    assert held == {"val": ["a", "b", "d"], "test": ["a", "b", "d"]}
 
 
 def test_every_camera_is_held_out() -> None:
@@ -94,7 +113,7 @@ def test_the_share_of_each_camera_is_near_a_tenth(cameras: list[str]) -> None:
     pairs = [pair(f"s{i}", camera=camera) for i, camera in enumerate(cameras)]
     splits = assign_splits(pairs)
     for split in ("val", "test"):
-        assert len(in_split(splits, split)) == round(len(cameras) / 10)
+        assert len(in_split(splits, split)) == max(3, round(len(cameras) / 10))
         held = Counter(p.camera for p in pairs if splits[p.scene] == split)
         assert all(
             abs(held[camera] - number / 10) <= 1 for camera, number in Counter(cameras).items()
@@ -118,7 +137,7 @@ def test_splits_are_those_of_looking_at_every_scene_each_time(scenes: set[str], 
     def distance(chosen: list[str]) -> float:
         return sum(abs(sum(cameras[s][c] for s in chosen) - total[c] / 10) for c in total)
 
-    while len(test) < max(1, round(len(scenes) / 10)):
+    while len(test) < max(1 if len(scenes) < 9 else 3, round(len(scenes) / 10)):
         left = sorted((s for s in cameras if s not in test), key=scene_rank)
         test.append(min(left, key=lambda s: round(distance([*test, s]), 6)))
     assert in_split(assign_splits(pairs), "test") == {s.removeprefix("c/") for s in test}
@@ -193,6 +212,14 @@ def test_new_scenes_fill_the_share_of_a_larger_corpus() -> None:
     previous = assign_splits(few)
     splits = assign_splits([*few, *(pair(f"t{i}") for i in range(40))], previous=previous)
     assert Counter(splits.values()) == {"train": 40, "val": 5, "test": 5}
+
+
+def test_scenes_that_trained_are_not_held_out_when_there_are_nine() -> None:
+    few = [pair(f"s{i}") for i in range(8)]
+    previous = assign_splits(few)
+    assert Counter(previous.values()) == {"train": 6, "val": 1, "test": 1}
+    splits = assign_splits([*few, *(pair(f"t{i}") for i in range(4))], previous=previous)
+    assert Counter(splits.values()) == {"train": 6, "val": 3, "test": 3}
 
 
 @pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 0), (3, 1), (30, 3)])

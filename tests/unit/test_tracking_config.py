@@ -89,7 +89,7 @@ def test_missing_keys_keep_their_defaults(tmp_path: Path) -> None:
         ),
         (
             "promotion: {zzz: 1}",
-            "unknown key 'promotion.zzz'. Known keys: must_beat, confidence",
+            "unknown key 'promotion.zzz'. Known keys: must_beat, beat_starter, confidence",
         ),
         ("promotion: {confidence: 1.0}", "promotion.confidence must be below 1, got 1.0"),
         ("promotion: {approval: 1}", "promotion.approval must be true or false, got 1"),
@@ -105,7 +105,10 @@ def test_missing_keys_keep_their_defaults(tmp_path: Path) -> None:
         ("promotion: nlm", "promotion must be a mapping of keys to values"),
         ("promotion: {must_beat: nlm}", "promotion.must_beat must be a list of names, got 'nlm'"),
         ("promotion: {must_beat: [1]}", "promotion.must_beat must be a list of names, got [1]"),
-        ("promotion: {must_beat: [bm3d]}", "must_beat: unknown baseline 'bm3d'; known: noisy, nlm"),
+        (
+            "promotion: {must_beat: [nlm, 'models:/m/1']}",
+            "must_beat: 'models:/m/1' is a model, and the champion is to be beaten anyway; name",
+        ),
         (
             "promotion: {min_psnr_improvement_db: '1'}",
             "promotion.min_psnr_improvement_db must be a number, got '1'",

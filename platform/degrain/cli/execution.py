@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from degrain.cli.console import Console, visible
 from degrain.cli.option_types import option_types, with_flags
-from degrain.cli.options import parse
+from degrain.cli.options import given_options, parse
 from degrain.errors import JobFailedError, UserError, find_cause
-from degrain.interrupts import interrupt_on_sigterm
+from degrain.interrupts import interrupt_on_signals
 
 _REMEDIES = {
     errno.ENOSPC: "free some space and run it again",
@@ -65,14 +65,14 @@ def execute(kind: type[C], argv: Sequence[str], *, prog: str, interrupt: object 
         command = parse(kind, argv, prog=prog)
         # Defaults that depend on other options: those of a resumed run, or of a network's recipe.
         if (defaults := getattr(command, "defaults", None)) is not None:
-            default = defaults()
+            default = defaults(given_options(kind, argv))
             command = parse(kind, argv, prog=prog, default=default)
-            command.check_resumed(default)
+            command.check_against(default)
         _check_summary(command.summary)
         logging.getLogger("degrain").setLevel(logging.DEBUG if command.verbose else logging.INFO)
         if interrupt is not None:
             signal.signal(signal.SIGINT, interrupt)  # type: ignore[arg-type]
-        interrupt_on_sigterm()
+        interrupt_on_signals()
         failure: PartialFailureError | None = None
         try:
             result = command.run(console)

@@ -20,6 +20,7 @@ class Ingest(CommonOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Ingest and print the splits and the refused pairs."""
+        from degrain.evaluation.intervals import FEWEST_SCENES
         from degrain.patchsets.ingest.run import ingest
         from degrain.storage.location import Storage
 
@@ -45,6 +46,12 @@ class Ingest(CommonOptions):
             scenes = len({row.scene for row in rows})
             of = f"{len(rows)} pairs of {scenes} scene{'' if scenes == 1 else 's'}"
             console.print(f"{split + ':':6} {of}, {manifest.patches(split)} patches")
+        if scenes < FEWEST_SCENES:
+            console.print(
+                f"gates: {scenes} test scene{'' if scenes == 1 else 's'}, fewer than "
+                f"{FEWEST_SCENES}: a model is promoted for a large mean gain, not for an interval; "
+                "more scenes, or --test-scenes, change that"
+            )
         state = "existed already" if done.reused else f"made in {done.seconds:.1f} s"
         console.print(
             f"patch set {done.patch_set.uri}: {manifest.pairs} pairs, {manifest.refused} refused, "

@@ -144,6 +144,12 @@ def parse(command: type[T], argv: Sequence[str], *, prog: str, default: T | None
     return parsed
 
 
+def given_options(command: type, argv: Sequence[str]) -> frozenset[str]:
+    """Names of the fields that the command line or its YAML file sets."""
+    names = (text.partition("=")[0] for text in with_config_file(list(argv), command))
+    return frozenset(name[2:].replace("-", "_") for name in names if name.startswith("--"))
+
+
 def _error_line(event: tyro_errors.ParseErrorEvent, fields: Mapping[str, Any], prog: str) -> str:
     """Describe a parse error in one line."""
     match event:

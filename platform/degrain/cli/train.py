@@ -1,6 +1,9 @@
 """`degrain train`: one network, by distributed data-parallel training."""
 
+import json
+import shlex
 import time
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from degrain.cli.console import Console
 from degrain.cli.options import TrackingOptions
+from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
+from degrain.inference.config import STARTER
 from degrain.training.config import RESUMABLE_CHANGES, TrainingConfig
 from degrain.training.distributed.workers import Workers
 from degrain.training.recipes import by_recipe
@@ -19,13 +24,17 @@ if TYPE_CHECKING:
     from degrain.tracking.runs import Tracker
     from degrain.training.distributed.plan import RunPlan
 
+_BUDGET = Duration(600)
+"""Of a run that names neither a network nor a length."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrackingOptions):
     """Train one network on a patch set by distributed data-parallel training.
 
-    Loss, learning rate, batch size and sampling that are not given follow the network's recipe, not
-    the defaults below; docs/training.md describes recipes.
+    Without a network and a model to start from, the starter is trained on, for ten minutes. Loss,
+    learning rate, batch size and sampling that are not given follow the network's recipe, not the
+    defaults below; docs/training.md describes recipes.
     """
 
     data: str | None = None
@@ -48,10 +57,12 @@ class Train(TrackingOptions):
         if self.data is None and self.resume is None:
             raise UserError("name a patch set with `data`, or a run to resume with `resume`")
 
-    def defaults(self) -> "Train":
-        """The options of the run that is resumed, or those of the network's recipe."""
+    def defaults(self, given: AbstractSet[str]) -> "Train":
+        """The options of the run that is resumed, or those of the network's recipe; `given` names
+        the options that the user sets.
+        """
         if self.resume is None:
-            return replace(self, training=by_recipe(self._with_starting_network()))
+            return replace(self, training=by_recipe(self._with_starting_network(given)))
         from degrain.storage.location import Storage
         from degrain.training.distributed.plan import read_plan
 
@@ -59,20 +70,28 @@ class Train(TrackingOptions):
         data, config, _, _ = read_plan(out, self.resume)
         return replace(self, data=data, training=config)
 
-    def _with_starting_network(self) -> TrainingConfig:
+    def _with_starting_network(self, given: AbstractSet[str]) -> TrainingConfig:
         """The training options with the network of the model that training starts from."""
-        if self.training.start is None:
-            return self.training
+        training = self.training
+        if given.isdisjoint({"model", "arguments", "start", "teacher"}):
+            training = replace(training, start=STARTER)
+            if given.isdisjoint({"steps", "budget"}):
+                training = replace(training, budget=_BUDGET)
+        if training.start is None:
+            return training
         from degrain.storage.location import Storage
         from degrain.training.distributed.plan import load_starting_model
 
         out = Storage.from_environment().locate(self.out)
-        card = load_starting_model(self.training.start, self.mlflow, out).card
-        return replace(self.training, model=card.model, arguments=card.arguments)
+        card = load_starting_model(training.start, self.mlflow, out).card
+        return replace(training, model=card.model, arguments=card.arguments)
 
-    def check_resumed(self, before: "Train") -> None:
-        """Raise InvalidFieldError if an option differs that describes the resumed run itself."""
+    def check_against(self, before: "Train") -> None:
+        """Raise InvalidFieldError if an option differs that the resumed run, or the model that
+        training starts from, has settled.
+        """
         if self.resume is None:
+            self._check_network(before.training)
             return
         now, old = self.training.to_dict(), before.training.to_dict()
         changed = [n for n in now if now[n] != old[n] and n not in RESUMABLE_CHANGES]
@@ -83,6 +102,19 @@ class Train(TrackingOptions):
                 "cannot be changed on the way; leave it out, for `resume` continues with the "
                 f"options of '{self.resume}', or start a new run",
             )
+
+    def _check_network(self, start: TrainingConfig) -> None:
+        if self.training.start is None:
+            return
+        for name in ("model", "arguments"):
+            ours, its = getattr(self.training, name), getattr(start, name)
+            if ours != its:
+                shown = json.dumps(dict(its)) if name == "arguments" else its
+                raise InvalidFieldError(
+                    name,
+                    f"cannot be chosen with `start`: '{self.training.start}' has {shown}; leave "
+                    "one of them out",
+                )
 
     def run(self, console: Console) -> dict[str, object]:
         """Train, and show the progress."""
@@ -125,21 +157,30 @@ class Train(TrackingOptions):
     ) -> dict[str, object]:
         from degrain.training.distributed.run import train_run
 
-        result = train_run(
-            plan,
-            patch_set,
-            workers,
-            tracker,
-            keep_best=self.keep_best,
-            started=started,
-            log=console.print,
-            status=console.status,
-        )
+        try:
+            result = train_run(
+                plan,
+                patch_set,
+                workers,
+                tracker,
+                keep_best=self.keep_best,
+                started=started,
+                log=console.print,
+                status=console.status,
+            )
+        except KeyboardInterrupt:
+            console.end_status()
+            console.print(f"resume:  {self._resume_command(plan.name)}")
+            raise
         console.end_status()
         if not plan.folder.remote:
             model = Path(plan.folder.path) / "model"
-            console.print(f"model:  {model}")
-            console.print(f"apply:  degrain denoise PHOTO --out denoised --model {model}")
+            console.print(f"model:   {model}")
+            path, data = shlex.quote(str(model)), shlex.quote(plan.data)
+            console.print(f"apply:   degrain denoise PHOTO --out denoised --model {path}")
+            console.print(
+                f"compare: degrain evaluate --data {data} --models nlm,starter,{path} --out report"
+            )
         return {
             "run_id": result.run_id,
             "name": plan.name,
@@ -148,6 +189,15 @@ class Train(TrackingOptions):
             "best_step": result.metrics["step"],
             "steps": result.config.steps,
         }
+
+    def _resume_command(self, name: str) -> str:
+        """The command that goes on with a run."""
+        words = ["degrain", "train", "--resume", name]
+        if self.out != Train.out:
+            words += ["--out", self.out]
+        if self.mlflow is not None:
+            words += ["--mlflow", str(self.mlflow)]
+        return shlex.join(words)
 
 
 COMMAND = Train

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,14 +38,14 @@ class Tune(TrackingOptions):
     resume: str | None = None
     """Name of an interrupted study below the output folder to resume. None: a new study."""
 
-    def defaults(self) -> "Tune":
+    def defaults(self, _given: AbstractSet[str]) -> "Tune":
         """The options of the study that is resumed."""
         if self.resume is None:
             return self
         state = self._state(self.resume)
         return replace(self, data=state.data, study=state.config)
 
-    def check_resumed(self, before: "Tune") -> None:
+    def check_against(self, before: "Tune") -> None:
         """Raise InvalidFieldError if an option differs from that of the resumed study."""
         if self.resume is None:
             return

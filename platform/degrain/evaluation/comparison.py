@@ -11,7 +11,7 @@ import ray
 
 from degrain.cluster import collect
 from degrain.corpora.record import PairRecord
-from degrain.evaluation.intervals import Interval, bootstrap
+from degrain.evaluation.intervals import Interval, scene_interval
 from degrain.evaluation.measurement import largest_seam, measure
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
 from degrain.imaging.crops import most_detailed_crops
@@ -28,28 +28,29 @@ CROP_SIDE = 160
 
 @dataclass(frozen=True)
 class Row:
-    """One denoiser's row of the table: means over photos."""
+    """One denoiser's row of the table."""
 
     model: str
     score: Score
-    gain: Score
-    """Improvement over the noisy input."""
-    psnr_interval: Interval
-    """Improvement of PSNR with its 95% interval."""
+    """Means over photos."""
+    psnr_gain: Interval
+    """Improvement over the noisy input, a mean over scenes, with its 95% interval."""
+    ssim_gain: Interval
+    """The same for SSIM."""
     seconds_per_megapixel: float
     parameters: int
 
     def to_dict(self) -> dict[str, object]:
         """Return the row's entry of the summary file."""
-        low, high = self.psnr_interval.low, self.psnr_interval.high
+        low, high = self.psnr_gain.low, self.psnr_gain.high
         known = low > -float("inf")
         return {
             "model": self.model,
             "psnr": self.score.psnr,
             "ssim": self.score.ssim,
-            "psnr_gain": self.gain.psnr,
+            "psnr_gain": self.psnr_gain.mean,
             "psnr_gain_interval": [low, high] if known else None,
-            "ssim_gain": self.gain.ssim,
+            "ssim_gain": self.ssim_gain.mean,
             "seconds_per_megapixel": self.seconds_per_megapixel,
             "parameters": self.parameters,
         }
@@ -96,8 +97,8 @@ class Comparison:
             "|---|---:|---:|---:|---:|---:|---:|",
         ]
         lines += [
-            f"| {r.model} | {r.score.psnr:.2f} | {r.score.ssim:.3f} | {r.psnr_interval} | "
-            f"{r.gain.ssim:+.3f} "
+            f"| {r.model} | {r.score.psnr:.2f} | {r.score.ssim:.3f} | {r.psnr_gain} | "
+            f"{r.ssim_gain.mean:+.3f} "
             f"| {r.seconds_per_megapixel:.2f} | {r.parameters:,} |"
             for r in self.rows
         ]
@@ -109,14 +110,13 @@ def table_rows(evaluation: Evaluation) -> list[Row]:
     base = evaluation.denoisers[0]
     rows: list[Row] = []
     for denoiser in evaluation.denoisers:
-        gains = [a.psnr - b.psnr for a, b in zip(denoiser.scores, base.scores, strict=True)]
-        score = denoiser.mean
+        pairs = list(zip(denoiser.scores, base.scores, strict=True))
         rows.append(
             Row(
                 model=denoiser.name,
-                score=score,
-                gain=Score(score.psnr - base.mean.psnr, score.ssim - base.mean.ssim),
-                psnr_interval=bootstrap(gains, evaluation.scenes),
+                score=denoiser.mean,
+                psnr_gain=scene_interval([a.psnr - b.psnr for a, b in pairs], evaluation.scenes),
+                ssim_gain=scene_interval([a.ssim - b.ssim for a, b in pairs], evaluation.scenes),
                 seconds_per_megapixel=denoiser.seconds_per_megapixel,
                 parameters=denoiser.parameters,
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from degrain.errors import UserError
 from degrain.imaging.filters import create_filter, list_filters
+from degrain.inference.config import STARTER
 from degrain.inference.denoiser import Denoiser, Identity, NetworkDenoiser
 from degrain.storage.location import Storage
 from degrain.tracking.registry import load_model
@@ -18,6 +19,20 @@ class Named:
 
     denoiser: Denoiser
     photos: TrainingPhotos | None
+
+
+def find_baselines(names: Sequence[str], storage: Storage) -> list[Named]:
+    """What a study's models are compared with: `noisy`, `nlm`, `starter`, and filters by name.
+
+    Raises UserError for a name that is none of these.
+    """
+    known = ("noisy", STARTER, *list_filters())
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"promotion.must_beat names '{unknown[0]}', which no comparison has; name some of "
+            f"{', '.join(known)}"
+        )
+    return find_denoisers(list(dict.fromkeys(("nlm", STARTER, *names))), None, storage)
 
 
 def find_denoisers(names: Sequence[str], mlflow: Path | None, storage: Storage) -> list[Named]:
@@ -39,7 +54,7 @@ def find_denoisers(names: Sequence[str], mlflow: Path | None, storage: Storage) 
 def _find(name: str, mlflow: Path | None, storage: Storage) -> Named:
     if name in list_filters():
         return Named(create_filter(name), TrainingPhotos())
-    if ":/" not in name and name != "starter" and not Path(name).expanduser().is_dir():
+    if ":/" not in name and name != STARTER and not Path(name).expanduser().is_dir():
         raise UserError(
             f"`models`: '{name}' is no filter ({', '.join(list_filters())}), not `starter`, no "
             "models:/ or runs:/ URI and no folder"

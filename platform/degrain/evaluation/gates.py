@@ -3,16 +3,17 @@
 All figures come from one evaluation, in which the new model, the champion and the baselines were
 scored on the same whole test photos by the same protocol. Several candidates share the probability
 of a wrong promotion: each one's interval has the confidence 1 - (1 - confidence) / candidates
-(Bonferroni), so that one of many equal models is not promoted for its luck.
+(Bonferroni), so that one of many equal models is not promoted for its luck. `gain_rule` tells what
+decides where there are too few scenes for an interval.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from degrain.evaluation.intervals import FEWEST_SCENES, bootstrap
+from degrain.evaluation.intervals import FEWEST_SCENES, scene_interval
 from degrain.evaluation.scores import DenoiserScores, Evaluation
 from degrain.evaluation.slices import slice_losses
-from degrain.tracking.config import Metric, PromotionRules
+from degrain.tracking.config import Metric, PromotionRules, TrackingConfig
 
 UNITS = {"psnr": " dB", "ssim": ""}
 _SLICED_BY = ("camera", "ISO", "scenes")
@@ -30,8 +31,45 @@ class Check:
 
 
 @dataclass(frozen=True)
+class GainRule:
+    """What the gain over the champion must show."""
+
+    least: float
+    """The mean gain must be above 0 and reach this; the interval of the gain must be above it."""
+    confidence: float | None
+    """Of that interval; None: the mean counts."""
+    most_slice_loss_db: float
+    text: str
+
+
+def gain_rule(scenes: int, rules: PromotionRules, metric: Metric, candidates: int = 1) -> GainRule:
+    """The rule for a number of test scenes, and of candidates that share the level."""
+    unit, least, loss = UNITS[metric], rules.least_improvement(metric), rules.max_slice_loss_db
+    if rules.confidence == 0:
+        text = f"the mean must be above 0 and at least {least:g}{unit}"
+        return GainRule(least, None, loss, text)
+    if scenes >= FEWEST_SCENES:
+        confidence = 1 - (1 - rules.confidence) / candidates
+        text = f"the {confidence:.4g} interval must be above {least:g}{unit}"
+        return GainRule(least, confidence, loss, text)
+    least = max(least, rules.least_gain_of_few_scenes(metric))
+    text = f"with fewer than {FEWEST_SCENES} test scenes the mean must be at least {least:g}{unit}"
+    return GainRule(least, None, 0.0, f"{text}, and no slice worse")
+
+
+def describe_rule(scenes: int, config: TrackingConfig) -> str:
+    """What a model must show to become champion, before there is one to judge."""
+    rule = gain_rule(scenes, config.promotion, config.champion)
+    counted = f"{scenes} test scene{'' if scenes == 1 else 's'}"
+    return f"{counted}; of the gain over the champion {rule.text}"
+
+
+@dataclass(frozen=True)
 class Contest:
-    """One candidate, the champion if there is one, and what counts between them."""
+    """One candidate, the champion if there is one, and what counts between them.
+
+    The champion of an empty registry is the starter, unless `beat_starter` is false.
+    """
 
     evaluation: Evaluation
     candidate: DenoiserScores
@@ -40,6 +78,16 @@ class Contest:
     metric: Metric
     candidates: int = 1
     """Number of candidates of the same decision."""
+
+    @property
+    def scenes(self) -> int:
+        """Number of test scenes."""
+        return len(set(self.evaluation.scenes))
+
+    @property
+    def gain_rule(self) -> GainRule:
+        """What the gain must show."""
+        return gain_rule(self.scenes, self.rules, self.metric, self.candidates)
 
     @property
     def noisy(self) -> DenoiserScores:
@@ -76,27 +124,25 @@ def _floor(contest: Contest) -> Check:
 
 
 def _gain(contest: Contest) -> Check:
-    metric, rules, champion = contest.metric, contest.rules, contest.champion
+    metric, unit, champion = contest.metric, UNITS[contest.metric], contest.champion
     value = getattr(contest.candidate.mean, metric)
     if champion is None:
-        return Check("gain", True, f"{metric} {value:.5g}{UNITS[metric]}, there is no champion yet")
+        return Check("gain", True, f"{metric} {value:.5g}{unit}, there is no champion yet")
+    before, rule = getattr(champion.mean, metric), contest.gain_rule
     pairs = zip(contest.candidate.scores, champion.scores, strict=True)
     gains = [getattr(new, metric) - getattr(old, metric) for new, old in pairs]
-    least = rules.least_improvement(metric)
-    before = getattr(champion.mean, metric)
-    text = f"{metric} {value:.5g}{UNITS[metric]} against {before:.5g}{UNITS[metric]}"
-    if rules.confidence == 0:
-        mean = sum(gains) / len(gains)
-        needed = f"; an improvement of {least:g}{UNITS[metric]} is required" if least else ""
-        return Check("gain", mean > 0 and mean >= least, text + needed)
-    confidence = 1 - (1 - rules.confidence) / contest.candidates
-    found = bootstrap(gains, contest.evaluation.scenes, confidence=confidence)
-    scenes = len(set(contest.evaluation.scenes))
-    if scenes < FEWEST_SCENES:
-        few = f"{text}; {scenes} test scenes are too few to tell a gain from chance, at least "
-        return Check("gain", False, f"{few}{FEWEST_SCENES} are needed")
-    text = f"{text}: gain {found.mean:+.3g}, {confidence:.4g} interval from {found.low:+.3g}"
-    return Check("gain", found.low > least, f"{text} over {scenes} scenes; above {least:g} needed")
+    found = scene_interval(gains, contest.evaluation.scenes, confidence=rule.confidence or 0.95)
+    text = f"{metric} {value:.5g}{unit} against {before:.5g}{unit} of {champion.name}: gain "
+    text += f"{found.mean:+.3g}"
+    if rule.confidence is None:
+        passed = found.mean > 0 and found.mean >= rule.least
+    else:
+        passed = found.low > rule.least
+        text += f", {rule.confidence:.4g} interval from {found.low:+.3g},"
+    if passed and value <= before:
+        # Each scene counts once in the gain, and each photo in the scores that people see.
+        return Check("gain", False, f"{text} over scenes, but none over photos")
+    return Check("gain", passed, f"{text} over {contest.scenes} test scenes; {rule.text}")
 
 
 def _other_metric(contest: Contest) -> Check:
@@ -117,7 +163,7 @@ def _slices(contest: Contest) -> Check:
     losses = slice_losses(contest.evaluation, *names, _SLICED_BY)
     if not losses:
         return Check("slices", True, "no camera and no ISO is known")
-    most = contest.rules.max_slice_loss_db
+    most = contest.gain_rule.most_slice_loss_db
     worst, loss = max(losses, key=lambda found: found[1])
     text = f"{worst.name} ({len(worst.photos)} photos) changes by {-loss:+.2f} dB, the worst of "
     return Check("slices", loss <= most, f"{text}{len(losses)}; {most:g} dB less is allowed")

@@ -1,33 +1,31 @@
-"""Confidence intervals of means over photos, by a bootstrap over scenes.
+"""Confidence intervals of mean gains over scenes.
 
-Photos of one scene are alike, so scenes are drawn, not photos: each resample draws as many scenes
-as there are, with replacement, and takes the mean over all their photos. For two denoisers the
-means are of the differences photo by photo (paired), which removes how hard the photos are.
+Photos of one scene are alike, so each scene counts once, by the mean of its photos, however many it
+has, and the interval is that of Student's t for these means. For two denoisers the values are
+differences photo by photo (paired), which removes how hard the photos are.
 
-The standard deviation of the resampled means, times sqrt(n / (n - 1)) for n scenes, is the standard
-error, and the interval spans Student's t of n - 1 degrees of freedom on both sides (Hesterberg,
-"What teachers should know about the bootstrap", The American Statistician 69(4), 2015, section 3:
-t interval with a bootstrap standard error). Percentiles of the resamples cannot be used: with few
-scenes they never go beyond the best and the worst scene, and are much too narrow.
+Means of one photo vary more than means of thirty. That makes the interval wider than it needs to be
+and never too narrow, from a confidence of 0.917 on and as long as the means are normal (Ibragimov
+and Mueller, "t-statistic based correlation and heterogeneity robust inference", Journal of Business
+& Economic Statistics 28(4), 2010). Where each photo counts once, or scenes are drawn by a
+bootstrap, a scene with most of the photos decides nearly alone, and the interval is half as wide as
+it should be.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t
 
 FEWEST_SCENES = 3
 """With fewer scenes there is no interval."""
-_RESAMPLES = 2_000
-_CHUNK = 500
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval; its bounds are infinite with fewer than FEWEST_SCENES
-    scenes.
+    """A mean over scenes and its confidence interval; its bounds are infinite with fewer than
+    FEWEST_SCENES scenes.
     """
 
     mean: float
@@ -40,10 +38,10 @@ class Interval:
         return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
 
-def bootstrap(
-    values: Sequence[float], scenes: Sequence[str], *, confidence: float = 0.95, seed: int = 0
+def scene_interval(
+    values: Sequence[float], scenes: Sequence[str], *, confidence: float = 0.95
 ) -> Interval:
-    """The mean of `values`, one per photo, and its two-sided confidence interval over scenes.
+    """The mean over scenes of `values`, one per photo, and its two-sided confidence interval.
 
     Raises ValueError without photos, for unequal lengths, or a confidence outside (0, 1).
     """
@@ -51,32 +49,11 @@ def bootstrap(
         raise ValueError(f"got {len(values)} values of {len(scenes)} photos")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
-    sums, counts = _by_scene(values, scenes)
-    mean = float(sums.sum() / counts.sum())
-    if len(sums) < FEWEST_SCENES:
-        return Interval(mean, -float("inf"), float("inf"))
-    means = _resampled_means(sums, counts, np.random.default_rng(seed))
-    error = float(means.std()) * (len(sums) / (len(sums) - 1)) ** 0.5
-    half = float(t.ppf((1 + confidence) / 2, len(sums) - 1)) * error
-    return Interval(mean, mean - half, mean + half)
-
-
-def _by_scene(
-    values: Sequence[float], scenes: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum of the values and number of the photos of each scene."""
     _, places = np.unique(np.asarray(scenes, dtype=object).astype(str), return_inverse=True)
-    sums = np.bincount(places, weights=np.asarray(values, dtype=np.float64))
-    counts = np.bincount(places)
-    return sums.astype(np.float64), counts.astype(np.float64)
-
-
-def _resampled_means(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], random: np.random.Generator
-) -> NDArray[np.float64]:
-    means: list[NDArray[np.float64]] = []
-    # In parts, because thousands of scenes times all resamples would need gigabytes.
-    for _ in range(_RESAMPLES // _CHUNK):
-        drawn = random.integers(len(sums), size=(_CHUNK, len(sums)))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    return np.concatenate(means)
+    means = np.bincount(places, weights=np.asarray(values, dtype=np.float64)) / np.bincount(places)
+    mean, count = float(means.mean()), len(means)
+    if count < FEWEST_SCENES:
+        return Interval(mean, -float("inf"), float("inf"))
+    error = float(means.std(ddof=1)) / count**0.5
+    half = float(t.ppf((1 + confidence) / 2, count - 1)) * error
+    return Interval(mean, mean - half, mean + half)

@@ -29,12 +29,13 @@ def write_page(comparison: Comparison, title: str) -> Report:
     evaluation = comparison.evaluation
     report = Report(f"Denoisers on {title}")
     photos, scenes = len(evaluation.photos), len(set(evaluation.scenes))
-    intervals = "Brackets are 95% confidence intervals from a paired bootstrap over scenes."
+    intervals = "Brackets are 95% confidence intervals."
     if scenes < FEWEST_SCENES:
         intervals = f"With fewer than {FEWEST_SCENES} scenes there are no confidence intervals."
     report.note(
         f"Whole photos: {photos}; scenes: {scenes}. Protocol {evaluation.protocol}: PSNR and SSIM "
-        f"per photo, then their means. Gains are over the noisy photo. {intervals}"
+        "per photo, then their means. Gains are over the noisy photo, as a mean over scenes: each "
+        f"scene counts once, however many photos it has. {intervals}"
     )
     _write_table(report, comparison)
     if len(comparison.rows) > 1:
@@ -77,8 +78,8 @@ def _write_table(report: Report, comparison: Comparison) -> None:
                 r.model,
                 r.score.psnr,
                 Number(f"{r.score.ssim:.4f}"),
-                Number(r.psnr_interval),
-                Number(f"{r.gain.ssim:+.4f}"),
+                Number(r.psnr_gain),
+                Number(f"{r.ssim_gain.mean:+.4f}"),
                 r.seconds_per_megapixel,
                 r.parameters,
             )
@@ -184,12 +185,12 @@ def speed_figure(comparison: Comparison) -> Figure:
     axis = axes[0, 0]
     axis.axhline(0, color="#444444", linewidth=1, label="noisy")
     for number, row in enumerate(comparison.rows[1:]):
-        low, high = row.psnr_interval.low, row.psnr_interval.high
+        low, high = row.psnr_gain.low, row.psnr_gain.high
         known = np.isfinite(low)
-        errors = [[row.gain.psnr - low], [high - row.gain.psnr]] if known else None
+        errors = [[row.psnr_gain.mean - low], [high - row.psnr_gain.mean]] if known else None
         axis.errorbar(
             [row.seconds_per_megapixel],
-            [row.gain.psnr],
+            [row.psnr_gain.mean],
             yerr=errors,
             fmt="o",
             capsize=3,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from degrain.evaluation.gates import UNITS, Check, Contest, check_gates
 from degrain.evaluation.scores import DenoiserScores, Evaluation
+from degrain.inference.config import STARTER
 from degrain.tracking.config import Metric, TrackingConfig
 
 ALIASES = ("best-psnr", "best-ssim", "fastest-within", "champion")
@@ -58,14 +59,16 @@ class Entrants:
 
 
 def decide(evaluation: Evaluation, entrants: Entrants, config: TrackingConfig) -> list[Decision]:
-    """Decide every alias of ALIASES. Raises KeyError if a version was not scored."""
-    champion = entrants.holder("champion")
+    """Decide every alias of ALIASES. Raises KeyError if a version, or the starter where it is the
+    champion, was not scored.
+    """
+    champion = _champion_row(evaluation, entrants, config)
     checks = {
         version: check_gates(
             Contest(
                 evaluation,
                 evaluation.of(name),
-                evaluation.of(entrants.names[champion]) if champion else None,
+                champion,
                 config.promotion,
                 config.champion,
                 candidates=len(entrants.candidates),
@@ -81,6 +84,15 @@ def decide(evaluation: Evaluation, entrants: Entrants, config: TrackingConfig) -
         _fastest(scored, held, entrants, config),
         _champion(evaluation, checks, entrants, config),
     ]
+
+
+def _champion_row(
+    evaluation: Evaluation, entrants: Entrants, config: TrackingConfig
+) -> DenoiserScores | None:
+    """What a new champion must be better than: the starter where there is no champion."""
+    if (version := entrants.holder("champion")) is not None:
+        return evaluation.of(entrants.names[version])
+    return evaluation.of(STARTER) if config.promotion.beat_starter else None
 
 
 def _allowed(checks: Sequence[Check]) -> bool:

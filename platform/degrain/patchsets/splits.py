@@ -2,12 +2,13 @@
 
 Scenes that show the same are one subject, whose scenes share a split. In order of precedence, the
 user, the corpus and what is remembered of earlier ingests determine the split of a subject; if they
-name several for its scenes, test comes before val, and val before train. Of each corpus a tenth of
-the subjects, at least one, are in `test`, and as many in `val`; those that are missing are chosen
-one by one, each time the one that makes the share of cameras in the split most similar to that in
-the corpus. A hash of its name breaks ties. A camera that no earlier scene was taken with gets its
-own share of held-out scenes, even if the splits of its
-corpus are large enough, so that later models are also judged by it.
+name several for its scenes, test comes before val, and val before train. Of each corpus a share of
+the subjects, at least one, are in `test`, and as many in `val`; of nine and more subjects of all
+corpora at least three, because fewer cannot tell a better model from a lucky one. Those that are
+missing are chosen one by one, each time the one that makes the share of cameras in the split most
+similar to that in the corpus. A hash of its name breaks ties. A camera that no earlier scene was
+taken with gets its own share of held-out scenes, even if the splits of its corpus are large enough,
+so that later models are also judged by it.
 """
 
 import hashlib
@@ -20,8 +21,10 @@ from degrain.errors import UserError
 from degrain.patchsets.packed import columns
 
 SPLITS = ("train", "val", "test")
-HELD_OUT_SHARE = 0.1
-"""Share of each corpus' scenes that goes to `val`, and again to `test`."""
+HELD_OUT: Mapping[str, float] = {"val": 0.1, "test": 0.1}
+"""Shares of each corpus' scenes that are held out, unless others are named."""
+_ENOUGH, _LEAST_OF_ENOUGH = 9, 3
+"""From so many scenes on each held-out split has at least so many."""
 _FEWEST = 3
 """Of a corpus of fewer scenes all are in `train`, unless it is the only corpus."""
 
@@ -33,12 +36,14 @@ def assign_splits(
     previous: Mapping[str, str] | None = None,
     val_scenes: Sequence[str] = (),
     test_scenes: Sequence[str] = (),
+    shares: Mapping[str, float] = HELD_OUT,
 ) -> dict[str, str]:
     """The split of each scene. A split for which the user named scenes has these and no others.
 
-    `subjects` has the subject of each scene, which is one of its scenes; None: each is its own.
-    `previous` has the splits that are remembered. Raises UserError for an unknown scene, for
-    scenes of one subject that are named for two splits, or if a split stays empty.
+    `shares` are those of `val` and `test`. `subjects` has the subject of each scene, which is one
+    of its scenes; None: each is its own. `previous` has the splits that are remembered. Raises
+    UserError for an unknown scene, for scenes of one subject that are named for two splits, or if a
+    split stays empty.
     """
     scenes, settled = _scenes(pairs)
     subjects = subjects or {scene: scene for scene in scenes}
@@ -49,7 +54,7 @@ def assign_splits(
     closed = set(named.values())
     settled = _by_subject(settled, subjects)
     before = _by_subject(previous or {}, subjects)
-    assigned = _assign(cameras, named, settled, before, closed)
+    assigned = _assign(cameras, named, settled, before, closed, shares)
     return {scene: assigned[subject] for scene, subject in subjects.items()}
 
 
@@ -69,6 +74,7 @@ def _assign(
     settled: Mapping[str, str],
     before: Mapping[str, str],
     closed: set[str],
+    shares: Mapping[str, float],
 ) -> dict[str, str]:
     """The split of each subject; `cameras` has its photos per camera."""
     splits: dict[str, str] = {}
@@ -79,16 +85,18 @@ def _assign(
     corpora: dict[str, list[str]] = defaultdict(list)
     for scene in cameras:
         corpora[scene.partition("/")[0]].append(scene)
+    least = _LEAST_OF_ENOUGH if len(cameras) >= _ENOUGH else 1
+    alone = len(corpora) == 1
     for scenes in corpora.values():
         for split in ("test", "val"):
-            if split not in closed and (len(scenes) >= _FEWEST or len(corpora) == 1):
-                _fill(split, scenes, cameras, splits)
+            if split not in closed and (alone or len(scenes) >= _FEWEST):
+                _fill(split, scenes, cameras, splits, shares[split], least if alone else 1)
     for split in ("test", "val"):
-        if split not in closed and split not in splits.values():
+        if split not in closed and Counter(splits.values())[split] < least:
             # Corpora that are too small one by one may be large enough together.
-            _fill(split, list(cameras), cameras, splits)
+            _fill(split, list(cameras), cameras, splits, shares[split], least)
     if before:
-        _hold_out_new_cameras(cameras, splits, frozenset(before), closed)
+        _hold_out_new_cameras(cameras, splits, frozenset(before), closed, shares)
     splits |= {scene: "train" for scene in cameras if scene not in splits}
     _fill_train(splits, fixed={*named, *settled, *before})
     _check_no_split_is_empty(splits)
@@ -156,12 +164,15 @@ def _named(
 
 
 def _fill(
-    split: str, scenes: Sequence[str], cameras: Mapping[str, Counter[str]], splits: dict[str, str]
+    split: str,
+    scenes: Sequence[str],
+    cameras: Mapping[str, Counter[str]],
+    splits: dict[str, str],
+    share: float,
+    least: int = 1,
 ) -> None:
-    """Assign to `split` its share of a corpus, from the scenes that have no split yet."""
-    wanted = max(1, round(HELD_OUT_SHARE * len(scenes))) - sum(
-        splits.get(s) == split for s in scenes
-    )
+    """Assign to `split` its share of the scenes, from those that have no split yet."""
+    wanted = max(least, round(share * len(scenes))) - sum(splits.get(s) == split for s in scenes)
     total, have = Counter[str](), Counter[str]()
     # Scenes with the same number of photos per camera are equivalent; the hash orders them.
     alike: dict[tuple[tuple[str, int], ...], deque[str]] = defaultdict(deque)
@@ -174,7 +185,7 @@ def _fill(
 
     def distance(kind: tuple[tuple[str, int], ...]) -> tuple[float, int]:
         """Increase of the distance between the split's cameras and their share."""
-        target = {camera: HELD_OUT_SHARE * total[camera] for camera, _ in kind}
+        target = {camera: share * total[camera] for camera, _ in kind}
         farther = sum(abs(have[c] + n - target[c]) - abs(have[c] - target[c]) for c, n in kind)
         return round(farther, 6), scene_rank(alike[kind][0])
 
@@ -200,6 +211,7 @@ def _hold_out_new_cameras(
     splits: dict[str, str],
     before: frozenset[str],
     closed: set[str],
+    shares: Mapping[str, float],
 ) -> None:
     """Assign to `test` and `val` the share of each camera, of at least _FEWEST scenes, that no
     scene of `before` was taken with.
@@ -215,7 +227,7 @@ def _hold_out_new_cameras(
             continue
         for split in ("test", "val"):
             if split not in closed and not any(splits.get(s) == split for s in scenes):
-                wanted = max(1, round(HELD_OUT_SHARE * len(scenes)))
+                wanted = max(1, round(shares[split] * len(scenes)))
                 for scene in [s for s in scenes if s not in splits][:wanted]:
                     splits[scene] = split
 

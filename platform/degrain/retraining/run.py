@@ -17,6 +17,7 @@ from typing import Any
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError, UserError
+from degrain.evaluation.gates import describe_rule
 from degrain.monitoring import record_drift, record_retraining
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.run import ingest
@@ -69,10 +70,17 @@ class Retraining:
         decision = "planned" if len(news.pairs) >= self.min_new_pairs else "unchanged"
         return RetrainingResult(
             decision,
-            self._reason(news.describe(), len(news.pairs)),
+            f"{self._reason(news.describe(), len(news.pairs))}{self._rule(news)}",
             self._champion(),
             new_pairs=len(news.pairs),
         )
+
+    def _rule(self, news: News) -> str:
+        """What a model must show, by the test scenes that are known."""
+        scenes = {r.scene for r in (news.known or {}).values() if r.split == "test"}
+        if not scenes:
+            return ""
+        return f"; gates: {describe_rule(len(scenes), self.tracker.config)}"
 
     def run(self, lease: Lease) -> RetrainingResult:
         """Retrain if there is enough that is new, or go on with an interrupted retraining.

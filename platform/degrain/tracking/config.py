@@ -14,6 +14,7 @@ from denoisenets.suggestions import unknown_name
 
 DEFAULT_FILE = "mlflow.yaml"
 BASELINES = ("noisy", "nlm")
+"""Rows of the comparison that a model must beat unless others are named."""
 Metric: TypeAlias = Literal["psnr", "ssim"]
 
 
@@ -22,7 +23,10 @@ class PromotionRules:
     """Gates on a model's scores on whole test photos, all of which a new champion passes."""
 
     must_beat: tuple[str, ...] = BASELINES
-    """Baselines of the comparison that the model must beat on both metrics."""
+    """Rows of the comparison that the model must beat on both metrics: noisy, starter, or filters
+    by name."""
+    beat_starter: bool = True
+    """Whether the starter is the champion as long as there is none."""
     confidence: float = 0.95
     """Confidence of the interval over test scenes that the gain is taken from; 0: the mean alone
     counts."""
@@ -30,6 +34,10 @@ class PromotionRules:
     """Where the champion follows PSNR, its gain must be above, dB."""
     min_ssim_improvement: float = 0.0
     """Where the champion follows SSIM, its gain must be above."""
+    few_scenes_psnr_gain_db: float = 0.3
+    """The least gain of PSNR with too few test scenes for an interval, dB."""
+    few_scenes_ssim_gain: float = 0.01
+    """The least gain of SSIM with too few test scenes for an interval."""
     max_psnr_loss_db: float = 0.05
     """Where the champion follows SSIM, most loss of PSNR, dB."""
     max_ssim_loss: float = 0.002
@@ -54,11 +62,13 @@ class PromotionRules:
     """Whether a person has the last word, with `degrain promote`."""
 
     def __post_init__(self) -> None:
-        if unknown := set(self.must_beat) - set(BASELINES):
+        if models := [name for name in self.must_beat if set(name) & set("/:")]:
             raise ValueError(
-                f"must_beat: unknown baseline '{min(unknown)}'; known: {', '.join(BASELINES)}"
+                f"must_beat: '{models[0]}' is a model, and the champion is to be beaten anyway; "
+                "name noisy, starter or filters"
             )
-        for name in (f.name for f in fields(self) if f.name not in ("must_beat", "approval")):
+        no_numbers = ("must_beat", "beat_starter", "approval")
+        for name in (f.name for f in fields(self) if f.name not in no_numbers):
             value = getattr(self, name)
             if not value >= 0 or (math.isinf(value) and not name.startswith("max")):
                 raise ValueError(
@@ -70,6 +80,10 @@ class PromotionRules:
     def least_improvement(self, metric: Metric) -> float:
         """What the gain on the champion's metric must be above."""
         return {"psnr": self.min_psnr_improvement_db, "ssim": self.min_ssim_improvement}[metric]
+
+    def least_gain_of_few_scenes(self, metric: Metric) -> float:
+        """What the mean gain must reach where there are too few test scenes for an interval."""
+        return {"psnr": self.few_scenes_psnr_gain_db, "ssim": self.few_scenes_ssim_gain}[metric]
 
     def most_loss(self, metric: Metric) -> float:
         """How much the metric may lose that the champion does not follow."""

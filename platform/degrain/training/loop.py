@@ -1,5 +1,6 @@
 """The training loop; a `Session` connects it to the process or cluster it runs on."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,8 @@ from degrain.training.step import TrainingState, learning_rate, train_step
 from degrain.training.step_timer import StepTimer
 from degrain.training.validation import sample_crops, validate
 
+_EARLY_STEP = 10
+
 
 def train(config: TrainingConfig, session: Session) -> TrainingState:
     """Train to the last step, or until `patience` is exhausted, with validations and checkpoints.
@@ -27,6 +30,10 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
     try:
         if config.budget is not None and state.step == 0:
             state.config = with_planned_steps(state, session, loader)
+        if session.start is not None and state.best_psnr == -math.inf:
+            # The starting weights compete, so that training never ends below them.
+            first = {"step": 0, "progress": 0.0, "seconds": 0.0, "workers": session.world_size}
+            report(state, session, first)
         _train(state, session, loader)
     except torch.OutOfMemoryError:
         share = -(-config.batch_size // session.world_size)
@@ -48,7 +55,7 @@ def _train(state: TrainingState, session: Session, loader: BatchLoader) -> None:
         timer.loss(train_step(state, batch, session.world_size))
         config = state.config
         validates = state.step % config.validation_interval == 0 or state.step == config.steps
-        if validates or state.step % config.log_interval == 0:
+        if validates or state.step % config.log_interval == 0 or _is_early(state):
             progress = measure(state, session, timer)
             session.progress(progress)
         if validates:
@@ -61,6 +68,11 @@ def _train(state: TrainingState, session: Session, loader: BatchLoader) -> None:
         if session.rank == 0 and session.preempted():
             state.check()
             session.save_checkpoint_now(take_snapshot(state))
+
+
+def _is_early(state: TrainingState) -> bool:
+    """Whether a line of progress is due out of turn: the first would take minutes on a CPU."""
+    return state.step == _EARLY_STEP and state.config.log_every is None
 
 
 def initial_state(config: TrainingConfig, session: Session) -> TrainingState:

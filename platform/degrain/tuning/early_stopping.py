@@ -42,6 +42,9 @@ class Rungs:
 
     def keeps(self, number: int, progress: float, score: float) -> bool:
         """Record a validation of the trial `number`; returns whether it goes on."""
+        if progress == 0:
+            # The model that the trial starts from says nothing on how it learns.
+            return True
         before = self._last.get(number)
         if before is not None and progress == before[0]:
             # A resumed trial repeats its last report.

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from degrain.corpora.record import PairRecord
 from degrain.evaluation.aliases import publish
 from degrain.evaluation.comparison import Comparison, compare
+from degrain.evaluation.denoisers import find_baselines
 from degrain.evaluation.fresh_process import check_in_fresh_process
 from degrain.evaluation.promotion import ALIASES, Decision, Entrants, decide, with_check
-from degrain.imaging.filters import create_filter
 from degrain.imaging.metrics import PROTOCOL
-from degrain.inference.config import STARTER
-from degrain.inference.denoiser import Denoiser, Identity, NetworkDenoiser
+from degrain.inference.denoiser import Denoiser, NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.card import ModelCard
 from degrain.tracking.registry import (
@@ -80,9 +79,11 @@ class Outcome:
         """Compare the refits with the baselines, the starter and the current alias holders, whose
         rows are named by their labels.
         """
-        starter = self.starts.starter
-        denoisers: list[Denoiser] = [Identity(), create_filter("nlm"), starter.denoiser]
-        trained_on: dict[str, TrainingPhotos | None] = {STARTER: starter.card.photos}
+        baselines = find_baselines(
+            self.tracker.config.promotion.must_beat, self.patch_set.root.storage
+        )
+        denoisers: list[Denoiser] = [one.denoiser for one in baselines]
+        trained_on = {one.denoiser.name: one.photos for one in baselines}
         for refit in self.refits:
             denoisers.append(self._denoiser(refit))
             trained_on[refit.name] = self._photos(refit)

@@ -63,7 +63,12 @@ class Starts:
     @property
     def weights(self) -> dict[str, Mapping[str, Tensor]]:
         """The weights of each model, by name."""
-        return {model.name: model.weights for model in (self.starter, self.around) if model}
+        return {model.name: model.weights for model in self.models}
+
+    @property
+    def models(self) -> list[StartingModel]:
+        """All of them."""
+        return [self.starter] if self.around is None else [self.starter, self.around]
 
     def include_network(self, config: StudyConfig) -> StudyConfig:
         """Return the study with the network of `around` among those that are tuned."""

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
+from degrain.evaluation.denoisers import find_baselines
+from degrain.evaluation.gates import describe_rule
 from degrain.imaging.metrics import PROTOCOL
 from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
@@ -80,8 +82,11 @@ def run_study(
     starts = Starts.load(config, tracker, patch_set.root.storage)
     config = starts.include_network(config)
     photos = _checked_photos(config, patch_set, starts)
+    find_baselines(tracker.config.promotion.must_beat, patch_set.root.storage)
     name, tags = name or new_name(), patch_set_tags(patch_set)
     log(f"study: {name}")
+    for line in _prospects(photos, starts, tracker):
+        log(line)
     protocol, run_id = {"test_protocol": PROTOCOL}, resume.run_id if resume else None
     with tracker.run(name, "study", parent=parent, tags=tags | protocol, resume=run_id) as run:
         run.describe(f"Study of {', '.join(config.tuned)}.", patch_set, ("train", "val", "test"))
@@ -131,6 +136,21 @@ def _checked_photos(config: StudyConfig, patch_set: PatchSet, starts: Starts) ->
     photos = [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
     patch_set.source.check(photos)
     return photos
+
+
+def _prospects(photos: Sequence[PairRecord], starts: Starts, tracker: Tracker) -> list[str]:
+    """What a model must show to become champion, and what keeps models from it whatever they show:
+    both are known before the budget is spent.
+    """
+    lines = [f"gates: {describe_rule(len({p.scene for p in photos}), tracker.config)}"]
+    for model in starts.models:
+        seen = [p.id for p in photos if model.card.photos is not None and p in model.card.photos]
+        if seen:
+            lines.append(
+                f"gates: {model.name} was trained on {len(seen)} of the {len(photos)} test photos, "
+                f"e.g. {seen[0]}, so no model that starts from it can become champion"
+            )
+    return lines
 
 
 @dataclass(frozen=True)
@@ -236,6 +256,8 @@ class _Study:
                     start=self.starts.of(training.start).weights if training.start else None,
                     on_event=show,
                 ).run()
+            if result.metrics["step"] == 0:
+                self.log(describe_result(result))
             run.add_note(describe_result(result))
         return Refit(label, best, run, result)
 

@@ -42,6 +42,7 @@ def split_by_name(
         previous=memory.scenes,
         val_scenes=config.val_scenes,
         test_scenes=config.test_scenes,
+        shares={"val": config.val_share, "test": config.test_share},
     )
 
 
@@ -67,6 +68,7 @@ def split_by_look(
         previous=remembered,
         val_scenes=config.val_scenes,
         test_scenes=config.test_scenes,
+        shares={"val": config.val_share, "test": config.test_share},
     )
     moved = {scene: was for scene, was in remembered.items() if splits[scene] != was}
     released = sorted(scene for scene, was in moved.items() if was == "test")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from degrain.corpora.config import CorpusOptions, split_name
-from degrain.errors import UserError
+from degrain.errors import InvalidFieldError, UserError
 from degrain.fields import check_share
 from degrain.patchsets.check_rules import CheckRules
 from degrain.patchsets.geometry import PatchGeometry
@@ -31,6 +31,11 @@ class IngestConfig:
     """Scenes of the val split, separated by commas. Empty: chosen by hash."""
     test_scenes: tuple[str, ...] = ()
     """Scenes of the test split, separated by commas. Empty: chosen by hash."""
+    val_share: float = 0.1
+    """Share of each corpus' scenes that goes to the val split, of nine scenes and more at least
+    three."""
+    test_share: float = 0.1
+    """The same for the test split, by which models are compared."""
     release_test: bool = False
     """Let scenes leave the test split. Models that were trained on the others are judged by it, and
     a model that is trained on it can no longer be compared with them."""
@@ -45,4 +50,8 @@ class IngestConfig:
                 "photos of a corpus `noisy` have no clean partners to score by; name a corpus of "
                 "pairs beside it with `corpus` NAME=URI"
             )
-        check_share(self, "max_refused")
+        check_share(self, "max_refused", "val_share", "test_share")
+        if self.val_share + self.test_share >= 1:
+            raise InvalidFieldError(
+                "test_share", "and `val_share` must leave scenes for the train split"
+            )

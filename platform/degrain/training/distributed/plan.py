@@ -1,6 +1,7 @@
 """The plan of a new or resumed training run."""
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from degrain.storage.location import Location
 from degrain.tracking.card import ModelCard
 from degrain.tracking.registry import load_model, resolve_version
 from degrain.tracking.training_photos import TrainingPhotos, union_of
+from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
 from degrain.training.teacher import Teacher
 
@@ -99,7 +101,7 @@ def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path 
     data, _, run_id, earlier_photos = read_plan(out, name)
     folder = out / name
     start = None
-    if config.start is not None and not (folder / "checkpoints").exists():
+    if config.start is not None and not _has_checkpoint(folder):
         start = load_starting_model(config.start, mlflow, out)
     teacher, _, _ = _load_teacher(config, mlflow, out)
     return RunPlan(
@@ -112,6 +114,12 @@ def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path 
         earlier_photos=earlier_photos,
         run_id=run_id,
     )
+
+
+def _has_checkpoint(folder: Location) -> bool:
+    """Whether there is a checkpoint to go on from: a full disk may have left an empty folder."""
+    warn = logging.getLogger(__name__).warning
+    return CheckpointStore(folder / "checkpoints", warn=warn).newest() is not None
 
 
 def _load_teacher(

@@ -90,6 +90,8 @@ class ProgressLog:
             self._log(f"  {again} from step {step} with {workers} worker{plural}")
 
     def _line(self, metrics: Metrics) -> str:
+        if metrics["step"] == 0:
+            return "  the starting model:"
         return (
             f"  step {metrics['step']:.0f}/{self._steps}  loss {metrics['train_loss']:.5f}  "
             f"{metrics['patches_per_second']:.0f} patches/s  data {metrics['data_wait_share']:.1%}"

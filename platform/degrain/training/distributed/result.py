@@ -29,6 +29,12 @@ class TrainingResult:
 def describe_result(result: TrainingResult) -> str:
     """One sentence on how a training run ended, for its description in MLflow."""
     metrics = result.metrics
+    if metrics["step"] == 0:
+        return (
+            f"None of {result.config.steps} steps was better on the val split than the model that "
+            f"training started from ({metrics['val_psnr']:.2f} dB), whose weights are kept: train "
+            "longer, on more photos, or at a lower learning rate."
+        )
     return (
         f"The best weights, of step {metrics['step']:.0f} of {result.config.steps}, have "
         f"{metrics['val_psnr']:.2f} dB and SSIM {metrics['val_ssim']:.3f} on the val split."

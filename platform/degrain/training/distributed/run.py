@@ -66,6 +66,8 @@ def train_run(
             started=started,
             on_event=ProgressLog(config.steps, journal, gauges, log=log, status=status),
         ).run()
+        if result.metrics["step"] == 0:
+            log(describe_result(result))
         _store_model(run, plan, result, model_card(result, patch_set.manifest, photos))
     return TrackedResult(result.config, result.weights, result.metrics, run.id)
 
