@@ -53,6 +53,7 @@ TIFF = tiff(PHOTO)
 TIFF_AT_THE_END = saved(PHOTO, "TIFF", compression="tiff_lzw")
 """Pillow writes the header of a compressed TIFF behind the pixels, tifffile before them."""
 FLOATS = (DEEP / 65535).astype(np.float32)
+NOT_FINITE = "some of its pixels are NaN or infinite; replace them"
 UNKNOWN = (
     "it is not a photo in a known format, or damaged at its start; convert it to JPEG, PNG, TIFF, "
     "WebP or BMP"
@@ -212,12 +213,10 @@ REFUSED = {
     "tiff of signed bytes": (tiff(GREY.astype(np.int8)), "its pixels are int8"),
     "tiff of signed 16 bits": (tiff(DEEP_GREY.astype(np.int16)), "its pixels are int16"),
     "tiff of complex numbers": (tiff(FLOATS.astype(np.complex64)), "its pixels are complex64"),
-    "tiff of nan": (tiff(np.full((9, 9), np.nan, np.float32)), "its floats are nan to nan"),
-    "tiff with one nan": (
-        tiff(np.where(FLOATS > 0.9999, np.nan, FLOATS)),
-        r"its floats are nan to nan, not in \[0, 1\]",
-    ),
-    "tiff of infinities": (tiff(np.full((9, 9), np.inf)), "its floats are inf to inf"),
+    "tiff of nan": (tiff(np.full((9, 9), np.nan, np.float32)), NOT_FINITE),
+    "tiff with one nan": (tiff(np.where(FLOATS > 0.9999, np.nan, FLOATS)), NOT_FINITE),
+    "tiff with one infinity": (tiff(np.where(FLOATS > 0.9999, np.inf, FLOATS)), NOT_FINITE),
+    "tiff of infinities": (tiff(np.full((9, 9), -np.inf)), NOT_FINITE),
     "tiff of floats above one": (
         tiff(FLOATS * 2),
         r"its floats are .* to 2, not in \[0, 1\]; scale it first",

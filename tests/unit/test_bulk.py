@@ -1,6 +1,7 @@
 """Many photo files: one that fails does not stop the others, and a kill leaves no half file."""
 
 import errno
+import json
 import re
 import signal
 import subprocess
@@ -42,6 +43,14 @@ class Failing(Halving):
         if photo.shape[:2] != PHOTO.shape[:2]:
             raise self.error
         return photo // 2
+
+
+class Unwritable(Halving):
+    """Gives values that no type of file holds, for photos of another size than `PHOTO`."""
+
+    def __call__(self, photo: Photo, window: object = None) -> Photo:
+        halved = photo // 2
+        return halved if photo.shape[:2] == PHOTO.shape[:2] else halved.astype(np.int64)
 
 
 def tasks_of(folder: Path, contents: dict[str, bytes]) -> list[PhotoTask]:
@@ -133,6 +142,19 @@ def test_large_photos_are_in_memory_one_at_a_time(
     monkeypatch.setattr(Location, "write_bytes", count_write)
     run(tasks_of(tmp_path, {f"{n}.png": png(PHOTO) for n in range(8)}))
     assert most[0] == 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("step", ["decoding", "denoising", "encoding"])
+def test_photos_that_fail_leave_their_room_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr("degrain.inference.bulk._PIXELS_AT_A_TIME", PHOTO[..., 0].size * 3 // 2)
+    odd = png(PHOTO)[:900] if step == "decoding" else png(DEEP[:30])
+    denoiser = Failing(RuntimeError("shapes")) if step == "denoising" else Unwritable()
+    contents = {**{f"{n}.png": odd for n in range(6)}, "good.png": png(PHOTO)}
+    files = run(tasks_of(tmp_path, contents), denoiser)
+    assert [f.error is None for f in files] == [False] * 6 + [True]
 
 
 def test_unreadable_photo_is_reported_and_others_are_denoised(tmp_path: Path) -> None:
@@ -246,6 +268,30 @@ def test_unwritable_result_is_reported_and_others_are_written(tmp_path: Path) ->
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["folder.png", "good.png"]
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_error_of_an_encoder_is_reported_and_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    save = Image.Image.save
+
+    def fail(self: Image.Image, *arguments: object, **options: object) -> None:
+        if self.size == (56, 30):
+            raise OSError("encoder error -2 when writing image file")
+        save(self, *arguments, **options)  # type: ignore[arg-type]
+
+    odd, good = (saved(photo, kind.upper()) for photo in (PHOTO[:30], PHOTO))
+    tasks = tasks_of(tmp_path, {f"odd.{kind}": odd, f"good.{kind}": good})
+    monkeypatch.setattr(Image.Image, "save", fail)
+    failed, done = run(tasks, Unwritable())
+    reason = {
+        "png": "unexpected .*; this is a bug in degrain, please report it",
+        "jpeg": "it cannot be written as JPEG: encoder error -2 when writing image file",
+    }
+    assert re.fullmatch(reason[kind], failed.error or "")
+    assert done.error is None
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [f"good.{kind}"]
+
+
 def test_full_disk_ends_the_run_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,6 +304,20 @@ def test_full_disk_ends_the_run_with_one_line(
     assert main(["denoise", str(tmp_path / "in"), *options]) == 1
     line = "error: No space left on device; free some space and run it again\n"
     assert capsys.readouterr().err == line
+
+
+def test_what_was_not_read_is_named_at_the_end_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("a.png", "b.HEIC", "c.heic", "d.cr2")
+    tasks_of(tmp_path, dict.fromkeys(names, png(PHOTO)))
+    (tmp_path / "in" / "gone.jpg").symlink_to("nowhere.jpg")
+    options = ["--out", str(tmp_path / "out"), "--summary", str(tmp_path / "summary.json")]
+    assert main(["denoise", str(tmp_path / "in"), "--filter", "median", *options]) == 0
+    assert "\nnot read: 2 HEIC, 1 CR2, 1 broken links\n" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_bytes())
+    assert summary["files"] == 1
+    assert summary["not_read"] == {"HEIC": 2, "CR2": 1, "broken links": 1}
 
 
 def test_preview_shows_the_part_before_and_after(tmp_path: Path) -> None:

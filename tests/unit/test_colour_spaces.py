@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from unit.photofiles import DEEP, PHOTO, chunk, png, saved, tiff
 
+from degrain.imaging import tiff_tags
 from degrain.imaging.codecs import decode, read_stored
 from degrain.imaging.colour_profiles import is_srgb
 from degrain.imaging.colour_spaces import (
@@ -142,6 +143,20 @@ def test_tags_of_a_tiff_are_interpreted() -> None:
     )
 
 
+def test_stated_colours_stay_in_a_tiff() -> None:
+    adobe = bytes(imagecodecs.cms_profile("adobergb"))
+    curve = (np.linspace(0, 1, 256) ** 1.8 * 65535).astype(np.uint16)
+    tags = [*colour_tags(D50, PROPHOTO), (301, 3, 256, curve, True)]
+    profile = [(34675, 7, len(adobe), adobe, True)]
+    for stated, numbers in ((tags, {301, 318, 319}), (profile, {34675})):
+        content = tiff(PHOTO, extratags=stated)
+        done = denoise_content(content, Identity(), output=OutputConfig(), reading=ReadingConfig())
+        assert done.notes == ()
+        before, after = (tiff_tags.read_tags(file).tags for file in (content, done.content))
+        assert after.keys() & {301, 318, 319, 34675} == numbers
+        assert all(after[number].value == before[number].value for number in numbers)
+
+
 def test_an_icc_profile_precedes_the_tags_of_a_tiff() -> None:
     srgb = bytes(imagecodecs.cms_profile("srgb"))
     both = [*colour_tags(D50, PROPHOTO), (34675, 7, len(srgb), srgb, True)]
@@ -182,6 +197,8 @@ def seen(content: bytes) -> NDArray[np.uint16]:
 def test_chunks_of_a_png_are_interpreted() -> None:
     values = DEEP / 65535
     assert_close(seen(png(DEEP, LINEAR_P3)), expected_srgb(values, P3, D65), most=20, mean=0.3)
+    prophoto = gamma(100_000) + chromaticity_chunk(D50, PROPHOTO)
+    assert_close(seen(png(DEEP, prophoto)), expected_srgb(values, PROPHOTO, D50), most=30, mean=0.5)
     assert_close(
         seen(png(DEEP, gamma(55_556))), expected_srgb(values**1.8, SRGB_PRIMARIES, D65), most=1
     )

@@ -123,6 +123,17 @@ def test_unknown_parts_are_named_when_the_type_changes() -> None:
     assert denoised(clock, "tiff").notes == ("dropped: the PNG chunk tIME",)
 
 
+def test_an_animation_of_one_frame_is_a_photo() -> None:
+    height, width = PHOTO.shape[:2]
+    control = chunk(b"acTL", struct.pack(">II", 1, 0))
+    frame = chunk(b"fcTL", struct.pack(">5I2H2B", 0, width, height, 0, 0, 1, 1, 0, 0))
+    content = png(PHOTO, control + frame)
+    assert Image.open(io.BytesIO(content)).format == "PNG"
+    done = denoised(content)
+    assert np.array_equal(read_stored(done.content).colours, PHOTO)
+    assert done.notes == ("dropped: the PNG chunk acTL", "dropped: the PNG chunk fcTL")
+
+
 # Resolution
 
 

@@ -104,7 +104,7 @@ def test_the_champion_is_first_and_every_version_is_downloaded_once(
 
 @pytest.mark.parametrize("error", [JobFailedError("the MLflow store failed"), NoModelError("gone")])
 def test_while_the_registry_is_away_the_last_models_stay(
-    registry: Registry, follower: RegistryFollower, error: Exception
+    registry: Registry, follower: RegistryFollower, tmp_path: Path, error: Exception
 ) -> None:
     registry.aliases = {"champion": "1"}
     follower.look()
@@ -118,6 +118,7 @@ def test_while_the_registry_is_away_the_last_models_stay(
     assert models is not None
     assert (labels(models)[0], models.registry) == (("champion", "m v2"), "reachable")
     assert follower.files("m v1") is None
+    assert {path.parents[1] for path in tmp_path.rglob("*.safetensors")} == {tmp_path / "2"}
 
 
 def test_before_the_first_answer_nothing_is_known(

@@ -1,5 +1,7 @@
 """The HTTP interface with a backend in this process: answers, limits, refusals."""
 
+import asyncio
+import contextlib
 import io
 import time
 from collections.abc import Iterator
@@ -7,14 +9,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.types import Message, Scope
 from unit.serving_support import STARTER, LocalBackend, client
 from unit.support import random_photo
 
 from degrain.imaging.codecs import decode, encode_png
+from degrain.serving.config import ServingConfig
+from degrain.serving.http_api import create_app
 from degrain.serving.messages import PhotoRequest, PhotoResult, Refusal
-from degrain.serving.service import photo_headers
+from degrain.serving.service import Service, photo_headers
+from degrain.serving.uploads import RefusedError
 
 PNG = {"Content-Type": "image/png"}
 PHOTO = random_photo(24, 32)
@@ -29,6 +36,39 @@ def post(
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = to.post(f"/v1/denoise{query}", content=content, headers={**PNG, **named})
     return answer.status_code, answer.json()["detail"]
+
+
+def exchange(
+    app: FastAPI, method: str, path: str, body: bytes = b"", *, left: bool = False
+) -> list[Message]:
+    """The ASGI messages that answer a request, whose client may leave once it was sent."""
+    received: list[Message] = [{"type": "http.request", "body": body}]
+    answered: list[Message] = []
+
+    async def receive() -> Message:
+        if received:
+            return received.pop()
+        if not left:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    headers = {b"host": b"127.0.0.1:8000", b"content-type": b"image/png"}
+    scope: Scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": list(headers.items()),
+    }
+    asyncio.run(app(scope, receive, send))
+    return answered
+
+
+def body_of(messages: list[Message]) -> bytes:
+    return b"".join(message.get("body", b"") for message in messages)
 
 
 def test_a_photo_comes_back_denoised_in_its_format_with_facts_in_headers() -> None:
@@ -103,6 +143,10 @@ def test_usual_names_of_media_types_are_accepted(media_type: str) -> None:
 
 
 def test_head_is_get_without_the_body() -> None:
+    # The client drops bodies itself, so one is counted before it.
+    app = create_app(Service(LocalBackend(), ServingConfig()), None)
+    assert body_of(exchange(app, "HEAD", "/page.js")) == b""
+    assert len(body_of(exchange(app, "GET", "/page.js"))) > 1000
     with client() as http:
         for path in ("/", "/page.js", "/health", "/ready", "/v1/models", "/samples/cat.png"):
             head, found = http.head(path), http.get(path)
@@ -309,6 +353,17 @@ def test_a_job_that_fails_by_a_bug_does_not_run_for_ever() -> None:
         assert "log of the service" in str(wait_for(http, path, "failed")["detail"])
         # The task's error reaches the log when the task is deleted.
         http.delete(path)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_job_whose_client_left_before_it_knew_its_address_is_deleted(left: bool) -> None:
+    service = Service(LocalBackend(), ServingConfig())
+    (start, *_) = exchange(create_app(service, None), "POST", "/v1/jobs", CONTENT, left=left)
+    identifier = dict(start["headers"])[b"location"].decode().rpartition("/")[2]
+    assert start["status"] == 202
+    with pytest.raises(RefusedError) if left else contextlib.nullcontext():
+        service.jobs.find(identifier)
+    service.jobs.close()
 
 
 def test_jobs_are_bounded() -> None:

@@ -44,24 +44,33 @@ def test_a_second_run_skips_all(photos: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("first", "other"),
     [
-        BILATERAL,
-        (*MEDIAN, "--strength", "0.5"),
-        (*MEDIAN, "--noise-level", "0.1"),
-        (*MEDIAN, "--self-ensemble"),
-        (*MEDIAN, "--profiles", "keep"),
-        (),
+        (MEDIAN, BILATERAL),
+        (MEDIAN, (*MEDIAN, "--strength", "0.5")),
+        (MEDIAN, (*MEDIAN, "--noise-level", "0.1")),
+        (MEDIAN, (*MEDIAN, "--self-ensemble")),
+        (MEDIAN, (*MEDIAN, "--profiles", "keep")),
+        (MEDIAN, (*MEDIAN, "--format", "png")),
+        (MEDIAN, (*MEDIAN, "--quality", "80")),
+        (MEDIAN, ()),
+        (("--precision", "float32"), ("--precision", "bfloat16")),
     ],
-    ids=["filter", "strength", "noise level", "ensemble", "profiles", "starter"],
+    ids=[
+        *("filter", "strength", "noise level", "ensemble", "profiles", "format", "quality"),
+        *("starter", "precision"),
+    ],
 )
 def test_another_model_or_option_replaces_the_outputs(
-    photos: Path, other: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    photos: Path,
+    first: tuple[str, ...],
+    other: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    mlflow = ["--mlflow", str(tmp_path / "mlflow.yaml")] if not other else []
-    if mlflow:
-        (tmp_path / "mlflow.yaml").write_text(f"tracking_uri: sqlite:///{tmp_path}/none.db\n")
-    denoise(photos, *MEDIAN)
+    (tmp_path / "mlflow.yaml").write_text(f"tracking_uri: sqlite:///{tmp_path}/none.db\n")
+    mlflow = ("--mlflow", str(tmp_path / "mlflow.yaml"))
+    denoise(photos, *first, *mlflow)
     again = denoise(photos, *other, *mlflow)
     assert "3 outputs are replaced: they were made from another version" in capsys.readouterr().out
     assert denoise(photos, *other, *mlflow, "--overwrite") == again
@@ -125,9 +134,14 @@ def test_a_photo_whose_name_has_255_bytes_is_denoised(photos: Path) -> None:
     assert not half.exists()
 
 
-def test_files_keep_the_dates_of_their_photos(photos: Path) -> None:
+def test_files_keep_the_dates_of_their_photos(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     os.utime(photos / "1.png", ns=(10**18, 10**18))
-    denoise(photos, *MEDIAN, "--keep-dates")
+    first = denoise(photos, *MEDIAN, "--keep-dates")
+    assert (photos.parent / "out" / "1.png").stat().st_mtime_ns == 10**18
+    assert denoise(photos, *MEDIAN, "--keep-dates") == first
+    assert "3 photos are skipped: their output would be the same" in capsys.readouterr().out
     assert (photos.parent / "out" / "1.png").stat().st_mtime_ns == 10**18
 
 

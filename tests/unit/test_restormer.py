@@ -4,8 +4,8 @@ import pytest
 import torch
 from unit.small_networks import state_shapes
 
-from denoisenets.layers import CELLS_PER_WINDOW
-from denoisenets.restormer import Attention
+from denoisenets.layers import CELLS_PER_WINDOW, LayerNorm2d
+from denoisenets.restormer import Attention, transformer_blocks
 
 
 def test_layers_have_the_references_names_and_shapes() -> None:
@@ -83,3 +83,31 @@ def test_local_attention_uses_the_window_around_each_cell() -> None:
     local = attention(x)[..., 119:121, 119:121].mean(dim=(2, 3))
     assert torch.allclose(local, expected, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(local, whole, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_sum_over_blocks_keeps_small_terms_under_bfloat16() -> None:
+    torch.manual_seed(0)
+    blocks = transformer_blocks(8, level=0, count=3, norm=LayerNorm2d)
+    # Between 64 and 128 bfloat16 has steps of 0.5, which all terms are below.
+    x = (96 + torch.randn(1, 8, 16, 16)).bfloat16()
+    expected = blocks(x.float()) - x.float()
+    assert 0.01 < expected.abs().max() < 0.5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = blocks(x) - x.float()
+    assert (terms - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_attention_weights_of_bfloat16_are_those_of_their_values() -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, heads=2, scale=1)
+    query, key = (torch.rand(1, 9, 9, 2, 4, 64) for _ in range(2))
+    sums = [query @ key.transpose(-2, -1), query.square().sum(-1), key.square().sum(-1)]
+    narrow = [each.bfloat16() for each in sums]
+    averages = [attention._window_sums(each) for each in narrow]
+    for average, each in zip(averages, narrow, strict=True):
+        assert torch.equal(average, attention._window_sums(each.float()))
+    weights = attention._attention_weights(*narrow)
+    expected = attention._attention_weights(*(each.float() for each in narrow))
+    assert torch.equal(weights, expected)

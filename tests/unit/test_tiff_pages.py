@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 from unit.photofiles import DEEP, PHOTO, tiff
 
+from degrain.imaging import tiff_tags
 from degrain.imaging.codecs import UnreadablePhotoError, read_stored
 from degrain.inference.config import OutputConfig, ReadingConfig
 from degrain.inference.denoiser import Identity
@@ -57,18 +58,19 @@ def test_small_copies_behind_the_photo_are_named(below: int) -> None:
     assert ("SubIFDs" if below else "behind it") in done.notes[0]
 
 
-def test_layers_that_show_the_photo_before_are_dropped() -> None:
+@pytest.mark.parametrize("number", [37724, 50784, 52545], ids=["photoshop", "alias", "credentials"])
+def test_layers_that_show_the_photo_before_are_dropped(number: int) -> None:
     layers = b"Adobe Photoshop Document Data Block\0" + b"8BIMLayr" + b"x" * 500
     make = (271, 2, 6, "Canon", True)
-    tags = [(37724, 7, len(layers), layers, True), make]
+    tags = [(number, 7, len(layers), layers, True), make]
     content = tiff(PHOTO, photometric="rgb", extratags=tags)
     done = denoised(content)
     with tifffile.TiffFile(io.BytesIO(done.content)) as file:
-        assert 37724 not in file.pages.first.tags
+        assert number not in file.pages.first.tags
         assert file.pages.first.tags.valueof(271) == "Canon"
     assert done.notes == ("dropped: layers or content credentials, true of the photo before only",)
     large = tiff(
-        PHOTO, photometric="rgb", extratags=[(37724, 7, 80_000, bytes(80_000), True), make]
+        PHOTO, photometric="rgb", extratags=[(number, 7, 80_000, bytes(80_000), True), make]
     )
     jpeg = denoise_content(
         large, Identity(), output=OutputConfig(format="jpeg"), reading=ReadingConfig()
@@ -174,3 +176,19 @@ def test_exif_of_bigtiff_is_copied(kind: int) -> None:
             struct.pack_into("<HHQQ", content, entry, 34665, kind, 1, exif)
     done = denoised(bytes(content))
     assert Image.open(io.BytesIO(done.content)).getexif().get_ifd(34665) == {34855: 6400}
+
+
+def test_tags_of_64_bits_become_32_bits_where_they_fit() -> None:
+    unsigned, signed = 16, 17
+    values = [
+        (60_000, unsigned, 2, (7, 2**32 - 1), True),
+        (60_001, signed, 2, (-7, 2**31 - 1), True),
+        (60_002, unsigned, 2, (7, 2**32), True),
+        (60_003, signed, 1, 2**31, True),
+    ]
+    done = denoised(tiff(PHOTO, photometric="rgb", bigtiff=True, extratags=values))
+    tags = tiff_tags.read_tags(done.content).tags
+    assert (tags[60_000].type, tags[60_001].type) == (4, 9)
+    assert struct.unpack("<2I", tags[60_000].value) == (7, 2**32 - 1)
+    assert struct.unpack("<2i", tags[60_001].value) == (-7, 2**31 - 1)
+    assert not {60_002, 60_003} & tags.keys()

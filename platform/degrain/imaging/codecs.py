@@ -174,7 +174,11 @@ def _to_layers(stored: StoredPhoto, profiles: Profiles) -> PhotoLayers:
     """Convert to sRGB and apply the orientation; the profile of a grey photo is ignored."""
     colours, alpha = stored.colours, stored.alpha
     if is_float(colours):
-        if not (colours.min() >= 0 and colours.max() <= 1):
+        if not np.isfinite(colours).all():
+            raise UnreadablePhotoError(
+                "some of its pixels are NaN or infinite; replace them with values in [0, 1] first"
+            )
+        if colours.min() < 0 or colours.max() > 1:
             raise UnreadablePhotoError(
                 f"its floats are {colours.min():.3g} to {colours.max():.3g}, not in [0, 1]; "
                 "scale it first"
