@@ -22,6 +22,8 @@ def interrupt_on_signals() -> None:
         raise KeyboardInterrupt
 
     def hang_up(*_: object) -> NoReturn:
+        # The shell sends one and the kernel another; a second must not end what the first began.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _leave_terminal()
         raise KeyboardInterrupt
 

@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,9 @@ def test_a_closed_terminal_interrupts_and_lets_save(tmp_path: Path, how: str) ->
     if job == 0:
         os.execv(sys.executable, [sys.executable, "-c", JOB, str(tmp_path / "saved"), how])
     assert b"ready" in os.read(main, 99)
+    # A shell sends one to its jobs, then its terminal another.
+    os.killpg(job, signal.SIGHUP)
+    time.sleep(0.2)
     os.close(main)
     _, status = os.waitpid(job, 0)
     assert status == 0
