@@ -154,7 +154,8 @@ def measure(trials: int, parallel: int, seconds: float, folder: Path) -> dict[st
         tracker = Tracker.open(TrackingConfig(tracking_uri=url), storage)
         with tracker.run("study", "study") as run:
             state = StudyState(storage.locate(folder / "study"), config, patch_set.uri, run.id)
-            plan = TrialPlan(config, spaces_of(config, patch_set.manifest), parallel)
+            spaces = spaces_of(config, patch_set.manifest)
+            plan = TrialPlan(config, spaces, config.trial_length(parallel))
             process, began = psutil.Process(), time.perf_counter()
             before = process.cpu_times()
             with Timed(trials, tracker, run, patch_set, {}, lambda _: None, state) as runs:

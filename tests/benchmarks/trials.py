@@ -73,7 +73,7 @@ def planned(study: StudyConfig, patch_set: PatchSet) -> tuple[TrialPlan, Iterato
 
     Early stopping would otherwise end some of them, which Ray's pattern would train to the end.
     """
-    plan = TrialPlan(study, spaces_of(study, patch_set.manifest), PARALLEL)
+    plan = TrialPlan(study, spaces_of(study, patch_set.manifest), study.trial_length(PARALLEL))
 
     def trials() -> Iterator[Trial]:
         for trial in plan.queue():

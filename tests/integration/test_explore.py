@@ -59,7 +59,7 @@ def test_the_report_shows_everything_in_one_file(tmp_path: Path) -> None:
     )
     assert done.status == 0, done.err
     assert (done.summary["pairs"], done.summary["refused"], done.summary["examined"]) == (10, 2, 8)
-    page = (tmp_path / "report" / "report.html").read_text()
+    page = (tmp_path / "report" / "exploration.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page) == [], (
         "the page needs nothing else"
     )
@@ -78,7 +78,7 @@ def test_the_report_shows_everything_in_one_file(tmp_path: Path) -> None:
         done.summary["run_id"], "report"
     )
     assert {Path(a.path).name for a in artifacts} == {
-        "report.html",
+        "exploration.html",
         *(f"{name}.png" for name in FIGURES),
     }
 
@@ -88,7 +88,7 @@ def test_the_report_shows_everything_in_one_file(tmp_path: Path) -> None:
         tmp_path,
     )
     assert few.summary["examined"] == 3
-    assert "show 3 of the 8 pairs" in (tmp_path / "few" / "report.html").read_text()
+    assert "show 3 of the 8 pairs" in (tmp_path / "few" / "exploration.html").read_text()
 
 
 def test_clean_photos_get_the_noise_of_other_pairs(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     ]
     explored = run_here("explore", argv, tmp_path)
     assert explored.status == 0, explored.err
-    page = Storage.from_environment().locate(f"s3://{bucket}/a report/report.html").read_bytes()
-    assert page.startswith(b"<!DOCTYPE html>")
+    page = Storage.from_environment().locate(f"s3://{bucket}/a report/exploration.html")
+    assert page.read_bytes().startswith(b"<!DOCTYPE html>")
     options = [
         "--data",
         f"s3://{bucket}/patches",

@@ -169,7 +169,7 @@ def test_evaluate_scores_models_of_any_origin(study: Study, tmp_path: Path) -> N
     assert list(refits) == ["red10", "mwcnn"]
     for model in refits:
         assert rows[f"refit-{model}"]["psnr"] == pytest.approx(before[model])
-    page = (tmp_path / "page" / "report.html").read_text()
+    page = (tmp_path / "page" / "evaluation.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page) == []
     for text in ("Slices", "Side effects", "Quality and speed", "<td>corpus</td><td>pairs</td>"):
         assert text in page
@@ -312,6 +312,20 @@ def test_study_of_trials_with_two_workers_continues_after_one_diverged(tmp_path:
     assert [t["status"] for t in done.summary["trials"]] == ["failed", "finished"]
     assert "training diverged at step" in done.summary["trials"][0]["error"]
     assert [r["model"] for r in done.summary["refits"]] == ["mwcnn"]
+
+
+def test_stopped_trials_of_two_workers_leave_their_resources(study: Study, tmp_path: Path) -> None:
+    """Else the next trial, and the refit, would wait for ever: the cluster has two CPUs."""
+    where = ["--data", study.folder / "patches", "--out", tmp_path / "runs"]
+    options = ["--models", "red10", "--search", "random", "--trials", 3, "--steps", 2000]
+    options += ["--refit-steps", 4, "--batch-size", 2, "--crop", 24, "--test-photos", 1]
+    options += ["--workers-per-trial", 2, "--seed", 2]
+    rates = ["--spaces", '{"red10": {"learning_rate": [1e-3, 1e-9], "width": [4]}}']
+    tracking = write_tracking(tmp_path)
+    done = run_here("tune", [*where, *options, *rates, "--mlflow", tracking], tmp_path)
+    assert done.status == 0, done.err
+    assert "stopped" in [t["status"] for t in done.summary["trials"]]
+    assert len(done.summary["refits"]) == 1
 
 
 def test_bad_trials_of_a_population_go_on_from_good_ones(study: Study, tmp_path: Path) -> None:

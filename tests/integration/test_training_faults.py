@@ -512,11 +512,15 @@ def test_elastic_training_grows_and_shrinks_with_the_cluster(
     # Longer than any machine trains while the nodes come and go: the test ends it. The learning
     # rate does not depend on that length.
     endless = [*TRAINING, "--steps", 1_000_000, "--schedule", "step", "--decay-steps", 150]
+    # No validation writes a checkpoint, so that what is done is lost unless growing writes one.
+    endless += ["--validate-every", 1_000_000]
     training = Training(nodes, place, place / "runs", "--data", data, *endless, workers="1:2")
     training.at_step(20)
+    joined = training.step
     nodes.add()
     training.wait_for(lambda: 2 in workers_seen(training))
     grown = training.step
+    assert training.steps(r"training continues from step (\d+)")[0] >= joined
     training.at_step(grown + 60)
     nodes.kill(nodes.workers[-1])
     training.wait_for(lambda: list(workers_seen(training)) == [2, 1])

@@ -1,12 +1,14 @@
 """Early stopping: equal compute, the better half goes on, and so does a slow starter."""
 
+import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from degrain.tuning.early_stopping import Rungs
+from degrain.tuning.early_stopping import EarlyStopping, Rungs
 
 
 def reports(rungs: Rungs, number: int, *scores: float) -> list[bool]:
@@ -31,6 +33,21 @@ def test_the_model_that_a_trial_starts_from_does_not_count() -> None:
     assert rungs.keeps(0, 0, 32)
     for number, scores in enumerate(((20, 24, 26, 27), (19, 22))):
         assert reports(rungs, number, *scores) == reports(others, number, *scores)
+
+
+@pytest.mark.parametrize("metric", ["val_psnr", "val_ssim"])
+def test_trials_are_stopped_by_the_metric_of_the_study(metric: str) -> None:
+    """The second trial is worse by PSNR, and better by SSIM."""
+    stopping = EarlyStopping(metric)
+    kept: dict[int, list[str]] = {0: [], 1: []}
+    for number, progress in itertools.product((0, 1), (25, 50, 75, 100)):
+        psnr = (30.0, 29.0)[number]
+        result = {"val_psnr": psnr, "val_ssim": 1 - psnr / 100, "progress": progress}
+        trial = {"number": number, "training": {"model": "red10"}}
+        decision = stopping.on_trial_result(None, SimpleNamespace(config={"trial": trial}), result)
+        kept[number].append(decision)
+    assert kept[0] == ["CONTINUE"] * 4, "there is nothing to compare the first trial with"
+    assert ("STOP" in kept[1]) == (metric == "val_psnr")
 
 
 def test_validations_after_a_rung_are_compared_at_the_rung() -> None:

@@ -9,6 +9,7 @@ import pytest
 from unit.patchset_support import ROW
 
 from degrain.evaluation.comparison import Comparison, Example
+from degrain.evaluation.differences import Ranking
 from degrain.evaluation.measurement import gradient_energy, largest_seam, measure
 from degrain.evaluation.page import crops_figure, write_page
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation
@@ -185,3 +186,80 @@ def test_the_letters_of_sidd_for_brightness_are_words() -> None:
     )
     found = {part.value for part in slices(replace(evaluation(), photos=photos))}
     assert {"low", "normal", "high", "x"} <= found
+
+
+SCENES = 6
+
+
+def compared(**gains: float) -> Evaluation:
+    """Denoisers by their gain over `noisy`, on photos of which some are harder for all."""
+    photos = tuple(
+        EvaluatedPhoto.of(replace(ROW, id=f"c/{n}", scene=f"c/{n}")) for n in range(SCENES)
+    )
+    one, _ = measure(Identity(), NOISY, CLEAN, clean_input=False)
+    made = [
+        DenoiserScores(
+            name=name,
+            scores=tuple(
+                # What is easy for one is easy for all, so that all intervals overlap.
+                replace(one, psnr=20 + 5 * n + gain, seconds=1 / gain)
+                for n in range(SCENES)
+            ),
+        )
+        for name, gain in gains.items()
+    ]
+    return Evaluation(photos=photos, denoisers=tuple(made))
+
+
+def test_a_lead_that_is_certain_is_recommended_though_scores_overlap() -> None:
+    ranking = Ranking.of(compared(noisy=1, median=2, wide=2.5))
+    assert ranking.best is not None
+    assert ranking.best.name == "wide"
+    assert [lead.behind.name for lead in ranking.leads] == ["median", "noisy"]
+    assert [lead.psnr.mean for lead in ranking.leads] == pytest.approx([0.5, 1.5])
+    assert ranking.recommend() == (
+        "Use wide: it is 0.50 dB ahead of median, at least 0.50 with 95% confidence, and further "
+        "of all others."
+    )
+
+
+def test_of_denoisers_that_chance_may_have_ordered_the_fastest_is_named() -> None:
+    one = compared(noisy=1, median=2, wide=2.01)
+    turned = [
+        replace(s, psnr=s.psnr + (0.1 if n % 2 else -0.1), seconds=0.1)
+        for n, s in enumerate(one.denoisers[1].scores)
+    ]
+    median = replace(one.denoisers[1], scores=tuple(turned))
+    ranking = Ranking.of(replace(one, denoisers=(one.denoisers[0], median, one.denoisers[2])))
+    assert ranking.recommend() == (
+        "wide has the highest PSNR, but its lead over median may be chance; the fastest of them is "
+        f"median ({0.1 / turned[0].megapixels:.2f} s per megapixel)."
+    )
+
+
+def test_what_was_trained_on_the_photos_is_marked_and_not_recommended() -> None:
+    one = compared(noisy=1, median=2, wide=2.5)
+    leaking = replace(one.denoisers[2], leaked=("c/1", "c/2"))
+    told = replace(one, denoisers=(*one.denoisers[:2], leaking))
+    assert Ranking.of(told).recommend() == (
+        "Use median: it is 1.00 dB ahead of noisy, at least 1.00 with 95% confidence, and further "
+        "of all others. wide is left out: it was trained on 2 of these photos."
+    )
+    comparison = Comparison(told)
+    assert "| wide (trained on 2 of these photos) | " in comparison.to_markdown()
+    page = write_page(comparison, "photos").html().decode()
+    assert "wide (trained on 2 of these photos)" in page
+    assert "wide is left out" in page
+    alone = replace(told, denoisers=(leaking,))
+    assert "none can be recommended" in Ranking.of(alone).recommend()
+
+
+def test_two_scenes_recommend_with_a_doubt() -> None:
+    one = compared(noisy=1, wide=2.5)
+    few = replace(
+        one, photos=tuple(replace(p, scene=f"c/{n % 2}") for n, p in enumerate(one.photos))
+    )
+    assert Ranking.of(few).recommend() == (
+        "wide has the highest PSNR, 1.50 dB above noisy; with fewer than 3 scenes that may be "
+        "chance."
+    )

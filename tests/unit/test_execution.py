@@ -2,6 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +83,23 @@ def test_failed_compilation_is_logged_and_the_network_runs_uncompiled(
     assert caplog.text.count("is not compiled") == 1
     assert torch.equal(run(x), network(x))
     assert caplog.text.count("is not compiled") == 1
+
+
+def test_every_network_of_a_process_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a study's trials, which share their code: the compiler counts them."""
+    compiled = 0
+
+    def count(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        nonlocal compiled
+        compiled += 1
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    chosen = execution.Execution(CPU, torch.float32, torch.contiguous_format, compiled=True)
+    for width in range(2, 14):
+        run = chosen.compile(create_model("red10", width=width))
+        run(torch.rand(1, 3, 16, 16))
+    assert compiled == 12
 
 
 def test_errors_of_the_network_are_not_hidden() -> None:

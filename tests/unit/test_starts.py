@@ -79,6 +79,17 @@ def test_a_model_of_the_starters_network_does_not_replace_the_starter() -> None:
             assert draw.arguments == {}
 
 
+def test_no_trial_starts_from_what_the_model_itself_started_from() -> None:
+    """From the second retraining on the champion's own start is an older version."""
+    found = starts("fast24", {})
+    assert found.around is not None
+    card = replace(found.around.card, training={**TRAINING, "start": "models:/degrain-denoiser/2"})
+    second = replace(found, around=replace(found.around, card=card))
+    used = {draw.training["start"] for draw in draws(second, "fast24", 40)}
+    assert used == {URI, STARTER} | (used & {None})
+    assert used - {None} <= set(second.weights)
+
+
 def test_spaces_of_other_networks_stay_as_they_are() -> None:
     space = search_space("red10", "small")
     assert starts("unet", UNET).surround(space) is space

@@ -122,7 +122,7 @@ def test_all_trials_of_the_default_study_accept_its_crops() -> None:
     config = StudyConfig(models=EMBEDDED_MODELS).fit_to(2, 0)
     suggester = Suggester([search_space(model, "small") for model in config.tuned])
     for number in range(config.trials):
-        trial = make_trial(config, number, suggester.suggest(number), parallel=2)
+        trial = make_trial(config, number, suggester.suggest(number), config.trial_length(2))
         assert trial.config.crop_of(128) in (64, 96)
         assert trial.config.clean_share == 0.05
 

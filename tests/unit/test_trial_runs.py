@@ -61,7 +61,7 @@ def recorded(
     patch_set, _ = publish_rows(STORAGE.locate(tmp_path), [ROW])
     config = StudyConfig(models=("red10",), trials=3).fit_to(2, 0)
     state = StudyState(STORAGE.locate(tmp_path / "study"), config, patch_set.uri, "study")
-    plan = TrialPlan(config, spaces_of(config, patch_set.manifest), parallel=2)
+    plan = TrialPlan(config, spaces_of(config, patch_set.manifest), config.trial_length(2))
     _, trial, _ = plan.queue()
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from degrain.storage.location import Storage
 
 
+PAGE = "evaluation.html"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(TrackingOptions):
     """Score denoisers on whole photos that training did not see: the table with confidence
@@ -75,7 +78,7 @@ class Evaluate(TrackingOptions):
         photos = self._photos(out.storage, console)
         tracker = Tracker.open(tracking, out.storage)
         comparison = self._compare(found, photos, console)
-        files = write_page(comparison, photos.title).files()
+        files = write_page(comparison, photos.title).files(PAGE)
         files["evaluation.json"] = json_bytes(comparison.evaluation.to_dict())
         files["comparison.md"] = f"{comparison.to_markdown()}\n".encode()
         for name, content in files.items():
@@ -89,9 +92,9 @@ class Evaluate(TrackingOptions):
                 key = _key(row.model)
                 run.metrics({f"{photos.metrics}_{name}.{key}": v for name, v in scores.items()})
         self._show(comparison, console)
-        console.print(f"page:  {out / 'report.html'}")
+        console.print(f"page:  {out / PAGE}")
         rows = [row.to_dict() for row in comparison.rows]
-        return {"comparison": rows, "page": str(out / "report.html"), "run_id": run.id}
+        return {"comparison": rows, "page": str(out / PAGE), "run_id": run.id}
 
     def _compare(
         self, found: "Sequence[Named]", photos: "PhotoSet", console: Console
@@ -133,13 +136,11 @@ class Evaluate(TrackingOptions):
         return photos
 
     def _show(self, comparison: "Comparison", console: Console) -> None:
+        from degrain.evaluation.differences import Ranking
+
         console.print(comparison.to_markdown())
-        for denoiser in comparison.evaluation.denoisers:
-            if denoiser.leaked:
-                console.print(
-                    f"leaked: {denoiser.name} was trained on {len(denoiser.leaked)} of these "
-                    f"photos, e.g. {denoiser.leaked[0]}; its scores do not count"
-                )
+        ranking = Ranking.of(comparison.evaluation)
+        console.print(f"best:  {ranking.recommend()}")
 
 
 def _key(name: str) -> str:

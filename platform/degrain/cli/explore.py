@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from degrain.corpora.record import PairRecord
 
+PAGE = "exploration.html"
 SHOWN_REFUSED = 60
 """Refused pairs whose thumbnails the page has, at most."""
 
@@ -50,21 +51,21 @@ class Explore(TrackingOptions):
         facts = gather(chosen, patch_set.source, console.progress("explore", "pairs"))
         shown = gather_refused(refused[:SHOWN_REFUSED], patch_set.source)
         report = write_report(patch_set, facts, shown)
-        files = report.files()
+        files = report.files(PAGE)
         for name, content in files.items():
             (out / name).write_bytes(content)
         version = patch_set.manifest.version
         with tracker.run(f"explore-{version}", "exploration", tags={"patch_set": version}) as run:
             run.files(files, "report")
         console.print(f"read {len(facts)} pairs; {len(refused)} were refused")
-        console.print(f"page:  {out / 'report.html'}")
+        console.print(f"page:  {out / PAGE}")
         return {
             "uri": patch_set.uri,
             "version": version,
             "pairs": len(patch_set.catalog),
             "refused": len(refused),
             "examined": len(facts),
-            "page": str(out / "report.html"),
+            "page": str(out / PAGE),
             "run_id": run.id,
         }
 

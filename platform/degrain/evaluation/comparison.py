@@ -39,6 +39,13 @@ class Row:
     """The same for SSIM."""
     seconds_per_megapixel: float
     parameters: int
+    seen: int
+    """Photos that it was trained on; with any, its scores do not count."""
+
+    @property
+    def label(self) -> str:
+        """Its name, and what speaks against its scores."""
+        return f"{self.model} (trained on {self.seen} of these photos)" if self.seen else self.model
 
     def to_dict(self) -> dict[str, object]:
         """Return the row's entry of the summary file."""
@@ -53,6 +60,7 @@ class Row:
             "ssim_gain": self.ssim_gain.mean,
             "seconds_per_megapixel": self.seconds_per_megapixel,
             "parameters": self.parameters,
+            "trained_on": self.seen,
         }
 
 
@@ -97,7 +105,7 @@ class Comparison:
             "|---|---:|---:|---:|---:|---:|---:|",
         ]
         lines += [
-            f"| {r.model} | {r.score.psnr:.2f} | {r.score.ssim:.3f} | {r.psnr_gain} | "
+            f"| {r.label} | {r.score.psnr:.2f} | {r.score.ssim:.3f} | {r.psnr_gain} | "
             f"{r.ssim_gain.mean:+.3f} "
             f"| {r.seconds_per_megapixel:.2f} | {r.parameters:,} |"
             for r in self.rows
@@ -119,6 +127,7 @@ def table_rows(evaluation: Evaluation) -> list[Row]:
                 ssim_gain=scene_interval([a.ssim - b.ssim for a, b in pairs], evaluation.scenes),
                 seconds_per_megapixel=denoiser.seconds_per_megapixel,
                 parameters=denoiser.parameters,
+                seen=len(denoiser.leaked),
             )
         )
     return rows

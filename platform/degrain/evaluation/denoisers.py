@@ -42,13 +42,25 @@ def find_denoisers(names: Sequence[str], mlflow: Path | None, storage: Storage) 
     Raises UserError for a name that is none of these, or twice the same denoiser.
     """
     found = [Named(Identity(), TrainingPhotos())]
-    found += [_find(name, mlflow, storage) for name in names if name != "noisy"]
-    seen: set[str] = set()
-    for one in found:
+    seen = {"noisy"}
+    for name in names:
+        if name == "noisy":
+            continue
+        one = _find(name, mlflow, storage)
+        if one.denoiser.name in seen and isinstance(one.denoiser, NetworkDenoiser):
+            # Of folders with one name, the others are called by their paths.
+            one.denoiser.name = name
         if one.denoiser.name in seen:
             raise UserError(f"`models` names {one.denoiser.name} twice; name each model once")
         seen.add(one.denoiser.name)
+        found.append(one)
     return found
+
+
+def _folder_name(folder: str) -> str:
+    """The folder's own name; of `runs/train/NAME/model`, as training writes it, the run's."""
+    path = Path(folder).expanduser().absolute()
+    return path.parent.name if path.name == "model" else path.name
 
 
 def _find(name: str, mlflow: Path | None, storage: Storage) -> Named:
@@ -62,5 +74,5 @@ def _find(name: str, mlflow: Path | None, storage: Storage) -> Named:
     denoiser, card = load_model(name, mlflow, storage)
     if isinstance(denoiser, NetworkDenoiser) and denoiser.name == card.model:
         # Two models of one network in one table need names of their own.
-        denoiser.name = name.rstrip("/")
+        denoiser.name = name if ":/" in name else _folder_name(name)
     return Named(denoiser, card.photos)

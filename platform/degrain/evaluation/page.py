@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from degrain.evaluation.comparison import Comparison, Example
+from degrain.evaluation.differences import Ranking
 from degrain.evaluation.intervals import FEWEST_SCENES
 from degrain.evaluation.scores import DenoiserScores, Evaluation
 from degrain.evaluation.slices import slices
@@ -38,11 +39,12 @@ def write_page(comparison: Comparison, title: str) -> Report:
         f"scene counts once, however many photos it has. {intervals}"
     )
     _write_table(report, comparison)
+    _write_ranking(report, Ranking.of(evaluation))
     if len(comparison.rows) > 1:
         report.heading("Quality and speed")
         report.note(
             "PSNR gain over the noisy photo, bars: 95% interval, and time on one core. The best "
-            "denoisers are at the top left."
+            "denoisers are at the top left; hollow are those that were trained on these photos."
         )
         report.figure("speed", speed_figure(comparison), "PSNR gain and seconds per megapixel")
     _write_side_effects(report, evaluation)
@@ -75,7 +77,7 @@ def _write_table(report: Report, comparison: Comparison) -> None:
         ],
         [
             (
-                r.model,
+                r.label,
                 r.score.psnr,
                 Number(f"{r.score.ssim:.4f}"),
                 Number(r.psnr_gain),
@@ -86,6 +88,22 @@ def _write_table(report: Report, comparison: Comparison) -> None:
             for r in comparison.rows
         ],
     )
+
+
+def _write_ranking(report: Report, ranking: Ranking) -> None:
+    report.heading("Which is best")
+    report.note(ranking.recommend())
+    if ranking.best is None or not ranking.leads:
+        return
+    report.note(
+        f"How far {ranking.best.name} is ahead of the others, photo by photo, as a mean over "
+        "scenes. Intervals of gains that overlap, as in the table above, do not tell."
+    )
+    rows = [
+        (lead.behind.name, Number(lead.psnr), "yes" if lead.certain else "no")
+        for lead in ranking.leads
+    ]
+    report.table(["behind", "PSNR, dB", "more than chance"], rows)
 
 
 def _write_side_effects(report: Report, evaluation: Evaluation) -> None:
@@ -193,9 +211,10 @@ def speed_figure(comparison: Comparison) -> Figure:
             [row.psnr_gain.mean],
             yerr=errors,
             fmt="o",
+            markerfacecolor="none" if row.seen else None,
             capsize=3,
             color=COLOURS[number % len(COLOURS)],
-            label=shorten(row.model, 30),
+            label=shorten(f"{row.model} (seen)" if row.seen else row.model, 30),
         )
     seconds = [row.seconds_per_megapixel for row in comparison.rows[1:]]
     axis.set(xscale="log", xlabel="seconds per megapixel, one core", ylabel="PSNR gain, dB")

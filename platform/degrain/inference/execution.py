@@ -75,6 +75,8 @@ class CompiledNetwork:
 
         self._failures = (TorchDynamoException, InductorError)
         self._eager = network
+        # The compiler counts the networks of a class, and leaves the ninth uncompiled, silently.
+        torch.compiler.reset()
         self._run: Callable[..., Tensor] = torch.compile(network)
 
     def __call__(self, *inputs: Tensor) -> Tensor:

@@ -88,10 +88,9 @@ class Report:
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         self._parts.append(f'<div class="wide">{table}</div>')
 
-    def files(self) -> dict[str, bytes]:
-        """The page, report.html, and its figures as PNG, by file name."""
-        figures = {f"{name}.png": png for name, png in self.figures.items()}
-        return {**figures, "report.html": self.html()}
+    def files(self, page: str) -> dict[str, bytes]:
+        """The page, whose file is called `page`, and its figures as PNG, by file name."""
+        return {**{f"{name}.png": png for name, png in self.figures.items()}, page: self.html()}
 
     def html(self) -> bytes:
         """Return the page."""

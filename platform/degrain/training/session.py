@@ -145,8 +145,11 @@ class LocalSession(SingleProcess):
         """Metrics measured between validations."""
 
     def restored(self) -> Snapshot | None:
-        """Return the newest checkpoint of the store."""
-        return self.store.newest() if self.store else None
+        """Return the newest checkpoint; the time that it took is not available again."""
+        found = self.store.newest() if self.store else None
+        if found is not None:
+            self.started -= found["seconds"]
+        return found
 
     def progress(self, metrics: Metrics) -> None:
         """Keep the metrics."""

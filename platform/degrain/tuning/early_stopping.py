@@ -3,9 +3,9 @@
 At a rung, a share of its own budget, a trial is compared with all trials of its architecture that
 have passed the rung. It is stopped if it is not in their better half, unless it improves so fast
 that it would overtake the last one of that half by its own end if both went on as they did: PSNR
-grows about linearly with the logarithm of the progress. The first validation says nothing on that,
-so no trial is stopped there. Architectures have separate rungs: the one that learns fastest at
-first would stop the others.
+and SSIM grow about linearly with the logarithm of the progress. The first validation says nothing
+on that, so no trial is stopped there. Architectures have separate rungs: the one that learns
+fastest at first would stop the others.
 """
 
 import math
@@ -82,20 +82,21 @@ def _mark(rung: float, before: tuple[float, float] | None, now: tuple[float, flo
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
     """Ray Tune's interface to the rungs; `before` are trials that an earlier process ran."""
 
-    def __init__(self, before: Iterable[Trial] = ()) -> None:
+    def __init__(self, metric: str, before: Iterable[Trial] = ()) -> None:
         super().__init__()
+        self._compared = metric
         self._rungs: dict[str, Rungs] = {}
         for trial in before:
-            for progress, score in trial.curve:
-                self._of(trial.draw.model).keeps(trial.number, progress, score)
+            for progress, reached in trial.curve:
+                self._of(trial.draw.model).keeps(trial.number, progress, reached)
 
     def _of(self, model: str) -> Rungs:
         return self._rungs.setdefault(model, Rungs())
 
     def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
-        if "val_psnr" not in result:
+        if self._compared not in result:
             return str(TrialScheduler.CONTINUE)
         described = trial.config["trial"]
         rungs = self._of(described["training"]["model"])
-        keeps = rungs.keeps(described["number"], result["progress"], result["val_psnr"])
+        keeps = rungs.keeps(described["number"], result["progress"], result[self._compared])
         return str(TrialScheduler.CONTINUE if keeps else TrialScheduler.STOP)

@@ -1,6 +1,6 @@
 """The plan of a study's trials: their search spaces, and the order in which they start."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,10 +53,23 @@ def _check_crops(config: StudyConfig, space: SearchSpace, side: int) -> None:
         replace(config.training(**draw.to_dict()), crop=crop).crop_of(side)
 
 
-def make_trial(config: StudyConfig, number: int, draw: Draw, parallel: int) -> Trial:
-    """The trial of a configuration; `parallel` run at a time."""
+def trial_length(
+    config: StudyConfig, parallel: int, before: Sequence[Trial]
+) -> Mapping[str, object]:
+    """The fields that set the length of each trial; `parallel` run at a time.
+
+    Trials of an earlier process keep theirs, and new ones get it, whatever the cluster is now: of
+    unequal length they could not be compared.
+    """
+    if before and config.steps is None:
+        return {"budget": before[0].config.budget}
+    return config.trial_length(parallel)
+
+
+def make_trial(config: StudyConfig, number: int, draw: Draw, length: Mapping[str, object]) -> Trial:
+    """The trial of a configuration, with the fields that set its length."""
     settings = {"clean_share": recipe(draw.model).clean_share, **draw.to_dict()}
-    training = config.training(**config.trial_length(parallel), **settings)
+    training = config.training(**length, **settings)
     return Trial(number, draw, training, count_parameters(draw.model, **draw.arguments))
 
 
@@ -75,7 +88,8 @@ class TrialPlan:
 
     config: StudyConfig
     spaces: Sequence[SearchSpace]
-    parallel: int
+    length: Mapping[str, object]
+    """See `trial_length`."""
     before: Sequence[Trial] = ()
     """Trials of an earlier process, ended or not."""
     warm_start: WarmStart = COLD
@@ -108,4 +122,4 @@ class TrialPlan:
         for number in range(self.config.trials):
             if number not in known:
                 draw = self.suggester.suggest(number)
-                yield make_trial(self.config, number, draw, self.parallel)
+                yield make_trial(self.config, number, draw, self.length)

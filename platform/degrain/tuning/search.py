@@ -62,6 +62,10 @@ class _Queue(Searcher):  # type: ignore[misc]
         """Do nothing: see `__getstate__`."""
 
 
+_RESTARTS = 3
+"""How often a trial whose process or node was lost goes on from its checkpoint."""
+
+
 class _Reporting(ray.tune.Callback):  # type: ignore[misc]
     """Updates the trials' records, teaches the suggester, and calls the observer."""
 
@@ -115,16 +119,20 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         if record.curve and metrics["progress"] == record.curve[-1][0]:
             # A resumed trial repeats its last report.
             return
-        if not record.best or metrics["val_psnr"] > record.best["val_psnr"]:
+        score = METRICS[self._objective][0]
+        if not record.best or metrics[score] > record.best[score]:
             record.best = metrics
-        record.curve.append((metrics["progress"], metrics["val_psnr"]))
+        record.curve.append((metrics["progress"], metrics[score]))
         self._observer.reported(record, metrics)
 
     def on_trial_complete(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
     ) -> None:
         record = self._of(trial)
-        record.status = "finished" if record.curve[-1][0] >= 100 else "stopped"
+        if record.error is not None:
+            record.status = "failed"
+        else:
+            record.status = "finished" if record.curve[-1][0] >= 100 else "stopped"
         self._end(record)
 
     def on_trial_error(
@@ -133,7 +141,8 @@ class _Reporting(ray.tune.Callback):  # type: ignore[misc]
         record = self._of(trial)
         record.status = "failed"
         record.error = (
-            record.error or f"its process ended unexpectedly; see the logs in {trial.local_path}"
+            f"its process ended unexpectedly, {_RESTARTS + 1} times; see the logs in "
+            f"{trial.local_path}"
         )
         self._end(record)
 
@@ -198,6 +207,7 @@ def search(
                 name=name,
                 storage_path=files,
                 callbacks=[_Reporting(trials, suggester, objective, observer)],
+                failure_config=ray.tune.FailureConfig(max_failures=_RESTARTS),
                 verbose=0,
             ),
         ).fit()
@@ -231,7 +241,7 @@ def _scheduler(
     """
     if algorithm == "pbt" or _speed_counts(objective):
         return FIFOScheduler()
-    return EarlyStopping(before)
+    return EarlyStopping(METRICS[objective][0], before)
 
 
 def _resources(workers: Workers) -> dict[str, float]:

@@ -88,7 +88,9 @@ class Starts:
             name: tuple(_first(domain, model.card.training.get(name)) for domain in domains)
             for name, domains in space.fields.items()
         }
-        others = [v for d in fields.get("start", ()) if isinstance(d, Choice) for v in d.values]
+        # Not of `fields`: what the model itself started from is not loaded, and may be gone.
+        before = space.fields.get("start", ())
+        others = [v for d in before if isinstance(d, Choice) for v in d.values]
         starts = dict.fromkeys([model.name, *(others or [None])])
         fields["start"] = (Choice(tuple(starts), default=model.name),)
         rate = recipe(space.model).fine_tuning_rate

@@ -32,7 +32,7 @@ from degrain.tuning.choice import chosen_trials
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.earlier import COLD, WarmStart, earlier_trials
 from degrain.tuning.outcome import Outcome
-from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of
+from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of, trial_length
 from degrain.tuning.result import Refit, StudyResult, local_folder
 from degrain.tuning.search import search, trial_body
 from degrain.tuning.space import SearchSpace
@@ -179,8 +179,9 @@ class _Study:
         config, parallel = self.config, parallel_trials(self.config)
         before = self.state.in_order()
         spaces = spaces_of(config, self.patch_set.manifest, self.starts)
-        training = config.training(**config.trial_length(parallel))
-        plan = TrialPlan(config, spaces, parallel, before, self._warm_start(spaces, training))
+        each = trial_length(config, parallel, before)
+        training = config.training(**each)
+        plan = TrialPlan(config, spaces, each, before, self._warm_start(spaces, training))
         length = training.length
         known = f", {len(plan.ended)} of them done" if before else ""
         models = ", ".join(config.tuned)

@@ -22,10 +22,10 @@ class Trial:
     status: str = "waiting"
     """`waiting`, `running`, then `finished`, `stopped` (early) or `failed`."""
     best: Metrics = field(default_factory=dict)
-    """The reported metrics with the highest val_psnr."""
+    """The reported metrics with the best score by the study's objective; of two, by PSNR."""
     error: str | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)
-    """Progress in percent and val PSNR of each validation."""
+    """Progress in percent and that score of each validation."""
     halved: bool = False
     """Whether the batch was halved because memory ran out."""
     inherited: list[Mapping[str, float]] = field(default_factory=list)

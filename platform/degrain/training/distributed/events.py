@@ -14,6 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from degrain.errors import JobFailedError, UserError
 
+_ABORT_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -71,6 +73,7 @@ class _EventQueue:
         self._events: asyncio.Queue[WorkerEvent] = asyncio.Queue()
         self._requested = False
         self._failure: UserError | JobFailedError | None = None
+        self._controller: Any = None
 
     async def put(self, event: WorkerEvent) -> None:
         await self._events.put(event)
@@ -91,6 +94,12 @@ class _EventQueue:
     async def checkpoint_requested(self) -> bool:
         requested, self._requested = self._requested, False
         return requested
+
+    async def introduce(self, controller: Any) -> None:  # noqa: ANN401 - an actor's handle
+        self._controller = controller
+
+    async def controller(self) -> Any:  # noqa: ANN401 - an actor's handle
+        return self._controller
 
     async def fail(self, error: UserError | JobFailedError) -> None:
         self._failure = self._failure or error
@@ -142,6 +151,17 @@ class EventChannel:
         """Return the recorded error, or None."""
         error: UserError | JobFailedError | None = ray.get(self._queue.failure.remote())
         return error
+
+    def introduce(self, controller: Any) -> None:  # noqa: ANN401 - an actor's handle
+        """Store Ray's controller of the training."""
+        ray.get(self._queue.introduce.remote(controller))
+
+    def abort_training(self) -> None:
+        """End the workers and free their resources, if they have any yet."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            controller = ray.get(self._queue.controller.remote(), timeout=_ABORT_SECONDS)
+            if controller is not None:
+                ray.get(controller.abort.remote(), timeout=_ABORT_SECONDS)
 
     def close(self) -> None:
         """End the actor."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from torch import Tensor
 
 from degrain.cluster import RAY_THREAD, files_of_ray
@@ -35,6 +36,19 @@ _SHORTAGE_SECONDS = 30.0
 """Seconds that workers may take to start before the driver reports missing resources."""
 
 
+class _Introduction(ControllerCallback):  # type: ignore[misc]
+    """Introduces Ray's controller of a training, which alone can end the workers at once and free
+    their resources: Ray has no public way to stop a training that runs in a thread.
+    """
+
+    def __init__(self, events: EventChannel) -> None:
+        self._events = events
+
+    def after_controller_start(self, train_run_context: object) -> None:  # noqa: ARG002
+        """Called in the controller's process."""
+        self._events.introduce(ray.get_runtime_context().current_actor)
+
+
 @dataclass
 class TrainingJob:
     """Training of one network by several workers, with its checkpoints in `folder`/checkpoints.
@@ -57,6 +71,8 @@ class TrainingJob:
     _events: EventChannel = field(init=False, repr=False)
     _draining: set[str] = field(default_factory=set, init=False, repr=False)
     """Nodes whose preemption was announced."""
+    _nodes: set[str] = field(default_factory=set, init=False, repr=False)
+    """Nodes of the cluster, of an elastic run."""
     _started: bool = field(default=False, init=False, repr=False)
     """Whether workers have started to train."""
     _groups_before: frozenset[str] = field(default=frozenset(), init=False, repr=False)
@@ -69,6 +85,7 @@ class TrainingJob:
         On Ctrl-C the workers write a checkpoint before the interrupt is raised.
         """
         self.workers.check_cluster()
+        self._subtract_used_time()
         self._groups_before = frozenset(ray.util.placement_group_table())
         self._events = EventChannel.open()
         outcome: list[BaseException] = []
@@ -86,6 +103,12 @@ class TrainingJob:
             failure = self._events.failure()
         except KeyboardInterrupt:
             self._save_before_exit(training)
+            self._events.abort_training()
+            raise
+        except SystemExit:
+            # Ray Tune stops the trial that this job is. The next one needs the workers' resources.
+            self._events.abort_training()
+            training.join()
             raise
         finally:
             self._events.close()
@@ -97,6 +120,14 @@ class TrainingJob:
                 f"training '{self.name}' failed: {_last_line(outcome[0])}"
             ) from outcome[0]
         return self._result()
+
+    def _subtract_used_time(self) -> None:
+        """Let the budget of a resumed run begin earlier, by the time that was used."""
+        if self.config.budget is None:
+            return
+        before = CheckpointStore(self.folder / "checkpoints", warn=lambda _: None).newest()
+        if before is not None:
+            self.started -= before["seconds"]
 
     def _wait_for_workers(self, training: threading.Thread) -> None:
         """Process events until workers start; report missing resources at intervals."""
@@ -136,6 +167,7 @@ class TrainingJob:
                 run_config=ray.train.RunConfig(
                     name=self.name,
                     storage_path=files,
+                    callbacks=[_Introduction(self._events)],
                     failure_config=ray.train.FailureConfig(max_failures=self.workers.restarts),
                 ),
             ).fit()
@@ -156,12 +188,18 @@ class TrainingJob:
         )
 
     def _process_events(self, seconds: float) -> list[WorkerEvent]:
-        """Call `on_event` for new events; request a checkpoint if a preemption was announced."""
+        """Call `on_event` for new events; request a checkpoint before the workers are restarted:
+        for a preemption that was announced, or for a node that joins an elastic run.
+        """
         draining = _draining_nodes()
         if draining - self._draining:
             self.on_event(WarningEvent("a node is being preempted; its workers continue elsewhere"))
             self._events.request_checkpoint()
         self._draining = draining
+        nodes = _nodes() if self.workers.workers.elastic else set()
+        if self._started and nodes - self._nodes:
+            self._events.request_checkpoint()
+        self._nodes = nodes
         events = self._events.take(seconds)
         for event in events:
             self._started = self._started or isinstance(event, Started)
@@ -196,6 +234,10 @@ class TrainingJob:
 def _draining_nodes() -> set[str]:
     """Nodes that an autoscaler or `ray drain-node` will end; Ray has no public API for them."""
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def _nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _last_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from degrain.training.distributed.events import ValidationEvent, WorkerEvent
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.population import Inheritance, Population
 from degrain.training.distributed.splits import TrainingSplits
-from degrain.training.distributed.workers import WorkerRange, Workers
+from degrain.training.distributed.workers import WorkerRange, Workers, has_gpu
 from degrain.training.loop import train
 from degrain.training.session import Metrics, SingleProcess
 from denoisenets import create_model
@@ -64,7 +64,7 @@ class TrialSession(SingleProcess):
         self.train = train_split.patches()
         self.val = val_split.patches()
         self.started = time.time()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = trial_device()
         self._store = store
         self._constants = constants
         """Metrics that are the same at each validation."""
@@ -151,9 +151,8 @@ class TrialBody:
                 ray.tune.report({HALVED: config.batch_size})
                 train_it(config)
         except (UserError, JobFailedError, OSError, MemoryError) as error:
-            # Tune's callbacks receive no error, so it is reported as a metric.
+            # It would recur, so that Tune, which repeats trials that it has lost, gets no error.
             ray.tune.report({FAILURE: str(error) or type(error).__name__})
-            raise
 
     def _train(
         self, described: Mapping[str, Any], constants: Metrics, config: TrainingConfig
@@ -191,10 +190,8 @@ class TrialBody:
             config, self.splits, place, "workers", workers, start=start, on_event=report
         )
         before = CheckpointStore(place / "checkpoints", warn=lambda _: None).newest()
-        if before is not None:
-            job.started -= before["seconds"]
-            if before["metrics"]:
-                ray.tune.report({**before["metrics"], **constants})
+        if before is not None and before["metrics"]:
+            ray.tune.report({**before["metrics"], **constants})
         job.run()
 
     def _train_here(
@@ -236,6 +233,11 @@ class TrialBody:
         return _Member(Population(shared, number, config.seed), self.population, draw)
 
 
+def trial_device() -> torch.device:
+    """The device of a trial in its own process."""
+    return torch.device("cuda" if has_gpu() else "cpu")
+
+
 def run_trial(arguments: dict[str, Any], *, body: TrialBody) -> None:
     """Run a trial; Ray Tune wants a function.
 
@@ -264,7 +266,7 @@ def _runs_out_of_memory(attempt: Callable[[TrainingConfig], None], config: Train
 
 def measure_speed(config: TrainingConfig) -> float:
     """Return the seconds per megapixel of the network, by the fastest of three passes."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = trial_device()
     network = create_model(config.model, **config.arguments).to(device).eval()
     photo = torch.rand(1, 3, _SPEED_SIDE, _SPEED_SIDE, device=device)
     seconds = []

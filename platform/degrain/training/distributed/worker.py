@@ -29,6 +29,7 @@ from degrain.training.distributed.events import (
     WarningEvent,
 )
 from degrain.training.distributed.resource_usage import process_usage
+from degrain.training.distributed.workers import has_gpu
 from degrain.training.loop import train
 from degrain.training.session import Metrics
 from degrain.training.teacher import Teacher
@@ -61,7 +62,7 @@ class WorkerSession:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
-        self.device = ray.train.torch.get_device()
+        self.device = ray.train.torch.get_device() if has_gpu() else torch.device("cpu")
         self.train = worker_config.train_split.patches()
         self.val = worker_config.val_split.patches()
         self.start = None if worker_config.start is None else ray.get(worker_config.start)

@@ -152,3 +152,10 @@ class Workers:
         assert self.cpus_per_worker is not None, "call fit_to_cluster first"
         needs = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker}
         return {kind: each for kind, each in needs.items() if each}
+
+
+def has_gpu() -> bool:
+    """Whether Ray has assigned a GPU to this process: others see those of the machine, too."""
+    import ray
+
+    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
