@@ -36,7 +36,6 @@ from degrain.evaluation.slices import slices
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
 from degrain.imaging.pixels import Photo
-from degrain.retraining.record import RECORD_FILE
 from degrain.retraining.schedule import SCHEDULE_FILE
 from degrain.storage.location import Storage
 from degrain.tracking.registry import load_registered
@@ -149,7 +148,7 @@ class Month:
             assert run.info.status == "FINISHED"
             assert f"patches/{version.tags['patch_set']}/manifest.json" in keys
         assert any(key.startswith(f"patches/{card.patch_set}/catalog-") for key in keys)
-        assert f"studies/{RECORD_FILE}" not in keys
+        assert not any(key.startswith("studies/retraining-") for key in keys)
         assert self.lease_seconds() == 0
         experiment = self.client.get_experiment_by_name("degrain").experiment_id
         runs = self.client.search_runs([experiment], "tags.`degrain.kind` = 'retraining'")

@@ -119,12 +119,34 @@ def test_gates_against_another_champion_do_not_count(tracker: Tracker) -> None:
     assert held(tracker)["champion"] == "3"
 
 
+def test_a_version_that_waits_is_not_displaced_by_one_that_failed(tracker: Tracker) -> None:
+    waits = {"evaluation": EVALUATION, "approval": True}
+    aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION, before=None)
+    aliases.publish(tracker, decided("2", moved=True, v2=True), before="1", **waits)
+    aliases.publish(tracker, decided("1", moved=False, v3=False), before="1", **waits)
+    assert held(tracker) == {"champion": "1", "challenger": "2"}
+    assert aliases.promote(tracker, None).version == "2"
+    # It waits no longer.
+    aliases.publish(tracker, decided("2", moved=False, v3=False), before="2", **waits)
+    assert held(tracker) == {"champion": "2", "challenger": "3", "previous": "1"}
+
+
+def test_a_version_that_does_not_exist_is_one_line(tracker: Tracker, tmp_path: Path) -> None:
+    argv = ["--mlflow", tmp_path / "mlflow.yaml", "--version", "9"]
+    for more in ([], ["--without-gates", "trial"]):
+        done = run_here("promote", [*argv, *more], tmp_path)
+        assert done.status == 2
+        assert "'models:/degrain-denoiser/9' does not exist in the registry" in done.err
+
+
 def test_of_two_promotions_at_once_the_later_one_changes_nothing(tracker: Tracker) -> None:
     aliases.publish(tracker, decided("1", moved=True, v1=True), EVALUATION, before=None)
     aliases.set_champion(tracker, "2", "1")
     before = held(tracker)
+    best = Decision("best-psnr", "3", True, "it is better")
+    decisions = [best, *decided("3", moved=True, v3=True)]
     with pytest.raises(JobFailedError, match="become version 2 meanwhile"):
-        aliases.publish(tracker, decided("3", moved=True, v3=True), EVALUATION, before="1")
+        aliases.publish(tracker, decisions, EVALUATION, before="1")
     assert held(tracker) == before
 
 

@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,19 @@ from integration.support import (
 )
 
 from degrain.corpora.config import CorpusOptions
+from degrain.errors import JobFailedError, UserError
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.ingest.config import IngestConfig
-from degrain.retraining.record import RECORD_FILE
-from degrain.retraining.run import Retraining
+from degrain.retraining import run as retraining_run
+from degrain.retraining.record import MOST_FAILURES, RetrainingRecord
+from degrain.retraining.run import IDENTITY_TAG, STUDIED_TAG, Retraining
 from degrain.storage.lease import LeaseLostError
 from degrain.storage.location import Storage
+from degrain.tracking.client import ServerUnavailableError
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.runs import Tracker
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.result import StudyResult
 
 pytestmark = pytest.mark.ray
 
@@ -63,32 +68,128 @@ def add_a_scene(photos: Path) -> None:
         os.utime(file, ns=(time, time))
 
 
-def test_job_that_lost_its_lease_publishes_nothing(tmp_path: Path) -> None:
+class Held:
+    """A lease that nobody takes."""
+
+    def check(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Tracker:
+    return Tracker.open(load_tracking_config(write_tracking(tmp_path)), Storage())
+
+
+def product(
+    folder: Path, tracker: Tracker, name: str = "a", log: Callable[[str], None] = print
+) -> Retraining:
+    """The retraining of one product; products share studies, experiment, server and model."""
+    storage = Storage()
+    config = IngestConfig(
+        corpus=[f"pairs={write_pairs(folder / f'photos-{name}', SCENES)}"],
+        out=str(folder / f"patches-{name}"),
+        geometry=PatchGeometry(patch_size=32),
+        options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
+    )
+    return Retraining(
+        config,
+        StudyConfig(models=("red10",), trials=1),
+        1,
+        tracker,
+        storage.locate(folder / "studies"),
+        log,
+        lambda _label, _unit: lambda _done, _total: None,
+        lambda: None,
+    )
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """The one record of an interrupted retraining."""
+    (file,) = (folder / "studies").glob("retraining-*.json")
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def no_record(folder: Path) -> bool:
+    return not list((folder / "studies").glob("retraining-*.json"))
+
+
+def test_job_that_lost_its_lease_publishes_nothing(tmp_path: Path, tracker: Tracker) -> None:
     class Lost:
         def check(self) -> None:
             raise LeaseLostError("this retraining lost its lock")
 
-    storage = Storage()
-    config = IngestConfig(
-        corpus=[f"pairs={write_pairs(tmp_path / 'photos', SCENES)}"],
-        out=str(tmp_path / "patches"),
-        geometry=PatchGeometry(patch_size=32),
-        options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
-    )
-    tracking = load_tracking_config(write_tracking(tmp_path))
     with pytest.raises(LeaseLostError):
-        Retraining(
-            config,
-            StudyConfig(models=("red10",), trials=1),
-            1,
-            Tracker.open(tracking, storage),
-            storage.locate(tmp_path / "studies"),
-            lambda _: None,
-            lambda _label, _unit: lambda _done, _total: None,
-            lambda: None,
-        ).run(Lost())
-    assert not list((tmp_path / "patches").glob("*.json"))
-    assert not list((tmp_path / "patches").glob("*/manifest.json"))
+        product(tmp_path, tracker).run(Lost())
+    assert not list((tmp_path / "patches-a").glob("*.json"))
+    assert not list((tmp_path / "patches-a").glob("*/manifest.json"))
+
+
+def test_products_that_share_studies_and_experiment_are_kept_apart(
+    tmp_path: Path, tracker: Tracker
+) -> None:
+    a, b = product(tmp_path, tracker), product(tmp_path, tracker, "b")
+    with tracker.run("retraining", "retraining") as run:
+        record = RetrainingRecord("v1", "study-a", run.id, a._options, None, 5)
+    record.write(a._record_file)
+    assert a._interrupted() == record
+    assert b._interrupted() is None
+    for one, version in ((a, "version-a"), (b, "version-b")):
+        tags = {STUDIED_TAG: version, IDENTITY_TAG: one.identity}
+        with tracker.run("retraining", "retraining", tags=tags):
+            pass
+    assert (a._known_patch_set(), b._known_patch_set()) == ("version-a", "version-b")
+    turned = replace(a, ingest=replace(a.ingest, corpus=["noisy=/n", *a.ingest.corpus]))
+    again = replace(a, ingest=replace(a.ingest, corpus=[*a.ingest.corpus, "noisy=/n"]))
+    assert turned.identity == again.identity != a.identity
+
+
+@pytest.mark.parametrize(
+    ("error", "records"),
+    [
+        (KeyboardInterrupt(), [0, 0, 0, 0]),
+        (OSError("the bucket is away"), [0, 0, 0, 0]),
+        (ServerUnavailableError("MLflow is away"), [0, 0, 0, 0]),
+        (LeaseLostError("lost"), [0, 0, 0, 0]),
+        # Two more attempts, then a new study.
+        (JobFailedError("all trials failed"), [1, 2, None, 1]),
+        # A new one at once, in the same run.
+        (UserError("a photo has changed"), [0, 0, 0, 0]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_failure_of_the_study_does_to_the_record(
+    tmp_path: Path,
+    tracker: Tracker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    records: list[int | None],
+) -> None:
+    assert MOST_FAILURES == 3
+    said: list[str] = []
+    studies: list[str] = []
+
+    def fail(*_: object, name: str, **__: object) -> StudyResult:
+        studies.append(name)
+        raise error
+
+    monkeypatch.setattr(retraining_run, "run_study", fail)
+    monkeypatch.setattr(retraining_run, "new_name", lambda: f"study-{len(studies)}")
+    monkeypatch.setattr(retraining_run, "fit_to_cluster", lambda config: config)
+    one = product(tmp_path, tracker, log=said.append)
+    for failures in records:
+        with pytest.raises(type(error)):
+            one.run(Held())
+        assert (
+            no_record(tmp_path) if failures is None else record_of(tmp_path)["failures"] == failures
+        )
+    if isinstance(error, UserError):
+        assert studies == [f"study-{n}" for n in (0, 0, 2, 2, 4, 4, 6)]
+        assert any("cannot go on (a photo has changed); a new one begins" in line for line in said)
+    elif isinstance(error, JobFailedError) and records[0]:
+        assert studies == ["study-0", "study-0", "study-0", "study-3"]
+    else:
+        assert set(studies) == {"study-0"}
 
 
 def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
@@ -126,7 +227,7 @@ def test_retraining_promotes_only_a_better_model_and_only_for_new_photos(
     )
     assert worse.summary["challenger"] == "2"
     assert worse.summary["new_pairs"] == 1
-    assert not (tmp_path / "studies" / RECORD_FILE).exists()
+    assert no_record(tmp_path)
 
 
 def test_too_few_new_pairs_wait_and_a_dry_run_does_nothing(tmp_path: Path) -> None:
@@ -157,7 +258,7 @@ def test_a_killed_retraining_goes_on_with_its_study_and_posts_its_decision(
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=300)
-    record = json.loads((tmp_path / "studies" / RECORD_FILE).read_text())
+    record = record_of(tmp_path)
     assert record["study"] == file.parent.name
     # New photos do not change what was begun.
     add_a_scene(tmp_path / "photos")
@@ -194,7 +295,7 @@ def test_a_decision_that_is_interrupted_anywhere_is_made_once(
     for place in (
         "degrain.evaluation.aliases.set_champion",
         "degrain.evaluation.aliases._record",
-        "degrain.retraining.run.remove_record",
+        "degrain.retraining.run.record_retraining",
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, crash)
@@ -223,4 +324,4 @@ def test_a_retraining_that_fails_posts_its_reason(
     assert failed.status == 2
     assert [post["decision"] for post in posts] == ["failed"]
     assert "pairs were refused" in str(posts[0]["reason"])
-    assert not (tmp_path / "studies" / RECORD_FILE).exists()
+    assert no_record(tmp_path)

@@ -317,7 +317,7 @@ def test_study_of_trials_with_two_workers_continues_after_one_diverged(tmp_path:
 def test_stopped_trials_of_two_workers_leave_their_resources(study: Study, tmp_path: Path) -> None:
     """Else the next trial, and the refit, would wait for ever: the cluster has two CPUs."""
     where = ["--data", study.folder / "patches", "--out", tmp_path / "runs"]
-    options = ["--models", "red10", "--search", "random", "--trials", 3, "--steps", 2000]
+    options = ["--models", "red10", "--search", "random", "--trials", 3, "--steps", 400]
     options += ["--refit-steps", 4, "--batch-size", 2, "--crop", 24, "--test-photos", 1]
     options += ["--workers-per-trial", 2, "--seed", 2]
     rates = ["--spaces", '{"red10": {"learning_rate": [1e-3, 1e-9], "width": [4]}}']

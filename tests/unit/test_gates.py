@@ -200,6 +200,22 @@ def test_the_starter_is_the_champion_of_an_empty_registry() -> None:
     assert "slices: " in decision.reason
 
 
+def test_a_champion_whose_files_are_lost_gives_way_to_the_starter() -> None:
+    evaluation = Evaluation(
+        photos=photos(),
+        denoisers=(
+            scores("noisy", flat(-8), 0.4),
+            scores("nlm", flat(-4), 0.6),
+            scores("starter", flat(0)),
+            scores("v2", varied(0.6)),
+        ),
+    )
+    entrants = Entrants(candidates={"2": "v2"}, holders=dict.fromkeys(ALIASES, "1"), names={})
+    decisions = decide(evaluation, entrants, CONFIG)
+    assert {d.alias: (d.version, d.moved) for d in decisions} == dict.fromkeys(ALIASES, ("2", True))
+    assert "of starter: gain" in decisions[-1].reason
+
+
 def test_the_starter_need_not_be_beaten() -> None:
     config = TrackingConfig(promotion=PromotionRules(beat_starter=False))
     assert first(-0.6, config).moved

@@ -20,7 +20,7 @@ from degrain.tracking.runs import Run, Tracker
 
 KIND = "promotion"
 _GATES_TAG, _AGAINST_TAG = "degrain.gates", "degrain.compared_with"
-_NOBODY = "none"
+_NOBODY, _PASSED = "none", "passed"
 _LONGEST_TAG = 1000
 
 
@@ -58,15 +58,17 @@ def publish(
     _tag_candidates(tracker, champion, before)
     waits = approval and champion.moved
     carried_out = [_waiting(d, before) if waits and d.alias == "champion" else d for d in decisions]
-    for decision in carried_out:
-        if decision.moved and decision.version is not None:
-            if decision.alias == "champion":
-                set_champion(tracker, decision.version, before)
-            else:
-                _set(tracker, decision.alias, decision.version)
+    moved = [d for d in carried_out if d.moved and d.version is not None]
+    # The champion first: where another job has moved it meanwhile, no other alias moves either.
+    for decision in sorted(moved, key=lambda d: d.alias != "champion"):
+        assert decision.version is not None
+        if decision.alias == "champion":
+            set_champion(tracker, decision.version, before)
+        else:
+            _set(tracker, decision.alias, decision.version)
     after = before if waits else champion.version
     challenger = champion.version if waits else _challenger(champion, after)
-    if challenger is not None:
+    if challenger is not None and (waits or champion.moved or not _is_waiting(tracker, before)):
         _set(tracker, CHALLENGER, challenger)
     if parent is not None and _has_record(tracker, parent):
         return carried_out
@@ -85,6 +87,18 @@ def _waiting(champion: Decision, before: str | None) -> Decision:
     return Decision("champion", before, False, reason, champion.checks)
 
 
+def _is_waiting(tracker: Tracker, champion: str | None) -> bool:
+    """Whether the challenger has passed the gates against the champion, and waits for approval."""
+    holder = _holder(tracker, CHALLENGER)
+    if holder is None or holder == champion:
+        return False
+    tags: Mapping[str, str] = find_version(
+        tracker.client, ModelVersion(tracker.config.model, holder).uri
+    ).tags
+    passed = tags.get(_GATES_TAG) == _PASSED
+    return passed and tags.get(_AGAINST_TAG) == (champion or _NOBODY)
+
+
 def _challenger(champion: Decision, after: str | None) -> str | None:
     """The newest candidate that did not become champion, or None."""
     others = [v for v in champion.checks if v != after]
@@ -95,7 +109,7 @@ def _tag_candidates(tracker: Tracker, champion: Decision, before: str | None) ->
     """Tag each candidate with the outcome of its gates, which `promote` reads."""
     for version, checks in champion.checks.items():
         failed = [c.gate for c in checks if not c.passed]
-        text = f"failed: {', '.join(failed)}" if failed else "passed"
+        text = f"failed: {', '.join(failed)}" if failed else _PASSED
         tracker.client.set_model_version_tag(tracker.config.model, version, _GATES_TAG, text)
         tracker.client.set_model_version_tag(
             tracker.config.model, version, _AGAINST_TAG, before or _NOBODY
@@ -146,7 +160,7 @@ def promote(tracker: Tracker, version: str | None, *, override: str | None = Non
 def _check_gates(version: str, tags: Mapping[str, str], champion: str | None) -> None:
     remedy = "evaluate it again with `degrain tune`, or give a reason with `without_gates`"
     outcome, against = tags.get(_GATES_TAG), tags.get(_AGAINST_TAG)
-    if outcome != "passed":
+    if outcome != _PASSED:
         what = f"has not passed the gates ({outcome})" if outcome else "was never at the gates"
         raise UserError(f"version {version} {what}; {remedy}")
     if against != (champion or _NOBODY):

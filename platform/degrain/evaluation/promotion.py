@@ -51,7 +51,7 @@ class Entrants:
     holders: Mapping[str, str]
     """Alias to version."""
     names: Mapping[str, str]
-    """Holding version to its name in the evaluation."""
+    """Holding version to its name in the evaluation; without those whose files are lost."""
 
     def holder(self, alias: str) -> str | None:
         """The version that holds an alias."""
@@ -89,8 +89,11 @@ def decide(evaluation: Evaluation, entrants: Entrants, config: TrackingConfig) -
 def _champion_row(
     evaluation: Evaluation, entrants: Entrants, config: TrackingConfig
 ) -> DenoiserScores | None:
-    """What a new champion must be better than: the starter where there is no champion."""
-    if (version := entrants.holder("champion")) is not None:
+    """What a new champion must be better than: the starter where there is no champion, or none
+    that can be read any more.
+    """
+    version = entrants.holder("champion")
+    if version is not None and version in entrants.names:
         return evaluation.of(entrants.names[version])
     return evaluation.of(STARTER) if config.promotion.beat_starter else None
 
@@ -119,8 +122,8 @@ def _best(
     best = max(scored, key=lambda v: getattr(scored[v].mean, metric))
     value = getattr(scored[best].mean, metric)
     text = f"{metric} {value:.5g}{UNITS[metric]}"
-    if holder is None:
-        return Decision(alias, best, True, f"{text}, the alias had no holder")
+    if holder is None or holder not in held:
+        return Decision(alias, best, True, f"{text}, the alias had no holder that can be read")
     before = getattr(held[holder].mean, metric)
     text += f" against {before:.5g}{UNITS[metric]} of version {holder}"
     return Decision(alias, best if value > before else holder, value > before, text)

@@ -1,7 +1,7 @@
 """The record of a retraining that has not ended, from which the next one goes on.
 
-It is a small JSON file beside the studies. A retraining that is killed leaves it, and one that ends
-removes it.
+It is a small JSON file beside the studies, one for each model, folder of patch sets and corpora. A
+retraining that is killed leaves it, and one that ends removes it.
 """
 
 import json
@@ -13,7 +13,8 @@ from degrain.errors import UserError
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
 
-RECORD_FILE = "retraining.json"
+MOST_FAILURES = 3
+"""Times that a study may fail by itself before a new one begins."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,19 @@ class RetrainingRecord:
     """Version of the patch set relative to which pairs are new; None if there was none."""
     new_pairs: int
     """Number of pairs that were new or changed."""
+    failures: int = 0
+    """How often the study has failed by itself."""
 
-    def write(self, studies: Location) -> None:
+    def write(self, file: Location) -> None:
         """Write the file."""
-        (studies / RECORD_FILE).write_bytes(json_bytes(asdict(self)))
+        file.write_bytes(json_bytes(asdict(self)))
 
 
-def read_record(studies: Location) -> RetrainingRecord | None:
+def read_record(file: Location) -> RetrainingRecord | None:
     """The record of an interrupted retraining; None if there is none.
 
     Raises UserError if the file is damaged.
     """
-    file = studies / RECORD_FILE
     if not file.exists():
         return None
     try:
@@ -53,8 +55,3 @@ def read_record(studies: Location) -> RetrainingRecord | None:
             f"cannot go on with the interrupted retraining: '{file}' is damaged ({error}); delete "
             "it to begin a new one"
         ) from None
-
-
-def remove_record(studies: Location) -> None:
-    """Remove the record of a retraining that has ended."""
-    (studies / RECORD_FILE).remove()

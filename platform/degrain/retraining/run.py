@@ -8,8 +8,12 @@
 
 From the end of the ingest on, a record in the folder of the studies names the patch set and the
 study. A retraining that finds one goes on with that study, and ends it before it looks for news.
+
+A retraining is of one model, one folder of patch sets and one choice of corpora. Others may share
+the folder of studies, the experiment and the server: what is looked up is this one's.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,11 +28,12 @@ from degrain.patchsets.ingest.run import ingest
 from degrain.patchsets.patch_set import PatchSet
 from degrain.retraining.delivery import compare_delivery
 from degrain.retraining.news import News, find_news, new_pairs, read_catalog
-from degrain.retraining.record import RECORD_FILE, RetrainingRecord, read_record, remove_record
+from degrain.retraining.record import MOST_FAILURES, RetrainingRecord, read_record
 from degrain.retraining.result import RetrainingResult
 from degrain.storage.json_file import json_bytes
-from degrain.storage.lease import Lease
+from degrain.storage.lease import Lease, LeaseLostError
 from degrain.storage.location import Location, Storage
+from degrain.tracking.client import ServerUnavailableError
 from degrain.tracking.registry import ModelVersion, alias_holders, load_registered
 from degrain.tracking.runs import Run, Tracker
 from degrain.tuning.config import StudyConfig
@@ -38,6 +43,8 @@ from degrain.tuning.study import Log, Progress, fit_to_cluster, run_study
 
 STUDIED_TAG = "studied_patch_set"
 """Tag of a finished retraining's run."""
+IDENTITY_TAG = "degrain.retraining"
+"""Tag of a retraining's run with its `Retraining.identity`."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,23 @@ class Retraining:
     """Called before a study; what ends earlier needs no cluster."""
 
     @property
+    def identity(self) -> str:
+        """A digest of the model, the folder of patch sets, and the corpora in any order."""
+        out = self._storage.locate(self.ingest.out).identity
+        parts = [self.tracker.config.model, out, *sorted(self.ingest.corpus)]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
+
+    @property
+    def _record_file(self) -> Location:
+        return self.studies / f"retraining-{self.identity}.json"
+
+    @property
     def _storage(self) -> Storage:
         return self.studies.storage
 
     def plan(self) -> RetrainingResult:
         """What `run` would do now; nothing is read but names, and nothing is written."""
-        record = read_record(self.studies)
+        record = read_record(self._record_file)
         if record is not None and self._continues(record) and not self._has_ended(record):
             reason = f"the retraining of study {record.study} was interrupted and would go on"
             return RetrainingResult("planned", reason, self._champion())
@@ -90,9 +108,14 @@ class Retraining:
         """
         record = self._interrupted()
         if record is not None:
-            patch_set = self._patch_set_of(record)
-            earlier = read_catalog(patch_set.root, record.since)
-            return self._carry_out(record, patch_set, earlier, lease)
+            try:
+                patch_set = PatchSet.open(record.patch_set, self._storage)
+                earlier = read_catalog(patch_set.root, record.since)
+                return self._carry_out(record, patch_set, earlier, lease)
+            except UserError as error:
+                # Such as photos that have changed since: it would stop every later one too.
+                self.log(f"the interrupted retraining cannot go on ({error}); a new one begins")
+                self._record_file.remove()
         news = self._news()
         count = len(news.pairs)
         self.log(f"news: {news.describe()}")
@@ -118,18 +141,18 @@ class Retraining:
         with self.tracker.run(
             f"retraining-{version}",
             "retraining",
-            tags={"patch_set": version},
+            tags={"patch_set": version, IDENTITY_TAG: self.identity},
             resume=record.run_id or None,
         ) as run:
             record = replace(record, run_id=run.id)
-            record.write(self.studies)
+            record.write(self._record_file)
             drift = self._drift(patch_set, earlier, run)
             study = self._study(patch_set, run, record, earlier, lease)
             decision = next(d for d in study.decisions if d.alias == "champion")
             outcome = "promoted" if decision.moved else "kept"
             run.tags({"decision": outcome, "reason": decision.reason, STUDIED_TAG: version})
         record_retraining(outcome)
-        remove_record(self.studies)
+        self._record_file.remove()
         return RetrainingResult(
             outcome,
             decision.reason,
@@ -174,7 +197,8 @@ class Retraining:
         return list(
             self.tracker.client.search_runs(
                 [self.tracker.experiment_id],
-                filter_string=f"tags.{STUDIED_TAG} {which}",
+                filter_string=f"tags.{STUDIED_TAG} {which} and tags.`{IDENTITY_TAG}` = "
+                f"'{self.identity}'",
                 max_results=1,
                 order_by=["attributes.start_time DESC"],
             )
@@ -226,11 +250,11 @@ class Retraining:
 
     def _interrupted(self) -> RetrainingRecord | None:
         """The record of an interrupted retraining with the same options."""
-        record = read_record(self.studies)
+        record = read_record(self._record_file)
         if record is None:
             return None
         if self._has_ended(record):
-            remove_record(self.studies)
+            self._record_file.remove()
             return None
         if not self._continues(record):
             self.log(
@@ -252,16 +276,7 @@ class Retraining:
 
     def _has_ended(self, record: RetrainingRecord) -> bool:
         """Whether a retraining was interrupted after its decision."""
-        return STUDIED_TAG in self.tracker.client.get_run(record.run_id).data.tags
-
-    def _patch_set_of(self, record: RetrainingRecord) -> PatchSet:
-        try:
-            return PatchSet.open(record.patch_set, self._storage)
-        except UserError as error:
-            raise UserError(
-                f"cannot go on with the interrupted retraining: {error}; delete "
-                f"'{self.studies / RECORD_FILE}' to begin a new one"
-            ) from None
+        return any(run.info.run_id == record.run_id for run in self._finished_runs())
 
     def _study(
         self,
@@ -271,7 +286,7 @@ class Retraining:
         earlier: Mapping[str, PairRecord] | None,
         lease: Lease,
     ) -> StudyResult:
-        """Run or resume the study. One that failed is not resumed by the next retraining."""
+        """Run or resume the study; docs/retraining.md has what a failure does to the record."""
         state = self._state_of(record.study)
         try:
             return run_study(
@@ -287,8 +302,14 @@ class Retraining:
                 resume=state,
                 earlier_scenes=None if earlier is None else {p.scene for p in earlier.values()},
             )
+        except (ServerUnavailableError, LeaseLostError):
+            raise
         except JobFailedError:
-            remove_record(self.studies)
+            failures = record.failures + 1
+            if failures < MOST_FAILURES:
+                replace(record, failures=failures).write(self._record_file)
+            else:
+                self._record_file.remove()
             raise
 
     def _around_champion(self) -> StudyConfig:

@@ -1,9 +1,10 @@
 """What becomes of a study's refits: compared, registered, and promoted where the gates let them."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from degrain.corpora.record import PairRecord
+from degrain.errors import UserError
 from degrain.evaluation.aliases import publish
 from degrain.evaluation.comparison import Comparison, compare
 from degrain.evaluation.denoisers import find_baselines
@@ -28,6 +29,20 @@ from degrain.tuning.result import Refit
 from degrain.tuning.starts import Starts
 
 
+def load_holders(
+    tracker: Tracker, versions: Iterable[ModelVersion]
+) -> tuple[dict[ModelVersion, tuple[NetworkDenoiser, ModelCard]], list[str]]:
+    """Load versions, by number; also returns why some cannot be read, a line each."""
+    readable: dict[ModelVersion, tuple[NetworkDenoiser, ModelCard]] = {}
+    problems: list[str] = []
+    for version in sorted(set(versions), key=lambda v: int(v.version)):
+        try:
+            readable[version] = load_registered(tracker.client, version.uri)
+        except UserError as error:
+            problems.append(f"{version.label} is not compared: {error}")
+    return readable, problems
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The refits of one study, and the registry that they are to enter."""
@@ -41,6 +56,8 @@ class Outcome:
     refits: Sequence[Refit]
     present: Mapping[str, ModelVersion]
     """Versions that hold aliases, by alias."""
+    readable: Mapping[ModelVersion, tuple[NetworkDenoiser, ModelCard]]
+    """Those of them whose files are there, by number."""
 
     @classmethod
     def of(
@@ -68,7 +85,8 @@ class Outcome:
             del present[alias]
             if alias in before:
                 present[alias] = ModelVersion(version.name, before[alias])
-        return cls(config, patch_set, tracker, run, starts, refits, present)
+        readable, _ = load_holders(tracker, present.values())
+        return cls(config, patch_set, tracker, run, starts, refits, present, readable)
 
     def compare(
         self,
@@ -87,8 +105,7 @@ class Outcome:
         for refit in self.refits:
             denoisers.append(self._denoiser(refit))
             trained_on[refit.name] = self._photos(refit)
-        for version in sorted(set(self.present.values()), key=lambda v: int(v.version)):
-            denoiser, card = load_registered(self.tracker.client, version.uri)
+        for version, (denoiser, card) in self.readable.items():
             denoisers.append(denoiser)
             trained_on[version.label] = card.photos
         source = self.patch_set.source
@@ -155,7 +172,7 @@ class Outcome:
         entrants = Entrants(
             candidates={v.version: name for name, v in versions.items()},
             holders={alias: v.version for alias, v in self.present.items()},
-            names={v.version: v.label for v in self.present.values()},
+            names={v.version: v.label for v in self.readable},
         )
         evaluation, config = comparison.evaluation, self.tracker.config
         decisions = decide(evaluation, entrants, config)

@@ -16,12 +16,14 @@ from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
 from degrain.evaluation.denoisers import find_baselines
 from degrain.evaluation.gates import describe_rule
+from degrain.evaluation.promotion import ALIASES
 from degrain.imaging.metrics import PROTOCOL
 from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
 from degrain.tracking.metric_journal import MetricJournal
+from degrain.tracking.registry import ModelVersion, alias_holders
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
@@ -31,7 +33,7 @@ from degrain.training.distributed.splits import TrainingSplits, open_splits, pat
 from degrain.tuning.choice import chosen_trials
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.earlier import COLD, WarmStart, earlier_trials
-from degrain.tuning.outcome import Outcome
+from degrain.tuning.outcome import Outcome, load_holders
 from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of, trial_length
 from degrain.tuning.result import Refit, StudyResult, local_folder
 from degrain.tuning.search import search, trial_body
@@ -85,7 +87,8 @@ def run_study(
     find_baselines(tracker.config.promotion.must_beat, patch_set.root.storage)
     name, tags = name or new_name(), patch_set_tags(patch_set)
     log(f"study: {name}")
-    for line in _prospects(photos, starts, tracker):
+    _, lost = load_holders(tracker, _holders(tracker))
+    for line in (*_prospects(photos, starts, tracker), *lost):
         log(line)
     protocol, run_id = {"test_protocol": PROTOCOL}, resume.run_id if resume else None
     with tracker.run(name, "study", parent=parent, tags=tags | protocol, resume=run_id) as run:
@@ -136,6 +139,12 @@ def _checked_photos(config: StudyConfig, patch_set: PatchSet, starts: Starts) ->
     photos = [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
     patch_set.source.check(photos)
     return photos
+
+
+def _holders(tracker: Tracker) -> list[ModelVersion]:
+    """The versions that the study will be compared with."""
+    held = alias_holders(tracker.client, tracker.config.model)
+    return [held[alias] for alias in ALIASES if alias in held]
 
 
 def _prospects(photos: Sequence[PairRecord], starts: Starts, tracker: Tracker) -> list[str]:
