@@ -1,25 +1,17 @@
 """The MLflow client retries calls while the server is unavailable."""
 
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from degrain.storage.location import Storage
-from degrain.tracking import client as module
 from degrain.tracking.client import (
     RetryingClient,
     ServerUnavailableError,
-    connect,
     no_retry,
     retry,
 )
-from degrain.tracking.config import TrackingConfig
 
 
 class FakeClient:
@@ -76,52 +68,3 @@ def test_no_retry_disables_retries(delays: list[float]) -> None:
     with no_retry(enabled=False):
         assert fake(1).get_run("a") == "run a"
     assert retry(lambda: 3) == 3
-
-
-def embedded(folder: Path) -> TrackingConfig:
-    return TrackingConfig(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-
-
-def change_creation(patch: pytest.MonkeyPatch, before: Callable[[], None]) -> None:
-    """Have `before` called while a store is created."""
-    real = module.SqlAlchemyStore
-
-    def create(*arguments: str) -> object:
-        made = real(*arguments)
-        before()
-        return made
-
-    patch.setattr(module, "SqlAlchemyStore", create)
-
-
-def test_an_interrupted_creation_leaves_no_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    change_creation(monkeypatch, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        connect(embedded(tmp_path), Storage())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_of_two_processes_that_create_a_store_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """MLflow's own creation by two processes at once leaves a store that neither can use."""
-    code = (
-        "import sys; from degrain.storage.location import Storage; "
-        "from degrain.tracking.client import connect; "
-        "from degrain.tracking.config import TrackingConfig; "
-        "connect(TrackingConfig(tracking_uri=sys.argv[1]), Storage()).create_experiment('other')"
-    )
-    config = embedded(tmp_path)
-
-    def other() -> None:
-        subprocess.run([sys.executable, "-c", code, config.tracking_uri], check=True)
-
-    change_creation(monkeypatch, other)
-    client = connect(config, Storage())
-    assert client.get_experiment_by_name("other")
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import logging
 import os
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,6 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.telemetry import set_telemetry_client
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import (
@@ -32,10 +31,10 @@ from tenacity import (
 )
 
 from degrain.errors import JobFailedError, NoModelError, UserError
-from degrain.storage.atomic import partial_name
 from degrain.storage.location import Storage
 from degrain.storage.retry import is_failure_of_server
 from degrain.tracking.config import TrackingConfig
+from degrain.tracking.database import prepare_database
 
 T = TypeVar("T")
 
@@ -154,40 +153,17 @@ def connect(config: TrackingConfig, storage: Storage, *, create: bool = True) ->
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     _check_server(config.tracking_uri)
     try:
-        if database is not None and not database.exists():
-            _create_database(database)
+        if database is not None:
+            prepare_database(database)
         client = MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         short = " ".join(str(error).split())[:160]
         raise UserError(
             f"cannot use the MLflow store {config.tracking_uri}: {short}; set a server or a "
             "writable sqlite:/// file in mlflow.yaml or MLFLOW_TRACKING_URI"
         ) from None
     return cast("MlflowClient", RetryingClient(client))
-
-
-def _create_database(path: Path) -> None:
-    """Create an embedded store, which appears when it is complete.
-
-    MLflow makes its tables over seconds in dozens of steps; another process that opens them
-    meanwhile repeats some and leaves a store that neither can use, as does a kill.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(partial_name(path.name))
-    try:
-        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-        )
-        store.engine.dispose()
-        try:
-            path.hardlink_to(made)
-        except FileExistsError:
-            pass  # another process was first
-        except OSError:
-            made.rename(path)  # the file system has no hard links
-    finally:
-        made.unlink(missing_ok=True)
 
 
 def _check_server(uri: str) -> None:
