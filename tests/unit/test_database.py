@@ -1,6 +1,7 @@
 """The database of an embedded store is whole whenever its creation or migration is killed."""
 
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.store.tracking.dbmodels.initial_models import Base as FirstRelease
 
+from degrain.errors import UserError
 from degrain.storage.location import Storage
 from degrain.tracking import database as module
 from degrain.tracking.client import connect
@@ -117,3 +119,15 @@ def test_a_migration_that_is_interrupted_leaves_the_old_store(
     assert open_store(tmp_path).get_experiment_by_name("old")
     assert file.stat().st_ino == inode
     assert names(tmp_path) == ["mlflow.db"]
+
+
+def test_the_remedy_for_the_tables_of_another_version_is_a_whole_command(tmp_path: Path) -> None:
+    open_store(tmp_path)
+    older = tmp_path / ("a-long-name-of-a-folder" * 8)
+    older.mkdir()
+    shutil.copy(tmp_path / "mlflow.db", older)
+    with contextlib.closing(sqlite3.connect(older / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'older'")
+    with pytest.raises(UserError) as caught:
+        open_store(older)
+    assert f"run 'mlflow db upgrade sqlite:///{older}/mlflow.db', or" in str(caught.value)

@@ -142,10 +142,10 @@ def print_result(
         moved = " (moved)" if decision.moved else ""
         console.print(f"{decision.alias}: version {decision.version}{moved}, {decision.reason}")
     console.print(f"picture:  {result.picture}")
-    console.print(f"runs:     {tracking.tracking_uri}")
+    console.print(f"runs:     {tracking.shown_uri}")
     if tracking.embedded:
         program = Path(sys.executable).parent / "mlflow"
-        console.print(f"compare:  {program} ui --backend-store-uri {tracking.tracking_uri}")
+        console.print(f"compare:  {program} ui --backend-store-uri {tracking.shown_uri}")
     held = any(d.alias == "champion" and d.version for d in result.decisions)
     model = f"models:/{tracking.model}@champion" if held else result.registered[0].uri
     console.print(f"apply:    degrain denoise '{photo}' --out denoised --model {model}")
