@@ -16,7 +16,7 @@ from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.moved_artifacts import present_path
 from degrain.tracking.registry import load_model, register
-from degrain.tracking.runs import Run, Tracker
+from degrain.tracking.runs import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +51,10 @@ def name_of_champion(folder: Path) -> str:
     return load_model(None, folder / "mlflow.yaml", Storage())[0].name
 
 
-def log_file(tracker: Tracker, folder: Path) -> Run:
-    (folder / "note.txt").write_text("note")
-    with tracker.run("second", "training") as run:
-        run.file(folder / "note.txt")
-    return run
-
-
 def test_a_moved_folder_is_used_where_it_is(made: Path, moved: Path) -> None:
     assert name_of_champion(moved) == "degrain-denoiser v1"
-    run = log_file(open_tracker(moved), moved)
+    with open_tracker(moved).run("second", "training") as run:
+        run.files({"note.txt": b"note"})
     assert (moved / "mlartifacts" / run.id / "artifacts" / "note.txt").exists()
     assert not made.exists()
 

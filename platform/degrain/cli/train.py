@@ -71,12 +71,20 @@ class Train(TrackingOptions):
         return replace(self.training, model=card.model, arguments=card.arguments)
 
     def check_resumed(self, before: "Train") -> None:
-        """Raise InvalidFieldError if an option differs that describes the resumed run itself."""
+        """Raise InvalidFieldError if an option differs that describes the resumed run itself; its
+        patch set may be at another place.
+        """
         if self.resume is None:
             return
         now, old = self.training.to_dict(), before.training.to_dict()
         changed = [n for n in now if now[n] != old[n] and n not in RESUMABLE_CHANGES]
-        changed += ["data"] if self.data != before.data else []
+        if self.data != before.data:
+            from degrain.patchsets.patch_set import check_moved
+            from degrain.storage.location import Storage
+
+            assert self.data is not None
+            assert before.data is not None
+            check_moved(self.data, before.data, Storage.from_environment())
         if changed:
             raise InvalidFieldError(
                 changed[0],
@@ -109,9 +117,9 @@ class Train(TrackingOptions):
         from degrain.training.distributed.plan import new_plan, resumed_plan
 
         self.workers.check_batch(self.training.batch_size)
-        if self.resume is not None:
-            return resumed_plan(out, self.resume, self.training, self.mlflow)
         assert self.data is not None
+        if self.resume is not None:
+            return resumed_plan(out, self.resume, self.data, self.training, self.mlflow)
         return new_plan(out, self.data, self.training, self.mlflow)
 
     def _train(

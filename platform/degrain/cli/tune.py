@@ -30,7 +30,8 @@ class Tune(TrackingOptions):
     """
 
     data: str | None = None
-    """Patch set to train on. None: the embedded corpus."""
+    """Patch set to train on. None: the embedded corpus, or that of the resumed study, which is
+    named only if it was moved."""
     out: str = "runs"
     """Folder or s3:// URI for checkpoints, tables and pictures."""
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -45,10 +46,19 @@ class Tune(TrackingOptions):
         return replace(self, data=state.data, study=state.config)
 
     def check_resumed(self, before: "Tune") -> None:
-        """Raise InvalidFieldError if an option differs from that of the resumed study."""
+        """Raise InvalidFieldError if an option differs from that of the resumed study; its patch
+        set may be at another place.
+        """
         if self.resume is None:
             return
-        now, old = ({"data": t.data, **t.study.to_dict()} for t in (self, before))
+        if self.data != before.data:
+            from degrain.patchsets.patch_set import check_moved
+            from degrain.storage.location import Storage
+
+            assert self.data is not None
+            assert before.data is not None
+            check_moved(self.data, before.data, Storage.from_environment())
+        now, old = (t.study.to_dict() for t in (self, before))
         for name, value in now.items():
             if value != old[name]:
                 raise InvalidFieldError(

@@ -103,18 +103,13 @@ class Run:
         self._note = f"{self._note} {sentence}".strip()
         self.tags({_NOTE: self._note})
 
-    def file(self, path: Path, folder: str | None = None) -> None:
-        """Log one file as an artifact."""
-        with store_errors():
-            self._client.log_artifact(self.id, str(path), folder)
-
-    def folder(self, path: Path, name: str) -> None:
-        """Log all files of a folder as artifacts below `name`."""
+    def folder(self, path: Path, name: str | None = None) -> None:
+        """Log all files of a folder as artifacts, below `name`."""
         with store_errors():
             self._client.log_artifacts(self.id, str(path), name)
 
-    def files(self, contents: Mapping[str, bytes], folder: str) -> None:
-        """Log contents as artifacts below `folder`, by name."""
+    def files(self, contents: Mapping[str, bytes], folder: str | None = None) -> None:
+        """Log contents as artifacts by name, below `folder`."""
         with tempfile.TemporaryDirectory() as temporary:
             for name, content in contents.items():
                 Path(temporary, name).write_bytes(content)
