@@ -205,9 +205,11 @@ def server(login: str, tls: ssl.SSLContext | None = None) -> Iterator[int]:
             running.socket = tls.wrap_socket(running.socket, server_side=True)
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield running.server_port
-        running.shutdown()
-        thread.join()
+        try:
+            yield running.server_port
+        finally:
+            running.shutdown()
+            thread.join()
 
 
 BASIC = f"Basic {base64.b64encode(b'me:se@cret').decode()}"
