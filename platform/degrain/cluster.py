@@ -111,17 +111,8 @@ def _folders() -> dict[str, object]:
 
 
 def _do_without_home() -> None:
-    """Set variables in place of what Ray looks up for the user, who in a container may have neither
-    a name nor a home folder that can be written.
-    """
-    try:
-        home = Path.home()
-    except RuntimeError:
-        # Ray's modules cannot be imported without one; another user could write in a shared one.
-        os.environ["HOME"] = "/nonexistent"
-        home = Path("/nonexistent")
-    if not os.access(home, os.W_OK | os.X_OK):
-        # Ray would keep the token of the cluster there.
+    """Set a token for the cluster where Ray cannot keep it in the user's home folder."""
+    if not os.access(Path.home(), os.W_OK | os.X_OK):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex())
 
 
