@@ -34,7 +34,7 @@ def main() -> int:
         storage = Storage.from_environment()
         client = connect(tracking, storage, create=False)
         if not tracking.embedded:
-            print_addresses(client, tracking, tracking.tracking_uri.rstrip("/"))
+            print_addresses(client, tracking, tracking.shown_uri.rstrip("/"))
             return 0
         chosen = choose_port(options.port, USUAL_PORT, "--port")
         return serve(client, tracking, storage, chosen, options.folder)

@@ -9,12 +9,14 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import socket
 import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from degrain.errors import JobFailedError, UserError
@@ -28,6 +30,10 @@ K = TypeVar("K")
 RAY_THREAD = "inside-ray"
 """Name of a thread that blocks in a call to Ray until a job ends."""
 _CONNECT_SECONDS = 5
+_LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_MOST_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""Of the path of a Unix socket."""
+_SHORT_FOLDER = "/tmp/ray"
 _TOO_SLOW = "timed out during startup"
 """In Ray's message after 30 seconds, which cannot be changed."""
 
@@ -44,17 +50,21 @@ def start_ray(*, loopback: bool = False, metrics_port: int | None = None) -> Non
     _check_address(address)
     verbose = logging.getLogger("degrain").isEnabledFor(logging.DEBUG)
     _set_environment(verbose=verbose, loopback=loopback)
+    if address == "local":
+        _do_without_home()
     import ray
 
     if ray.is_initialized():
         return
     if not verbose:
         silence_libraries()
-    options: dict[str, object] = {"include_dashboard": False} if address == "local" else {}
-    if loopback and address == "local":
-        options["_node_ip_address"] = "127.0.0.1"
-    if metrics_port is not None and address == "local":
-        options["_metrics_export_port"] = metrics_port
+    options: dict[str, object] = {}
+    if address == "local":
+        options = {"include_dashboard": False, **_folders()}
+        if loopback:
+            options["_node_ip_address"] = "127.0.0.1"
+        if metrics_port is not None:
+            options["_metrics_export_port"] = metrics_port
     if not verbose:
         options |= {"log_to_driver": False, "configure_logging": False}
     try:
@@ -63,9 +73,12 @@ def start_ray(*, loopback: bool = False, metrics_port: int | None = None) -> Non
     except Exception as error:
         short = str(error).strip().splitlines()[0]
         if address == "local":
-            raise JobFailedError(
-                f"Ray did not start on this machine: {short}; end other jobs, and run it again"
-            ) from error
+            remedy = (
+                "set TMPDIR to a folder that can be written"
+                if isinstance(error, PermissionError)
+                else "end other jobs, and run it again"
+            )
+            raise JobFailedError(f"Ray did not start on this machine: {short}; {remedy}") from error
         raise UserError(
             f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS"
         ) from None
@@ -78,11 +91,30 @@ def _set_environment(*, verbose: bool, loopback: bool) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Below `uv run` Ray would have each worker install an environment, from the network.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if not verbose:
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if loopback:
         # Without it Ray replaces 127.0.0.1 by the machine's address and listens on all interfaces.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def _folders() -> dict[str, object]:
+    """Options that move Ray's sockets where the path of the temporary folder is too long for them.
+
+    What Ray writes when memory is full stays in that folder, which has the room for it.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(f"{folder}/{_LONGEST_SOCKET}")) <= _MOST_SOCKET_BYTES:
+        return {}
+    return {"_temp_dir": _SHORT_FOLDER, "object_spilling_directory": folder}
+
+
+def _do_without_home() -> None:
+    """Set a token for the cluster where Ray cannot keep it in the user's home folder."""
+    if not os.access(Path.home(), os.W_OK | os.X_OK):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex())
 
 
 def _init(address: str, options: Mapping[str, object]) -> None:

@@ -68,16 +68,15 @@ def test_metrics_of_an_outage_arrive_with_their_own_steps_and_times(
 
 
 def test_a_model_is_registered_though_the_server_is_away(
-    server: MlflowServer, tracker: Tracker, tmp_path: Path
+    server: MlflowServer, tracker: Tracker
 ) -> None:
-    (tmp_path / "weights").write_bytes(b"weights")
     name = tracker.config.model
     with tracker.run("training", "training") as run:
         server.kill()
         later = threading.Timer(5, server.start)
         later.start()
         began = time.monotonic()
-        run.file(tmp_path / "weights", "model")
+        run.files({"weights": b"weights"}, "model")
         assert time.monotonic() - began > 5
         later.join()
         server.kill()

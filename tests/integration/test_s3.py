@@ -4,6 +4,9 @@ lock, its absence.
 
 import io
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -112,8 +115,16 @@ def test_ingest_study_and_artifacts_in_a_bucket(
         "--crop",
         24,
     ]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     done = run_here("tune", [*options, *smoke], tmp_path)
     assert done.status == 0, done.err
+    assert list(temporary.glob("degrain-*")) == []
+    picture = done.summary["picture"]
+    assert picture.startswith(f"s3://{bucket}/runs/studies/")
+    assert f"picture:  {picture}\n" in done.out
+    assert Storage.from_environment().locate(picture).read_bytes().startswith(b"\x89PNG")
     keys = [
         entry["Key"]
         for page in boto3.client("s3", endpoint_url=Storage.from_environment().endpoint)
@@ -218,6 +229,43 @@ def test_wrong_credentials_and_missing_buckets_are_said(
     assert done.status == 2
     assert "credentials are refused" in done.err
     assert len(done.err.splitlines()) == 1
+    # So are those of the artifacts.
+    tracking = write_tracking(tmp_path, artifacts=f"s3://{bucket}/artifacts")
+    argv = ["--data", tmp_path, "--out", tmp_path / "runs", "--mlflow", tracking, "--steps", 1]
+    done = run_here("train", argv, tmp_path)
+    assert done.status == 2
+    assert f"cannot use 's3://{bucket}/artifacts': the credentials are refused" in done.err
+
+
+LOG_A_FILE = """
+import sys
+from pathlib import Path
+from degrain.storage.location import Storage
+from degrain.tracking.config import load_tracking_config
+from degrain.tracking.runs import Tracker
+tracker = Tracker.open(load_tracking_config(Path(sys.argv[1])), Storage.from_environment())
+try:
+    with tracker.run("name", "training") as run:
+        run.files({"note.txt": b"note"})
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("key", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_wrong_keys_for_artifacts_are_one_line_at_once(
+    key: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = write_tracking(tmp_path, artifacts=f"s3://{bucket}/artifacts")
+    # MLflow caches its S3 clients, whatever the keys, so this needs a process of its own.
+    command = [sys.executable, "-c", LOG_A_FILE, str(tracking)]
+    subprocess.run(command, check=True, timeout=600)
+    monkeypatch.setenv(key, "wrong")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "JobFailedError: the MLflow store failed: Failed to upload" in done.stderr
+    assert "; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -58,7 +58,7 @@ def test_trials_share_a_process_even_if_a_stopped_one_is_slow_to_leave(
     processes: dict[int, set[float]] = {}
 
     class Body:
-        workers = CONFIG.fit_to(1, 0).trial_workers
+        workers, groups = CONFIG.fit_to(1, 0).trial_workers, None
 
         def __call__(self, arguments: dict[str, Any]) -> None:
             try:
@@ -84,7 +84,7 @@ def test_a_lost_trial_goes_on_and_one_that_fails_does_not(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     class Body:
-        workers = CONFIG.fit_to(1, 0).trial_workers
+        workers, groups = CONFIG.fit_to(1, 0).trial_workers, None
 
         def __call__(self, arguments: dict[str, Any]) -> None:
             number = arguments["trial"]["number"]
@@ -108,7 +108,7 @@ def test_a_lost_trial_goes_on_and_one_that_fails_does_not(
 
 def test_the_best_validation_is_that_of_the_objective(ray_cluster: None) -> None:
     class Body:
-        workers = CONFIG.fit_to(1, 0).trial_workers
+        workers, groups = CONFIG.fit_to(1, 0).trial_workers, None
 
         def __call__(self, arguments: dict[str, Any]) -> None:
             for step, (psnr, ssim) in enumerate(((30.0, 0.9), (31.0, 0.8)), start=1):

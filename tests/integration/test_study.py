@@ -374,12 +374,15 @@ def test_a_killed_study_is_resumed_with_each_trial_once(study: Study, tmp_path: 
     refused = run_here("tune", [*where, "--resume", name, "--steps", 8], tmp_path)
     assert refused.status == 2
     assert "--steps cannot be changed on the way" in refused.err
-    done = run_here("tune", [*where, "--resume", name], tmp_path)
+    # The patch set has been moved meanwhile.
+    moved = shutil.copytree(study.folder / "patches", tmp_path / "moved")
+    done = run_here("tune", [*where, "--resume", name, "--data", moved], tmp_path)
     assert done.status == 0, done.err
     assert done.summary["study_run_id"] == before["run_id"]
     runs = trial_runs(client_of(tracking), before["run_id"])
     assert len(runs) == 3
     assert {t["run_id"] for t in before["trials"]} <= {run.info.run_id for run in runs}
     after = json.loads(file.read_text())
+    assert after["data"] == str(moved / Path(before["data"]).name)
     for old, new in zip(before["trials"], after["trials"], strict=False):
         assert new["curve"][: len(old["curve"])] == old["curve"]

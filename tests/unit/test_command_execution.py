@@ -1,6 +1,7 @@
 """From options to an exit status: summaries and errors."""
 
 import errno
+import os
 import resource
 import signal
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from degrain.cli.console import Console
 from degrain.cli.execution import PartialFailureError, execute
+from degrain.cli.main import main
 from degrain.cli.options import CommonOptions
 from degrain.errors import InvalidFieldError, JobFailedError, UserError
 
@@ -135,3 +137,17 @@ def test_a_summary_on_a_full_disk_is_named_and_the_old_one_stays(
     assert str(summary) in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
     assert summary.read_text() == "{}"
+
+
+def test_a_user_without_a_home_folder_gets_the_name_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MLflow cannot be imported without."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setattr(Path, "home", unknown)
+    assert main(["history", "--nothing"]) == 2
+    assert os.environ["HOME"] == "/nonexistent"

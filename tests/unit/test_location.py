@@ -233,9 +233,12 @@ def test_settings_come_from_the_aws_variables(monkeypatch: pytest.MonkeyPatch) -
 
 def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     clear_environment(monkeypatch)
-    for name in ("AWS_ENDPOINT_URL", "AWS_REGION"):
+    # boto3 would refuse an empty profile and region, MLflow an empty address.
+    libraries = ("AWS_PROFILE", "AWS_DEFAULT_REGION", "MLFLOW_S3_ENDPOINT_URL")
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION", *libraries):
         monkeypatch.setenv(name, "")
     assert Storage.from_environment().mlflow_environment() == {}
+    assert set(libraries).isdisjoint(os.environ)
 
 
 def test_mlflow_receives_the_same_settings() -> None:

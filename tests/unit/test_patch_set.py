@@ -8,7 +8,7 @@ import pytest
 from unit.patchset_support import MANIFEST, ROW, STORAGE, publish_rows
 
 from degrain.errors import UserError
-from degrain.patchsets.patch_set import PatchSet
+from degrain.patchsets.patch_set import PatchSet, check_moved
 from degrain.storage.sealed import seal, unseal
 
 
@@ -24,6 +24,16 @@ def test_a_published_set_is_found_by_its_root_and_by_its_version(tmp_path: Path)
         assert found.catalog == [ROW, refused]
         assert found.photos("train") == [ROW]
         assert found.photos("val") == []
+
+
+def test_a_resumed_job_takes_its_patch_set_from_another_place(tmp_path: Path) -> None:
+    publish_rows(STORAGE.locate(tmp_path / "moved"), [ROW])
+    for data in (tmp_path / "moved", tmp_path / "moved" / "v1"):
+        check_moved(str(data), "/gone/patches/v1", STORAGE)
+    with pytest.raises(
+        UserError, match="data names version v1 of a patch set, but what is resumed has seen"
+    ):
+        check_moved(str(tmp_path / "moved"), "/gone/patches/v0", STORAGE)
 
 
 def test_a_broken_catalog_is_named(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_run_without_a_checkpoint_starts_from_its_model_again(out: Location, l
         folder.mkdir()
     if left == "a damaged checkpoint":
         (folder / "step-00000002.psnr-30.0000.pt").write_bytes(b"degrain checkpoint 1 ")
-    plan = resumed_plan(out, "run", STARTED, None)
+    plan = resumed_plan(out, "run", "/patches", STARTED, None)
     assert plan.start is not None
     assert plan.start.card.model == "fast24"
 
@@ -45,4 +45,4 @@ def test_a_run_with_a_checkpoint_needs_no_model(out: Location) -> None:
     store = CheckpointStore(out / "run" / "checkpoints", warn=pytest.fail)
     store.save(take_snapshot(TrainingState.create(CONFIG, CPU)))
     store.flush()
-    assert resumed_plan(out, "run", STARTED, None).start is None
+    assert resumed_plan(out, "run", "/patches", STARTED, None).start is None

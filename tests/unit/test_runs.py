@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
+from mlflow.utils.validation import _validate_metric, _validate_param
 
 from degrain.storage.location import Storage
+from degrain.tracking import registry
+from degrain.tracking import runs as module
 from degrain.tracking.client import RetryingClient, ServerUnavailableError
 from degrain.tracking.config import TrackingConfig
-from degrain.tracking.runs import Run, Tracker, stamped
+from degrain.tracking.registry import register
+from degrain.tracking.runs import Run, Tracker, stamped, valid_key
 
 
 class UnavailableClient(MlflowClient):
@@ -169,3 +174,71 @@ def test_an_experiment_opens_for_model_training_unless_its_user_chose(
     monkeypatch.setattr("degrain.tracking.runs.connect", lambda *_: client)
     Tracker.open(TrackingConfig(), Storage())
     assert client.experiment_tags == {"mlflow.experimentKind": after}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("val_psnr", "val_psnr"),
+        ("arguments.width", "arguments.width"),
+        ("test_psnr.degrain-denoiser v3", "test_psnr.degrain-denoiser v3"),
+        ("test_psnr..././m", "test_psnr.../m"),
+        ("test_psnr.../../models//m", "test_psnr.../models/m"),
+        ("test_psnr./data/m", "test_psnr./data/m"),
+        ("../m", "m"),
+        ("test_psnr.models:/m@champion", "test_psnr.models-/m-champion"),
+        (f"test_psnr.{'long/' * 90}m", None),
+    ],
+)
+def test_names_become_ones_that_mlflow_accepts(name: str, expected: str | None) -> None:
+    key = valid_key(name)
+    _validate_metric(key, 1.0, 1, 0)
+    _validate_param(key, "value")
+    if expected is None:
+        assert key.startswith("test_psnr.long/")
+        assert key.endswith("/long/m")
+    else:
+        assert key == expected
+    assert [metric.key for metric in stamped({name: 1.0}, 0)] == [key]
+
+
+class CrowdedClient:
+    """A client before which another job creates each thing."""
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
+        if name not in self.created:
+            return None
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return SimpleNamespace(experiment_id="7", lifecycle_stage="active", tags=tags)
+
+    def create_experiment(self, name: str, **_: object) -> str:
+        return self._create(name)
+
+    def create_registered_model(self, name: str) -> str:
+        return self._create(name)
+
+    def search_model_versions(self, _: str) -> list[object]:
+        return []
+
+    def create_model_version(self, name: str, **_: object) -> SimpleNamespace:
+        assert name in self.created
+        return SimpleNamespace(version="2")
+
+    def _create(self, name: str) -> str:
+        self.created.append(name)
+        raise MlflowException(f"{name} already exists", error_code=RESOURCE_ALREADY_EXISTS)
+
+
+def test_what_another_job_creates_at_the_same_time_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    client: Any = CrowdedClient()
+    monkeypatch.setattr(module, "connect", lambda *_: client)
+    tracker = Tracker.open(TrackingConfig(tracking_uri="http://server"), Storage())
+    assert tracker.experiment_id == "7"
+    monkeypatch.setattr(registry, "log_model", lambda *_: "digest")
+    run: Any = SimpleNamespace(id="run", artifact_uri="mlflow-artifacts:/1")
+    card: Any = SimpleNamespace(scores={}, model="red10")
+    monkeypatch.setattr(registry, "provenance_tags", lambda _: {})
+    assert register(tracker, run, {}, card).version == "2"

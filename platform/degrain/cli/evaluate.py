@@ -1,13 +1,13 @@
 """`degrain evaluate`: denoisers on the whole photos of a split, or of corpora."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from degrain.cli.console import Console
 from degrain.cli.options import TrackingOptions
 from degrain.corpora.config import CorpusOptions, split_name
-from degrain.errors import UserError
+from degrain.errors import JobFailedError, UserError
 from degrain.fields import check_choices, check_minimum
 from degrain.patchsets.check_rules import CheckRules
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from degrain.evaluation.denoisers import Named
     from degrain.evaluation.photo_set import PhotoSet
     from degrain.storage.location import Storage
+    from degrain.tracking.runs import Tracker
 
 
 PAGE = "evaluation.html"
@@ -83,18 +84,34 @@ class Evaluate(TrackingOptions):
         files["comparison.md"] = f"{comparison.to_markdown()}\n".encode()
         for name, content in files.items():
             (out / name).write_bytes(content)
+        self._show(comparison, console)
+        console.print(f"page:  {out / PAGE}")
+        run_id = None
+        try:
+            run_id = self._log(comparison, photos, files, tracker)
+        except JobFailedError as error:
+            console.print(f"warning: the scores are in '{out}', but not in MLflow: {error}")
+        rows = [row.to_dict() for row in comparison.rows]
+        return {"comparison": rows, "page": str(out / PAGE), "run_id": run_id}
+
+    def _log(
+        self,
+        comparison: "Comparison",
+        photos: "PhotoSet",
+        files: Mapping[str, bytes],
+        tracker: "Tracker",
+    ) -> str:
+        """Log scores and files to a run, and return its id. Raises JobFailedError."""
         with tracker.run(f"evaluate-{photos.name}", "evaluation", tags=photos.tags) as run:
             run.inputs(photos.datasets)
             run.add_note(f"Evaluation of {', '.join(self.models)} on {photos.title}.")
             run.files(files, "evaluation")
             for row in comparison.rows:
                 scores = {"psnr": row.score.psnr, "ssim": row.score.ssim}
-                key = _key(row.model)
-                run.metrics({f"{photos.metrics}_{name}.{key}": v for name, v in scores.items()})
-        self._show(comparison, console)
-        console.print(f"page:  {out / PAGE}")
-        rows = [row.to_dict() for row in comparison.rows]
-        return {"comparison": rows, "page": str(out / PAGE), "run_id": run.id}
+                run.metrics(
+                    {f"{photos.metrics}_{name}.{row.model}": v for name, v in scores.items()}
+                )
+        return run.id
 
     def _compare(
         self, found: "Sequence[Named]", photos: "PhotoSet", console: Console
@@ -141,11 +158,6 @@ class Evaluate(TrackingOptions):
         console.print(comparison.to_markdown())
         ranking = Ranking.of(comparison.evaluation)
         console.print(f"best:  {ranking.recommend()}")
-
-
-def _key(name: str) -> str:
-    """A denoiser's name as MLflow allows it in a metric."""
-    return "".join(c if c.isalnum() or c in "_-. /" else "-" for c in name)
 
 
 COMMAND = Evaluate

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 COMMANDS = {
     "ingest": "cut corpora of noisy/clean photos into a patch set",
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"error: {unknown_name('subcommand', name, COMMANDS)}", file=sys.stderr)
         return 2
+    _provide_home()
     # Until the work begins there is nothing to save and nothing to report.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
@@ -58,6 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return execute(command, arguments[1:], prog=f"degrain {name}", interrupt=before)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _provide_home() -> None:
+    """Name a home folder if the user has none, as in a container: MLflow and Ray cannot be imported
+    without a name. There is no such folder, because others could write in one that exists.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"
 
 
 def usage() -> str:

@@ -59,6 +59,8 @@ class TrackingOptions(CommonOptions):
         tracking = load_tracking_config(self.mlflow)
         folder = Storage.from_environment().locate(out)
         folder.check_writable()
+        if tracking.embedded:
+            folder.storage.locate(tracking.artifacts).check_writable()
         return folder, tracking
 
 

@@ -88,14 +88,20 @@ class Train(TrackingOptions):
 
     def check_against(self, before: "Train") -> None:
         """Raise InvalidFieldError if an option differs that the resumed run, or the model that
-        training starts from, has settled.
+        training starts from, has settled; the patch set may be at another place.
         """
         if self.resume is None:
             self._check_network(before.training)
             return
         now, old = self.training.to_dict(), before.training.to_dict()
         changed = [n for n in now if now[n] != old[n] and n not in RESUMABLE_CHANGES]
-        changed += ["data"] if self.data != before.data else []
+        if self.data != before.data:
+            from degrain.patchsets.patch_set import check_moved
+            from degrain.storage.location import Storage
+
+            assert self.data is not None
+            assert before.data is not None
+            check_moved(self.data, before.data, Storage.from_environment())
         if changed:
             raise InvalidFieldError(
                 changed[0],
@@ -141,9 +147,9 @@ class Train(TrackingOptions):
         from degrain.training.distributed.plan import new_plan, resumed_plan
 
         self.workers.check_batch(self.training.batch_size)
-        if self.resume is not None:
-            return resumed_plan(out, self.resume, self.training, self.mlflow)
         assert self.data is not None
+        if self.resume is not None:
+            return resumed_plan(out, self.resume, self.data, self.training, self.mlflow)
         return new_plan(out, self.data, self.training, self.mlflow)
 
     def _train(

@@ -31,7 +31,8 @@ class Tune(TrackingOptions):
     """
 
     data: str | None = None
-    """Patch set to train on. None: the embedded corpus."""
+    """Patch set to train on. None: the embedded corpus, or that of the resumed study, which is
+    named only if it was moved."""
     out: str = "runs"
     """Folder or s3:// URI for checkpoints, tables and pictures."""
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -46,10 +47,19 @@ class Tune(TrackingOptions):
         return replace(self, data=state.data, study=state.config)
 
     def check_against(self, before: "Tune") -> None:
-        """Raise InvalidFieldError if an option differs from that of the resumed study."""
+        """Raise InvalidFieldError if an option differs from that of the resumed study; its patch
+        set may be at another place.
+        """
         if self.resume is None:
             return
-        now, old = ({"data": t.data, **t.study.to_dict()} for t in (self, before))
+        if self.data != before.data:
+            from degrain.patchsets.patch_set import check_moved
+            from degrain.storage.location import Storage
+
+            assert self.data is not None
+            assert before.data is not None
+            check_moved(self.data, before.data, Storage.from_environment())
+        now, old = (t.study.to_dict() for t in (self, before))
         for name, value in now.items():
             if value != old[name]:
                 raise InvalidFieldError(
@@ -143,10 +153,10 @@ def print_result(
         moved = " (moved)" if decision.moved else ""
         console.print(f"{decision.alias}: version {decision.version}{moved}, {decision.reason}")
     console.print(f"picture:  {result.picture}")
-    console.print(f"runs:     {tracking.tracking_uri}")
+    console.print(f"runs:     {tracking.shown_uri}")
     if tracking.embedded:
         program = Path(sys.executable).parent / "mlflow"
-        console.print(f"compare:  {program} ui --backend-store-uri {tracking.tracking_uri}")
+        console.print(f"compare:  {program} ui --backend-store-uri {tracking.shown_uri}")
     held = any(d.alias == "champion" and d.version for d in result.decisions)
     model = f"models:/{tracking.model}@champion" if held else result.registered[0].uri
     console.print(f"apply:    degrain denoise '{photo}' --out denoised --model {model}")

@@ -1,7 +1,7 @@
 """Contact sheet of a comparison's example photos."""
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -9,8 +9,8 @@ from degrain.evaluation.comparison import Comparison, Example
 from degrain.imaging.pixels import Photo, eight_bits
 
 
-def save_contact_sheet(comparison: Comparison, columns: Sequence[str], path: Path) -> None:
-    """Write a picture with one row per example: noisy, each denoiser in `columns`, clean.
+def contact_sheet(comparison: Comparison, columns: Sequence[str]) -> bytes:
+    """A PNG file with one row per example: noisy, each denoiser in `columns`, clean.
 
     Captions show PSNR and SSIM of the whole photo.
     """
@@ -26,7 +26,9 @@ def save_contact_sheet(comparison: Comparison, columns: Sequence[str], path: Pat
             axis.set_xlabel(_caption(example, title), fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])
-    figure.savefig(path, dpi=110)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=110, format="png")
+    return file.getvalue()
 
 
 def _photos(example: Example, columns: Sequence[str]) -> list[Photo]:

@@ -39,10 +39,12 @@ def check_in_fresh_process(
         noisy, output = Path(temporary, "noisy.npy"), Path(temporary, "output.npy")
         np.save(noisy, crop)
         code = f"from {__name__} import main; main()"
-        arguments = [uri, str(noisy), str(output), json.dumps(asdict(tracking))]
+        arguments = [uri, str(noisy), str(output)]
         try:
             done = subprocess.run(
                 [sys.executable, "-c", code, *arguments],
+                # It may have a password, and all users of a machine see the arguments.
+                input=json.dumps(asdict(tracking)),
                 capture_output=True,
                 text=True,
                 timeout=_TIMEOUT_SECONDS,
@@ -61,9 +63,9 @@ def check_in_fresh_process(
 
 
 def main() -> None:
-    """Denoise an array file with a registered version: URI, input, output, tracking as JSON."""
-    uri, noisy, output, tracking = sys.argv[1:]
-    raw = json.loads(tracking)
+    """Denoise an array file with a registered version; the tracking comes by stdin as JSON."""
+    uri, noisy, output = sys.argv[1:]
+    raw = json.load(sys.stdin)
     rules = PromotionRules(
         **{**raw["promotion"], "must_beat": tuple(raw["promotion"]["must_beat"])}
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from degrain.corpora.record import PairRecord
-from degrain.errors import UserError
+from degrain.errors import InvalidFieldError, UserError
 from degrain.imaging.pixels import Photo
 from degrain.patchsets.manifest import Manifest, Shard
 from degrain.patchsets.photos import PhotoSource
@@ -103,3 +103,17 @@ class PatchSet:
     def read_shard(self, shard: Shard) -> tuple[Photo, Photo]:
         """See `ShardReader.read`."""
         return self.reader.read(shard)
+
+
+def check_moved(data: str, before: str, storage: Storage) -> None:
+    """Raise InvalidFieldError unless the patch set `data` is the version that was at `before`, the
+    `PatchSet.uri` that an interrupted job has recorded.
+    """
+    version = before.rpartition("/")[2]
+    found = PatchSet.open(data, storage)
+    if found.manifest.version != version:
+        raise InvalidFieldError(
+            "data",
+            f"names version {found.manifest.version} of a patch set, but what is resumed has seen "
+            f"version {version}; leave it out, or name the folder '{version}' where it is now",
+        )

@@ -3,16 +3,19 @@
 import contextlib
 import errno
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from degrain.errors import NoModelError, UserError
 from degrain.inference.config import InferenceConfig
 from degrain.serving.config import ServingConfig
+from degrain.serving.messages import CHAMPION
 from degrain.serving.tokens import read_token
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
 from degrain.tracking.config import TrackingConfig, load_tracking_config
+from degrain.tracking.registry import download_registered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +45,18 @@ def read_settings(
 
 
 def check_reachable(settings: Settings) -> None:
-    """Raise UserError if a port is taken, or the registry does not answer."""
+    """Raise UserError if a port is taken, the registry does not answer, or the champion's files are
+    not there.
+    """
     serving = settings.serving
     _check_port(serving.host, serving.port, "port")
     if serving.metrics_port is not None:
         _check_port(serving.host, serving.metrics_port, "metrics_port")
     # A registry without models is no error: the starter model serves.
-    with contextlib.suppress(NoModelError):
-        connect(settings.tracking, settings.storage, create=False)
+    with contextlib.suppress(NoModelError), tempfile.TemporaryDirectory() as folder:
+        client = connect(settings.tracking, settings.storage, create=False)
+        champion = f"models:/{settings.tracking.model}@{CHAMPION}"
+        download_registered(client, champion, Path(folder))
 
 
 def _check_port(host: str, port: int, field: str) -> None:

@@ -58,11 +58,15 @@ class Storage:
     def from_environment(cls) -> "Storage":
         """Read `AWS_ENDPOINT_URL[_S3]`, `AWS_[DEFAULT_]REGION`, `AWS_ACCESS_KEY_ID`,
         `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`.
+
+        Empty variables of AWS and MLflow are removed from the environment.
         """
-
-        def env(name: str) -> str | None:
-            return os.environ.get(name) or None
-
+        # Compose files set variables that are unset outside to nothing, which boto3 and MLflow
+        # take for an address, a profile or a number.
+        for name, value in list(os.environ.items()):
+            if not value and name.startswith(("AWS_", "MLFLOW_")):
+                del os.environ[name]
+        env = os.environ.get
         return cls(
             endpoint=env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL"),
             region=env("AWS_REGION") or env("AWS_DEFAULT_REGION"),

@@ -46,7 +46,12 @@ def _is_temporary(error: BaseException) -> bool:
     # Some errors of botocore are also an OSError without a number, as those of pyarrow are.
     if isinstance(error, BotoCoreError):
         return isinstance(error, _BROKEN_OFF)
-    return _is_arrow_error(error) and not any(name in str(error) for name in _PERMANENT)
+    return _is_arrow_error(error) and not is_refusal(error)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a bucket refused a request, as it would refuse the same again."""
+    return any(name in str(error) for name in _PERMANENT)
 
 
 def is_failure_of_server(error: ClientError) -> bool:
@@ -65,10 +70,9 @@ def bucket_error(error: BaseException) -> str | None:
     if not _is_arrow_error(error) and not isinstance(error, ClientError | BotoCoreError):
         return None
     lines = str(error).splitlines()
-    refused = any(name in str(error) for name in _PERMANENT)
     remedy = (
         "check the URI, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket"
-        if refused
+        if is_refusal(error)
         else "what was finished is kept, run it again"
     )
     return f"a bucket failed: {lines[-1].strip() if lines else type(error).__name__}; {remedy}"

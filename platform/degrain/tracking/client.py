@@ -8,21 +8,21 @@ import contextlib
 import functools
 import logging
 import os
-import urllib.error
-import urllib.request
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as BucketConnectionError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.telemetry import set_telemetry_client
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -32,20 +32,25 @@ from tenacity import (
 )
 
 from degrain.errors import JobFailedError, NoModelError, UserError
-from degrain.storage.atomic import partial_name
 from degrain.storage.location import Storage
-from degrain.storage.retry import is_failure_of_server
-from degrain.tracking.config import TrackingConfig
+from degrain.storage.retry import is_failure_of_server, is_refusal
+from degrain.tracking.config import TrackingConfig, without_passwords
+from degrain.tracking.database import prepare_database
+from degrain.tracking.moved_artifacts import follow_moved_artifacts
 
 T = TypeVar("T")
 
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Delays before the attempts; the last is repeated."""
 _RETRY_SECONDS = 120.0
-_HEALTH_TIMEOUT_SECONDS = 10
+_CHECK_TIMEOUT_SECONDS = 10
 # MLflow's error codes for an unreachable server, the statuses 5xx and 429, and a database that is
 # locked or full.
 _TEMPORARY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+_TEMPORARY_OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+_BUCKET_ERRORS = (ClientError, BotoCoreError, Boto3Error)
+"""What MLflow's artifact store in a bucket raises."""
+_BROKEN_CONNECTION = (BucketConnectionError, HTTPClientError, IncompleteReadError)
 
 _retry_seconds: ContextVar[float] = ContextVar("retry_seconds", default=_RETRY_SECONDS)
 
@@ -56,10 +61,10 @@ class ServerUnavailableError(JobFailedError):
 
 @contextlib.contextmanager
 def store_errors() -> Iterator[None]:
-    """Convert MLflow's error for a rejected call to a JobFailedError of one line."""
+    """Convert an error of MLflow for a rejected call to a JobFailedError of one line."""
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, *_BUCKET_ERRORS) as error:
         raise JobFailedError(_one_line(error)) from error
 
 
@@ -90,10 +95,26 @@ def retry(work: Callable[[], T]) -> T:
 
 def _is_temporary(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
-        return error.error_code in _TEMPORARY
+        return (
+            error.error_code in _TEMPORARY
+            and not is_refusal(error)
+            and not _is_permanent_of_sqlite(error)
+        )
     if isinstance(error, ClientError):
         return is_failure_of_server(error)
-    return isinstance(error, Boto3Error | BotoCoreError)
+    if isinstance(error, BotoCoreError):
+        return isinstance(error, _BROKEN_CONNECTION)
+    return isinstance(error, Boto3Error) and not is_refusal(error)
+
+
+def _is_permanent_of_sqlite(error: MlflowException) -> bool:
+    """Whether a database file failed otherwise than by being locked or full."""
+    cause = error.__cause__
+    original = cause.orig if isinstance(cause, DBAPIError) else None
+    if not isinstance(original, sqlite3.Error):
+        return False
+    # The last eight bits are the error, the others its details.
+    return original.sqlite_errorcode & 0xFF not in _TEMPORARY_OF_SQLITE
 
 
 def _raise_unavailable(state: RetryCallState) -> None:
@@ -138,8 +159,7 @@ def connect(config: TrackingConfig, storage: Storage, *, create: bool = True) ->
     database = Path(config.tracking_uri.removeprefix("sqlite:///")) if config.embedded else None
     if not create and database is not None and not database.exists():
         raise NoModelError(
-            f"there are no models yet: {config.tracking_uri} does not exist; run `degrain tune` "
-            "first"
+            f"there are no models yet: {config.shown_uri} does not exist; run `degrain tune` first"
         )
     os.environ.update(storage.mlflow_environment())
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -150,66 +170,88 @@ def connect(config: TrackingConfig, storage: Storage, *, create: bool = True) ->
     set_telemetry_client()  # type: ignore[no-untyped-call]
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs the traceback of each error that it raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # MLflow's request timeout is unchanged: a server may need a minute to store a large model.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    _check_server(config.tracking_uri)
+    _check_server(config)
     try:
-        if database is not None and not database.exists():
-            _create_database(database)
+        if database is not None:
+            prepare_database(database)
+            if "://" not in config.artifacts:
+                follow_moved_artifacts(config.tracking_uri, Path(config.artifacts))
         client = MlflowClient(config.tracking_uri, registry_uri=config.tracking_uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        short = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"cannot use the MLflow store {config.tracking_uri}: {short}; set a server or a "
-            "writable sqlite:/// file in mlflow.yaml or MLFLOW_TRACKING_URI"
-        ) from None
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise UserError(_unusable(config, error)) from None
     return cast("MlflowClient", RetryingClient(client))
 
 
-def _create_database(path: Path) -> None:
-    """Create an embedded store, which appears when it is complete.
-
-    MLflow makes its tables over seconds in dozens of steps; another process that opens them
-    meanwhile repeats some and leaves a store that neither can use, as does a kill.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(partial_name(path.name))
-    try:
-        store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
-            f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+def _unusable(config: TrackingConfig, error: Exception) -> str:
+    """One line on a store that cannot be opened."""
+    if "out-of-date database schema" in str(error):
+        return (
+            f"the MLflow store {config.shown_uri} has the tables of another version of MLflow; "
+            f"make a copy of it and run 'mlflow db upgrade {config.shown_uri}', or install the "
+            "version of MLflow that wrote it"
         )
-        store.engine.dispose()
-        try:
-            path.hardlink_to(made)
-        except FileExistsError:
-            pass  # another process was first
-        except OSError:
-            made.rename(path)  # the file system has no hard links
-    finally:
-        made.unlink(missing_ok=True)
+    return (
+        f"cannot use the MLflow store {config.shown_uri}: {short_text(error)}; set a server or a "
+        "writable sqlite:/// file in mlflow.yaml or MLFLOW_TRACKING_URI"
+    )
 
 
-def _check_server(uri: str) -> None:
-    """Raise UserError if a tracking server does not answer a health request."""
-    if not uri.startswith(("http://", "https://")):
+def _check_server(config: TrackingConfig) -> None:
+    """Raise UserError if a tracking server does not answer a request."""
+    if not config.tracking_uri.startswith(("http://", "https://")):
         return
+    server = f"the MLflow server {config.shown_uri}"
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_SECONDS):
-            pass
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        answer = http_request(  # type: ignore[no-untyped-call]
+            get_default_host_creds(config.tracking_uri),  # type: ignore[no-untyped-call]
+            "/api/2.0/mlflow/experiments/search",
+            "POST",
+            json={"max_results": 1},
+            timeout=_CHECK_TIMEOUT_SECONDS,
+            max_retries=0,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        reason = _reason(error)
+        remedy = (
+            "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
+            if "CERTIFICATE_VERIFY_FAILED" in reason
+            else "start it, or unset MLFLOW_TRACKING_URI to use the embedded store of mlflow.yaml"
+        )
+        raise UserError(f"{server} does not answer ({reason}); {remedy}") from None
+    if not answer.ok:
+        said = without_passwords(" ".join(answer.text.split())[:100])
         raise UserError(
-            f"the MLflow server {uri} does not answer ({reason}); start it, or unset "
-            "MLFLOW_TRACKING_URI to use the embedded store of mlflow.yaml"
-        ) from None
+            f"{server} refuses requests (HTTP {answer.status_code}: {said}); check its address, "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+
+
+def _reason(error: MlflowException) -> str:
+    """Why a request failed: the innermost of the errors that MLflow's client wraps."""
+    inner = error.__context__ or error
+    wrapped = inner.args[0] if inner.args else None
+    return short_text(getattr(wrapped, "reason", None) or inner)
 
 
 def short_text(error: BaseException) -> str:
-    """Format an error's text as one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
+    """Format an error's text as one line of at most 200 characters, without passwords of URIs."""
+    return without_passwords(" ".join(str(error).split()))[:200]
 
 
 def _one_line(error: Exception) -> str:
-    reason = short_text(error)
-    return f"the MLflow store failed: {reason}; check the server and its disk, and run again"
+    if isinstance(error, MlflowException) and _is_permanent_of_sqlite(error):
+        remedy = "make its file and folder writable, or set another in mlflow.yaml"
+    elif isinstance(error, _BUCKET_ERRORS):
+        remedy = (
+            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the rights on "
+            "the bucket of its artifacts"
+        )
+    else:
+        remedy = "check the server and its disk, and run again"
+    return f"the MLflow store failed: {short_text(error)}; {remedy}"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -94,7 +95,7 @@ class PromotionRules:
 class TrackingConfig:
     """The content of `mlflow.yaml`, with `MLFLOW_TRACKING_URI` applied."""
 
-    tracking_uri: str = "sqlite:///mlflow.db"
+    tracking_uri: str = field(default="sqlite:///mlflow.db", repr=False)
     """MLflow tracking server or database."""
     artifacts: str = "mlartifacts"
     """Artifacts of an embedded store: a folder or an s3:// URI."""
@@ -120,6 +121,16 @@ class TrackingConfig:
     def embedded(self) -> bool:
         """Whether the tracking store is a local database, not a server."""
         return self.tracking_uri.startswith("sqlite:")
+
+    @property
+    def shown_uri(self) -> str:
+        """The address of the store for messages."""
+        return without_passwords(self.tracking_uri)
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` in place of the passwords of its URIs."""
+    return re.sub(r"(://[^/\s:@]*):[^/\s]*@", r"\1:***@", text)
 
 
 def load_tracking_config(path: Path | None = None) -> TrackingConfig:

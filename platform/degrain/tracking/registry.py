@@ -39,7 +39,7 @@ from degrain.tracking.model_manifest import (
     manifest_digest,
     write_manifest,
 )
-from degrain.tracking.runs import Run, Tracker
+from degrain.tracking.runs import ALREADY_EXISTS, Run, Tracker
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
@@ -137,9 +137,10 @@ def register(
         return ModelVersion(name, str(before[0].version))
     digest = log_model(run, weights, card)
     try:
-        tracker.client.get_registered_model(name)
-    except MlflowException:
         tracker.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ALREADY_EXISTS:
+            raise
     scores = {
         f"{protocol}.{k}": f"{v:.6g}" for protocol, s in card.scores.items() for k, v in s.items()
     }
@@ -195,8 +196,8 @@ def download_registered(client: MlflowClient, uri: str, folder: Path) -> Downloa
     except (MlflowException, OSError, ClientError) as error:
         raise UserError(
             f"the files of {version.label} cannot be read from '{found.source}': "
-            f"{short_text(error)}; restore them, or make another version the champion with "
-            "`degrain promote`"
+            f"{short_text(error)}; restore them there or in the folder `artifacts` of mlflow.yaml, "
+            "or make another version the champion with `degrain promote`"
         ) from None
     return DownloadedModel(local, version.label, found.tags.get(DIGEST_TAG))
 

@@ -6,14 +6,17 @@ to the driver, so that workers need neither MLflow nor its credentials.
 
 import contextlib
 import math
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, Experiment, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH
 
 from degrain import __version__
 from degrain.errors import JobFailedError, UserError
@@ -35,6 +38,8 @@ _LONGEST_PARAM = 500
 _EXPERIMENT_KIND = "mlflow.experimentKind"
 _MODEL_TRAINING = "custom_model_development"
 _NOTE = "mlflow.note.content"
+ALREADY_EXISTS = ErrorCode.Name(RESOURCE_ALREADY_EXISTS)
+"""MLflow's error code where another job was first to create something."""
 _SCORES = ("val_psnr", "val_ssim")
 BOOKKEEPING = frozenset({"step", "progress", "seconds_left"})
 """Metrics of the training loop that MLflow does not get: they do not describe the model, and the
@@ -55,7 +60,9 @@ class Run:
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; nested mappings become `outer.inner`."""
-        flat = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in _flattened(values)]
+        flat = [
+            Param(valid_key(key), str(value)[:_LONGEST_PARAM]) for key, value in _flattened(values)
+        ]
         with store_errors():
             self._client.log_batch(self.id, params=flat)
 
@@ -96,18 +103,13 @@ class Run:
         self._note = f"{self._note} {sentence}".strip()
         self.tags({_NOTE: self._note})
 
-    def file(self, path: Path, folder: str | None = None) -> None:
-        """Log one file as an artifact."""
-        with store_errors():
-            self._client.log_artifact(self.id, str(path), folder)
-
-    def folder(self, path: Path, name: str) -> None:
-        """Log all files of a folder as artifacts below `name`."""
+    def folder(self, path: Path, name: str | None = None) -> None:
+        """Log all files of a folder as artifacts, below `name`."""
         with store_errors():
             self._client.log_artifacts(self.id, str(path), name)
 
-    def files(self, contents: Mapping[str, bytes], folder: str) -> None:
-        """Log contents as artifacts below `folder`, by name."""
+    def files(self, contents: Mapping[str, bytes], folder: str | None = None) -> None:
+        """Log contents as artifacts by name, below `folder`."""
         with tempfile.TemporaryDirectory() as temporary:
             for name, content in contents.items():
                 Path(temporary, name).write_bytes(content)
@@ -134,10 +136,24 @@ def stamped(values: Mapping[str, float], step: int) -> list[Metric]:
     """
     now = int(time.time() * 1000)
     return [
-        Metric(key, float(values[key]), now, step)
+        Metric(valid_key(key), float(values[key]), now, step)
         for key in sorted(values, key=lambda key: key not in _SCORES)
         if math.isfinite(values[key]) and key not in BOOKKEEPING
     ]
+
+
+def valid_key(name: str) -> str:
+    """The name of a metric or parameter as MLflow accepts it; names that it accepts stay.
+
+    It takes names for paths, which it refuses if they are absolute or have parts such as `..`.
+    """
+    parts = re.sub(r"[^\w./ -]", "-", name).split("/")
+    key = "/".join(part for part in parts if part not in ("", ".", ".."))
+    if len(key) > MAX_ENTITY_KEY_LENGTH:
+        # Names of models that are long paths differ at their end, those of metrics at their start.
+        half = MAX_ENTITY_KEY_LENGTH // 2 - 2
+        key = f"{key[:half]}---{key[-half:]}"
+    return key
 
 
 class Tracker:
@@ -160,24 +176,20 @@ class Tracker:
             experiment = client.get_experiment_by_name(config.experiment)
             if experiment is None:
                 location = str(storage.locate(config.artifacts)) if config.embedded else None
-                experiment_id = client.create_experiment(
-                    config.experiment,
-                    artifact_location=location,
-                    tags={_EXPERIMENT_KIND: _MODEL_TRAINING},
-                )
-            elif experiment.lifecycle_stage != "active":
+                experiment = _create_experiment(client, config.experiment, location)
+            if experiment.lifecycle_stage != "active":
                 raise UserError(
                     f"the MLflow experiment '{config.experiment}' was deleted; restore it with "
                     "'mlflow experiments restore --experiment-id "
                     f"{experiment.experiment_id}', or name another in mlflow.yaml"
                 )
-            else:
-                experiment_id = experiment.experiment_id
-                kind = experiment.tags.get(_EXPERIMENT_KIND)
-                # The UI stores what it inferred, such as `no_inferred_type`, from earlier visits.
-                if kind is None or "inferred" in kind:
-                    client.set_experiment_tag(experiment_id, _EXPERIMENT_KIND, _MODEL_TRAINING)
-        return cls(config, client, str(experiment_id))
+            kind = experiment.tags.get(_EXPERIMENT_KIND)
+            # The UI stores what it inferred, such as `no_inferred_type`, from earlier visits.
+            if kind is None or "inferred" in kind:
+                client.set_experiment_tag(
+                    experiment.experiment_id, _EXPERIMENT_KIND, _MODEL_TRAINING
+                )
+        return cls(config, client, str(experiment.experiment_id))
 
     @contextlib.contextmanager
     def run(
@@ -230,7 +242,7 @@ class Tracker:
         """Start a run that the caller finishes.
 
         `kind` is `study`, `trial`, `refit`, `training`, `retraining`, `exploration`, `evaluation`,
-        `promotion` or `import`.
+        `promotion` or `import`. Raises JobFailedError if the store fails.
         """
         all_tags: dict[str, object] = {
             "mlflow.runName": name,
@@ -241,10 +253,25 @@ class Tracker:
         }
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent.id
-        created = self.client.create_run(
-            self.experiment_id, tags={k: str(v) for k, v in all_tags.items()}, run_name=name
-        )
+        with store_errors():
+            created = self.client.create_run(
+                self.experiment_id, tags={k: str(v) for k, v in all_tags.items()}, run_name=name
+            )
         return Run(self.client, str(created.info.run_id))
+
+
+def _create_experiment(client: MlflowClient, name: str, location: str | None) -> Experiment:
+    try:
+        client.create_experiment(
+            name, artifact_location=location, tags={_EXPERIMENT_KIND: _MODEL_TRAINING}
+        )
+    except MlflowException as error:
+        # Another job was first, or the answer to this call was lost, and it was repeated.
+        if error.error_code != ALREADY_EXISTS:
+            raise
+    created = client.get_experiment_by_name(name)
+    assert created is not None
+    return created
 
 
 def _ending(error: BaseException) -> tuple[str, str]:

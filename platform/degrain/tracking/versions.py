@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from degrain.tracking.config import without_passwords
+
 _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Variable that `ray job submit` sets in the process of a job."""
 
@@ -48,7 +50,7 @@ def source_tags() -> dict[str, str]:
         "mlflow.source.name": " ".join(words[: 2 if words[0] == "degrain" else 1]),
         "mlflow.source.type": "JOB" if _RAY_JOB in os.environ else "LOCAL",
         "mlflow.user": _user(),
-        "degrain.command": shlex.join(words),
+        "degrain.command": without_passwords(shlex.join(words)),
     }
     commit = git_commit()
     return tags if commit is None else {**tags, "mlflow.source.git.commit": commit}

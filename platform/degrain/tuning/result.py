@@ -1,12 +1,10 @@
 """The result of a study, and its report: table, picture, summary."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from degrain.evaluation.comparison import Comparison
-from degrain.evaluation.contact_sheet import save_contact_sheet
+from degrain.evaluation.contact_sheet import contact_sheet
 from degrain.evaluation.promotion import Decision
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
@@ -38,12 +36,12 @@ class StudyResult:
     comparison: Comparison
     registered: Sequence[ModelVersion]
     decisions: Sequence[Decision]
-    folder: Path
-    """Local folder of the table, the picture and the summary."""
+    folder: Location
+    """Folder of the table, the picture and the summary."""
 
     @property
-    def picture(self) -> Path:
-        """Path of the contact sheet."""
+    def picture(self) -> Location:
+        """File of the contact sheet."""
         return self.folder / "comparison.png"
 
     def to_summary(self) -> dict[str, object]:
@@ -72,27 +70,20 @@ class StudyResult:
             f"SSIM {score.ssim:.3f} on whole test photos. Registered: version {versions}."
         )
 
-    def write_report(self, folder: Location, run: Run) -> None:
+    def write_report(self, run: Run) -> None:
         """Write table, picture and summary to the study's folder and to its run in MLflow."""
         best = max(self.refits, key=lambda r: self.comparison.row(r.name).score.psnr)
-        table, summary = self.folder / "comparison.md", self.folder / "summary.json"
-        table.write_text(self.comparison.to_markdown() + "\n")
-        save_contact_sheet(self.comparison, ["nlm", best.name], self.picture)
-        summary.write_bytes(json_bytes(self.to_summary()))
-        for path in (table, self.picture, summary):
-            run.file(path)
-            if folder.remote:
-                (folder / path.name).write_bytes(path.read_bytes())
+        files = {
+            "comparison.md": f"{self.comparison.to_markdown()}\n".encode(),
+            "comparison.png": contact_sheet(self.comparison, ["nlm", best.name]),
+            "summary.json": json_bytes(self.to_summary()),
+        }
+        for name, content in files.items():
+            (self.folder / name).write_bytes(content)
+        run.files(files)
         for row in self.comparison.rows:
             key = row.model.replace(" ", "-")
             run.metrics({f"test_psnr.{key}": row.score.psnr, f"test_ssim.{key}": row.score.ssim})
         for refit in self.refits:
             score = self.comparison.row(refit.name).score
             refit.run.metrics({"test_psnr": score.psnr, "test_ssim": score.ssim})
-
-
-def local_folder(folder: Location) -> Path:
-    """Create the study's folder, or a temporary one if the study is in a bucket."""
-    path = Path(tempfile.mkdtemp(prefix="degrain-")) if folder.remote else Path(folder.path)
-    path.mkdir(parents=True, exist_ok=True)
-    return path

@@ -16,6 +16,7 @@ from degrain.cluster import files_of_ray
 from degrain.storage.location import Location
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.trial import FAILURE, HALVED, INHERITED, TrialBody, run_trial
+from degrain.training.distributed.worker_groups import WorkerGroups
 from degrain.training.distributed.workers import Workers
 from degrain.tuning.config import Algorithm, Objective, StudyConfig
 from degrain.tuning.early_stopping import EarlyStopping
@@ -211,6 +212,9 @@ def search(
                 verbose=0,
             ),
         ).fit()
+    if body.groups is not None:
+        # Ray Tune does not wait for the processes of the last trials.
+        body.groups.free()
     return sorted(trials.values(), key=lambda trial: trial.number)
 
 
@@ -230,6 +234,7 @@ def trial_body(
         config.trial_workers,
         measures_speed=_speed_counts(config.objective),
         population=METRICS[config.objective][0] if config.search == "pbt" else None,
+        groups=WorkerGroups.open() if config.workers_per_trial > 1 else None,
     )
 
 

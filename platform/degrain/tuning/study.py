@@ -35,7 +35,7 @@ from degrain.tuning.config import StudyConfig
 from degrain.tuning.earlier import COLD, WarmStart, earlier_trials
 from degrain.tuning.outcome import Outcome, load_holders
 from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of, trial_length
-from degrain.tuning.result import Refit, StudyResult, local_folder
+from degrain.tuning.result import Refit, StudyResult
 from degrain.tuning.search import search, trial_body
 from degrain.tuning.space import SearchSpace
 from degrain.tuning.starts import Starts
@@ -100,7 +100,7 @@ def run_study(
         trials = study.search()
         refits = study.refit(trials)
         result = study.conclude(trials, refits, photos, earlier_scenes, before_publishing)
-        result.write_report(study.folder, run)
+        result.write_report(run)
         run.add_note(result.describe())
     return result
 
@@ -124,6 +124,8 @@ def _open_state(
     if state.run_id != run.id or resume is None:
         run.params(config.to_dict())
     state.run_id, state.starts = run.id, state.starts + 1
+    # The patch set may have been moved.
+    state.data = patch_set.uri
     state.write()
     return state
 
@@ -295,5 +297,6 @@ class _Study:
         comparison = outcome.compare(photos, earlier_scenes, progress)
         before_publishing()
         registered, decisions = outcome.register(comparison)
-        folder = local_folder(self.folder)
-        return StudyResult(self.run.id, trials, refits, comparison, registered, decisions, folder)
+        return StudyResult(
+            self.run.id, trials, refits, comparison, registered, decisions, self.folder
+        )

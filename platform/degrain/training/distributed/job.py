@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 import ray
 import ray.train
 import ray.train.torch
-from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
 from degrain.cluster import RAY_THREAD, files_of_ray
@@ -36,17 +38,27 @@ _SHORTAGE_SECONDS = 30.0
 """Seconds that workers may take to start before the driver reports missing resources."""
 
 
-class _Introduction(ControllerCallback):  # type: ignore[misc]
+class _Introduction(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
     """Introduces Ray's controller of a training, which alone can end the workers at once and free
-    their resources: Ray has no public way to stop a training that runs in a thread.
+    their resources: Ray has no public way to stop a training that runs in a thread. Runs in the
+    controller's process.
     """
 
-    def __init__(self, events: EventChannel) -> None:
+    def __init__(
+        self, events: EventChannel, on_workers: Callable[[PlacementGroup], None] | None
+    ) -> None:
         self._events = events
+        self._on_workers = on_workers
 
     def after_controller_start(self, train_run_context: object) -> None:  # noqa: ARG002
-        """Called in the controller's process."""
+        """Called once."""
         self._events.introduce(ray.get_runtime_context().current_actor)
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        """Called for each group of workers."""
+        if self._on_workers is not None:
+            state = worker_group.get_worker_group_state()
+            self._on_workers(state.placement_group_handle.placement_group)
 
 
 @dataclass
@@ -68,6 +80,8 @@ class TrainingJob:
     started: float = field(default_factory=time.time)
     """When the budget of time began, seconds since the epoch."""
     on_event: Callable[[WorkerEvent], None] = lambda _: None
+    on_workers: Callable[[PlacementGroup], None] | None = None
+    """Called, in another process, with the resources of each group of workers; can be pickled."""
     _events: EventChannel = field(init=False, repr=False)
     _draining: set[str] = field(default_factory=set, init=False, repr=False)
     """Nodes whose preemption was announced."""
@@ -167,7 +181,7 @@ class TrainingJob:
                 run_config=ray.train.RunConfig(
                     name=self.name,
                     storage_path=files,
-                    callbacks=[_Introduction(self._events)],
+                    callbacks=[_Introduction(self._events, self.on_workers)],
                     failure_config=ray.train.FailureConfig(max_failures=self.workers.restarts),
                 ),
             ).fit()

@@ -96,9 +96,11 @@ def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | No
     )
 
 
-def resumed_plan(out: Location, name: str, config: TrainingConfig, mlflow: Path | None) -> RunPlan:
-    """Plan to resume the run `name` below `out` with `config`."""
-    data, _, run_id, earlier_photos = read_plan(out, name)
+def resumed_plan(
+    out: Location, name: str, data: str, config: TrainingConfig, mlflow: Path | None
+) -> RunPlan:
+    """Plan to resume the run `name` below `out` on the patch set `data` with `config`."""
+    _, _, run_id, earlier_photos = read_plan(out, name)
     folder = out / name
     start = None
     if config.start is not None and not _has_checkpoint(folder):

@@ -22,6 +22,7 @@ from degrain.training.distributed.events import ValidationEvent, WorkerEvent
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.population import Inheritance, Population
 from degrain.training.distributed.splits import TrainingSplits
+from degrain.training.distributed.worker_groups import WorkerGroups
 from degrain.training.distributed.workers import WorkerRange, Workers, has_gpu
 from degrain.training.loop import train
 from degrain.training.session import Metrics, SingleProcess
@@ -136,6 +137,8 @@ class TrialBody:
     measures_speed: bool
     population: str | None = None
     """Metric of population-based training, if the study uses it."""
+    groups: WorkerGroups | None = None
+    """Where trials of several workers list them."""
 
     def __call__(self, arguments: dict[str, Any]) -> None:
         """Train. If memory runs out, the batch is halved once, and the trial starts anew."""
@@ -186,8 +189,19 @@ class TrialBody:
 
         place = self.folder / self._place(described, config, 0)
         workers, start = replace(self.workers, workers=count), self._start(config)
+        assert self.groups is not None
+        number = described["number"]
+        # Of an earlier process of this trial.
+        self.groups.free(number)
         job = TrainingJob(
-            config, self.splits, place, "workers", workers, start=start, on_event=report
+            config,
+            self.splits,
+            place,
+            "workers",
+            workers,
+            start=start,
+            on_event=report,
+            on_workers=partial(self.groups.add, number),
         )
         before = CheckpointStore(place / "checkpoints", warn=lambda _: None).newest()
         if before is not None and before["metrics"]:
