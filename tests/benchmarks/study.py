@@ -62,6 +62,7 @@ class Replay:
     curves: Sequence[Sequence[float]]
     seconds: float
     workers: Workers
+    groups = None
 
     def __call__(self, arguments: dict[str, Any]) -> None:
         """Report the curve of the trial."""
