@@ -150,6 +150,9 @@ class Month:
         assert any(key.startswith(f"patches/{card.patch_set}/catalog-") for key in keys)
         assert not any(key.startswith("studies/retraining-") for key in keys)
         assert self.lease_seconds() == 0
+        secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+        stored = [self.storage.locate(f"s3://{self.bucket}/{key}") for key in sorted(keys)]
+        assert [str(place) for place in stored if secret in place.read_bytes()] == []
         experiment = self.client.get_experiment_by_name("degrain").experiment_id
         runs = self.client.search_runs([experiment], "tags.`degrain.kind` = 'retraining'")
         assert {run.info.status for run in runs} <= {"FINISHED"}

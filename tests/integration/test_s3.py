@@ -3,6 +3,7 @@ lock, its absence.
 """
 
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -135,6 +136,11 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     assert any(k.startswith("artifacts/") and k.endswith("model/weights.safetensors") for k in keys)
     assert any(k.startswith("artifacts/") and k.endswith("comparison.png") for k in keys)
     assert any(k.startswith("runs/studies/") and k.endswith(".pt") for k in keys)
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    bucket_root = Storage.from_environment().locate(f"s3://{bucket}")
+    assert [key for key in keys if secret in (bucket_root / key).read_bytes()] == []
+    local = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in local if secret in path.read_bytes()] == []
     client = connect(load_tracking_config(tracking), Storage.from_environment())
     denoiser, _ = load_registered(client, "models:/degrain-denoiser@champion")
     assert denoiser.parameters > 0

@@ -15,6 +15,16 @@ from degrain.tracking.versions import source_tags
         ),
         (["pipelines/tune.py", "--trials", "4"], "tune.py", "tune.py --trials 4"),
         (["/a/bin/degrain"], "degrain", "degrain"),
+        (
+            ["/a/bin/degrain", "retrain", "--notify", "https://hook/secret", "--models", "red10"],
+            "degrain retrain",
+            "degrain retrain --notify '***' --models red10",
+        ),
+        (
+            ["/a/bin/degrain", "retrain", "--notify=https://hook/secret"],
+            "degrain retrain",
+            "degrain retrain '--notify=***'",
+        ),
     ],
 )
 def test_the_source_is_the_command(

@@ -37,6 +37,9 @@ _SAMPLE_TASKS = 8
 _WINDOWS_KEPT = 4
 """The two that a step may read, the next, and one for a worker that is behind."""
 
+_LARGEST_WINDOW = 1024 * 10**6
+"""Bytes; larger ones hardly shuffle better."""
+
 
 class Split(Protocol):
     """A split that can be sent to other processes."""
@@ -144,6 +147,16 @@ def make_streamed(patch_set: PatchSet, split: str, window_bytes: int) -> Streame
         max(1, window_bytes // (2 * patch_set.manifest.geometry.patch_bytes(bits))),
         patch_metadata(patch_set, shards),
     )
+
+
+def window_megabytes(patch_set: PatchSet, split: str) -> int:
+    """The size of windows that the object store has room for, at most a gigabyte, at least that of
+    the largest shard.
+    """
+    shards = patch_set.shards(split)
+    largest = max(_bytes(patch_set, [shard]) for shard in shards)
+    room = max(min(_LARGEST_WINDOW, _store_bytes() // _WINDOWS_KEPT), largest)
+    return -(-room // 10**6) if room == largest else room // 10**6
 
 
 def fits(patch_set: PatchSet, split: str) -> bool:

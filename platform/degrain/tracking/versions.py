@@ -7,12 +7,14 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from degrain.tracking.config import without_passwords
 
 _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Variable that `ray job submit` sets in the process of a job."""
+_SECRETS, _HIDDEN = ("--notify",), "***"
 
 
 def versions() -> dict[str, str]:
@@ -44,7 +46,7 @@ def git_commit() -> str | None:
 
 def source_tags() -> dict[str, str]:
     """The tags of MLflow that name the command, its user and the git commit of the code."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    words = _without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]])
     tags = {
         # MLflow shows what follows the last slash, so the name has no arguments that are paths.
         "mlflow.source.name": " ".join(words[: 2 if words[0] == "degrain" else 1]),
@@ -54,6 +56,20 @@ def source_tags() -> dict[str, str]:
     }
     commit = git_commit()
     return tags if commit is None else {**tags, "mlflow.source.git.commit": commit}
+
+
+def _without_secrets(words: Sequence[str]) -> list[str]:
+    """A command line without the values of options that are secrets: whoever knows the URL of a
+    webhook can post to it.
+    """
+    shown: list[str] = []
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if shown and shown[-1] in _SECRETS:
+            shown.append(_HIDDEN)
+        else:
+            shown.append(f"{name}={_HIDDEN}" if equals and name in _SECRETS else word)
+    return shown
 
 
 def _user() -> str:

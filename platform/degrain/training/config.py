@@ -68,8 +68,9 @@ class TrainingConfig:
     """Where patches are held: `resident` in memory, `streaming` in windows, `auto` in memory if
     they fit.
     """
-    window_megabytes: int = 1024
-    """Megabytes of patches that a streamed split shuffles at once."""
+    window_megabytes: int | None = None
+    """Megabytes of patches that a streamed split shuffles at once. None: 1024, or what Ray's object
+    store has room for."""
     noise: Noise = "stored"
     """Noise of clean-only corpora: as ingest stored it, or drawn `on-the-fly` for each step."""
     synthetic_share: float = 0.0

@@ -12,6 +12,7 @@ from degrain.loading.resident import (
     make_resident,
     make_sample,
     make_streamed,
+    window_megabytes,
 )
 from degrain.patchsets.noise import fit_noises, noise_values
 from degrain.patchsets.patch_set import PatchSet
@@ -38,7 +39,8 @@ def patch_set_tags(patch_set: PatchSet) -> dict[str, str]:
 def open_splits(
     config: TrainingConfig, patch_set: PatchSet
 ) -> tuple[TrainingConfig, TrainingSplits]:
-    """Open the splits of a patch set; `batches="auto"` is resolved in the returned configuration.
+    """Open the splits of a patch set; the returned configuration has `batches` and
+    `window_megabytes` as they were chosen.
 
     Raises UserError if a split is empty or too small for a batch, or `noise` does not apply to it.
     """
@@ -64,9 +66,10 @@ def open_splits(
         in_memory = fits(patch_set, "train")
         config = replace(config, batches="resident" if in_memory else "streaming")
     if config.batches == "streaming":
-        train: ResidentSplit | StreamedSplit = make_streamed(
-            patch_set, "train", config.window_megabytes * 10**6
-        )
+        window = config.window_megabytes or window_megabytes(patch_set, "train")
+        # A resumed run has the same windows, whatever store there is then.
+        config = replace(config, window_megabytes=window)
+        train: ResidentSplit | StreamedSplit = make_streamed(patch_set, "train", window * 10**6)
     else:
         train = make_resident(patch_set, "train")
     if config.synthetic_share and train.metadata is not None:
