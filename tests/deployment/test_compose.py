@@ -54,12 +54,33 @@ def test_images_are_pinned_and_run_without_root() -> None:
     installs = [line for line in lines if line.startswith("RUN pip install")]
     assert len(installs) == 6
     assert all("--constraint infra/constraints.txt" in line for line in installs)
-    assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
+    # What follows the installation of packages runs without root again.
+    users = [line for line in lines if line.startswith("USER")]
+    assert users == ["USER 1000:1000", "USER 0:0", "USER 1000:1000"]
     for stage in ("mlflow", "seaweedfs", "degrain"):
         assert f"FROM runtime AS {stage}\n" in DOCKERFILE
     for stage in ("cpu", "cuda"):
         assert f"FROM degrain AS {stage}\n" in DOCKERFILE
     assert DOCKERFILE.count("HEALTHCHECK") == 3
+
+
+def test_networks_can_be_compiled_in_the_images_of_ray_nodes() -> None:
+    assert re.search(r"AS degrain\n(?:.*\n)*?.*apt-get install .*g\+\+", DOCKERFILE)
+
+
+def bytes_of(size: str) -> float:
+    """`8g`, `2gb` or `${NAME:-8g}` in bytes."""
+    number, unit = re.fullmatch(r"(?:\$\{\w+:-)?(\d+)([gm])b?\}?", size).groups()
+    return int(number) * {"g": 2**30, "m": 2**20}[unit]
+
+
+def test_shared_memory_has_room_for_the_object_store() -> None:
+    """Ray takes 30% of the memory, and would put it on the disk where there is less."""
+    nodes = [s for s in SERVICES.values() if "ray start" in as_text(s.get("command", ""))]
+    assert len(nodes) == 3
+    for service in nodes:
+        memory = bytes_of(service["deploy"]["resources"]["limits"]["memory"])
+        assert bytes_of(service["shm_size"]) >= 0.3 * memory
 
 
 def test_files_that_images_copy_exist_and_are_sent_to_the_builder() -> None:
