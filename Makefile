@@ -44,7 +44,8 @@ WAITING := $(addprefix tests/integration/test_,training_faults.py job.py month.p
 	mlflow_outage.py serve_command.py)
 
 test: $(VENV)/.installed-dev  ## every test, three groups side by side
-	@logs=$$(mktemp -d); trap 'kill $$(jobs -p) 2> /dev/null; rm -rf $$logs' EXIT; \
+	@logs=$$(mktemp -d); trap 'kill $$unit $$clusters 2> /dev/null; rm -rf $$logs' EXIT; \
+	trap 'exit 130' INT TERM HUP; \
 	nice -n 19 $(BIN)/python -m pytest tests/unit --numprocesses 2 > $$logs/unit 2>&1 & unit=$$!; \
 	$(BIN)/python -m pytest $(WAITING) > $$logs/clusters 2>&1 & clusters=$$!; \
 	$(BIN)/python -m pytest tests/integration $(WAITING:%=--ignore=%); status=$$?; \
@@ -96,7 +97,10 @@ env: $(VENV)/.installed  ## variables for a shell: eval "$$(make -s env)"
 	@$(STACK) env $(OPTIONS)
 
 down:  ## end what `make up` started
-	@test ! -x $(BIN)/python || $(STACK) down $(OPTIONS)
+	@if test -x $(BIN)/python; then $(STACK) down $(OPTIONS); \
+	elif test -e runs/stack/servers.json; then \
+		echo "error: servers of this checkout run, and $(VENV), which ends them, is gone; run" \
+			"'make install', then 'make down'" >&2; exit 2; fi
 
 clean:  ## remove the environment and caches; runs and models stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

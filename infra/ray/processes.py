@@ -122,8 +122,10 @@ def launch(
 
 def answers(url: str) -> bool:
     """Whether a server answers at `url`; 401 and 403 count as answers."""
+    # Of this machine: a proxy that the user has set does not reach it.
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with directly.open(url, timeout=5):
             return True
     except urllib.error.HTTPError as refusal:
         return refusal.code in (401, 403)

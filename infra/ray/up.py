@@ -8,7 +8,7 @@ from pathlib import Path
 from credentials import credentials_file
 from processes import ROOT, Server, StackError
 from servers import BUCKET, Programs
-from stack import FOLDER, USUAL_PORTS, down, environment, status, up
+from stack import FOLDER, USUAL_PORTS, down, environment, read_state, status, up
 
 TITLES = {
     "mlflow": "MLflow",
@@ -53,7 +53,8 @@ def main() -> int:
 
 def start(options: argparse.Namespace) -> int:
     """Start what does not run; print the addresses and the next commands."""
-    programs = Programs.find()
+    ours = {server.name: server.url for server in read_state(options.folder)}
+    programs = Programs.find(ours.get("s3"))
     ports = {name: getattr(options, name) for name in USUAL_PORTS}
     stack = up(options.folder, store=ROOT, programs=programs, ports=ports, cpus=options.cpus)
     kept = [TITLES[s.name] for s in stack.servers if s.name not in stack.started]

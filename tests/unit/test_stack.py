@@ -216,6 +216,27 @@ def test_servers_that_are_not_installed_have_one_line_each(
     assert metrics.endswith("Grafana is not on PATH")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://lab:9000")
     assert "AWS_ENDPOINT_URL names" in Programs.find().notes()[0]
+    assert "AWS_ENDPOINT_URL names" in Programs.find("http://127.0.0.1:8333").notes()[0]
+
+
+def test_the_stack_s_own_s3_server_is_not_one_of_the_user_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the documented shell, where `make env` has set the variables, it is started again."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(name, "http://127.0.0.1:8333")
+    assert Programs.find("http://127.0.0.1:8333").own_s3 is None
+
+
+def test_a_proxy_is_not_asked_for_servers_of_this_machine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for server in start(folder).servers:
+        assert server.answers()
 
 
 def test_grafana_reads_its_source_and_dashboards_from_the_stack(
@@ -252,7 +273,7 @@ def test_prometheus_finds_ray_and_s3_by_files(tmp_path: Path) -> None:
 def test_up_prints_addresses_notes_and_next_commands(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Programs, "find", lambda: NONE)
+    monkeypatch.setattr(Programs, "find", lambda _: NONE)
     options = Namespace(folder=folder, cpus=None, **dict.fromkeys(stack.USUAL_PORTS))
     for _ in range(2):
         assert up.start(options) == 0
