@@ -44,8 +44,8 @@ class Programs:
 
     @classmethod
     def find(cls, stack_s3: str | None = None) -> "Programs":
-        """Find them beside Python and on PATH; `stack_s3` is the URL of the stack's S3 server, which
-        the variables of `make env` name: that is not one of the user's own.
+        """Find them beside Python and on PATH; `stack_s3` is the URL of the stack's S3 server,
+        which the variables of `make env` name: that is not one of the user's own.
         """
         own = _own_s3(stack_s3)
         beside = str(Path(sys.executable).parent)

@@ -73,12 +73,14 @@ def start_ray(*, loopback: bool = False, metrics_port: int | None = None) -> Non
     except Exception as error:
         short = str(error).strip().splitlines()[0]
         if address == "local":
-            remedy = (
-                "set TMPDIR to a folder that can be written"
-                if isinstance(error, PermissionError)
-                else "end other jobs, and run it again"
-            )
-            raise JobFailedError(f"Ray did not start on this machine: {short}; {remedy}") from error
+            if isinstance(error, PermissionError):
+                raise JobFailedError(
+                    f"Ray did not start on this machine: {short}; set TMPDIR to a folder that can "
+                    "be written"
+                ) from error
+            raise JobFailedError(
+                f"Ray did not start on this machine: {short}; end other jobs, and run it again"
+            ) from error
         raise UserError(
             f"cannot join the Ray cluster at {address}: {short}; check RAY_ADDRESS"
         ) from None

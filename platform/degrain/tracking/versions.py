@@ -14,7 +14,8 @@ from degrain.tracking.config import without_passwords
 
 _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Variable that `ray job submit` sets in the process of a job."""
-_SECRETS, _HIDDEN = ("--notify",), "***"
+_SECRETS, _HIDDEN = ("notify",), "***"
+"""Names of options."""
 
 
 def versions() -> dict[str, str]:
@@ -65,11 +66,15 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
     shown: list[str] = []
     for word in words:
         name, equals, _ = word.partition("=")
-        if shown and shown[-1] in _SECRETS:
+        if shown and _is_secret(shown[-1]):
             shown.append(_HIDDEN)
         else:
-            shown.append(f"{name}={_HIDDEN}" if equals and name in _SECRETS else word)
+            shown.append(f"{name}={_HIDDEN}" if equals and _is_secret(name) else word)
     return shown
+
+
+def _is_secret(word: str) -> bool:
+    return word.startswith("-") and word.lstrip("-") in _SECRETS
 
 
 def _user() -> str:
