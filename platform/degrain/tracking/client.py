@@ -205,7 +205,6 @@ def _check_server(config: TrackingConfig) -> None:
     """Raise UserError if a tracking server does not answer a request."""
     if not config.tracking_uri.startswith(("http://", "https://")):
         return
-    server = f"the MLflow server {config.shown_uri}"
     try:
         answer = http_request(  # type: ignore[no-untyped-call]
             get_default_host_creds(config.tracking_uri),  # type: ignore[no-untyped-call]
@@ -218,17 +217,21 @@ def _check_server(config: TrackingConfig) -> None:
         )
     except MlflowException as error:
         reason = _reason(error)
-        remedy = (
-            "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
-            if "CERTIFICATE_VERIFY_FAILED" in reason
-            else "start it, or unset MLFLOW_TRACKING_URI to use the embedded store of mlflow.yaml"
-        )
-        raise UserError(f"{server} does not answer ({reason}); {remedy}") from None
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            raise UserError(
+                f"the MLflow server {config.shown_uri} does not answer ({reason}); set "
+                "MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
+            ) from None
+        raise UserError(
+            f"the MLflow server {config.shown_uri} does not answer ({reason}); start it, or unset "
+            "MLFLOW_TRACKING_URI to use the embedded store of mlflow.yaml"
+        ) from None
     if not answer.ok:
         said = without_passwords(" ".join(answer.text.split())[:100])
         raise UserError(
-            f"{server} refuses requests (HTTP {answer.status_code}: {said}); check its address, "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            f"the MLflow server {config.shown_uri} refuses requests (HTTP {answer.status_code}: "
+            f"{said}); check its address, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+            "or MLFLOW_TRACKING_TOKEN"
         )
 
 
