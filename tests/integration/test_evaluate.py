@@ -20,13 +20,13 @@ def test_scores_are_printed_and_logged_under_names_that_mlflow_accepts(
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    shutil.copytree(STARTER_FOLDER, tmp_path / "m")
+    shutil.copytree(STARTER_FOLDER, tmp_path / "m*1")
     tracking = write_tracking(tmp_path)
     argv = ["--pairs", f"pairs={write_pairs(tmp_path / 'photos', SCENES)}", *TEMPLATES]
-    argv += ["--models", "noisy,.././m", "--out", tmp_path / "page", "--mlflow", tracking]
+    argv += ["--models", "noisy,.././m*1", "--out", tmp_path / "page", "--mlflow", tracking]
     done = run_here("evaluate", argv, tmp_path)
     assert done.status == 0, done.err
-    score = {row["model"]: row["psnr"] for row in done.summary["comparison"]}[".././m"]
+    score = {row["model"]: row["psnr"] for row in done.summary["comparison"]}["m*1"]
     metrics = client_of(tracking).get_run(done.summary["run_id"]).data.metrics
     assert pytest.approx(score) in metrics.values()
 
@@ -36,7 +36,7 @@ def test_scores_are_printed_and_logged_under_names_that_mlflow_accepts(
     monkeypatch.setattr(MlflowClient, "log_batch", refuse)
     done = run_here("evaluate", argv, tmp_path)
     assert done.status == 0, done.err
-    assert "| .././m |" in done.out
+    assert "| m*1 |" in done.out
     (warning,) = [line for line in done.out.splitlines() if line.startswith("warning: ")]
     assert warning.startswith(f"warning: the scores are in '{tmp_path}/page', but not in MLflow: ")
     assert "it is full" in warning
