@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,19 @@ PLATFORM = Path(__file__).parents[2] / "platform"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture
+def handled(how: signal.Signals) -> Iterator[Any]:
+    """A handler of the signal: tests in the background inherit that Ctrl-C is ignored."""
+    inherited = signal.signal(how, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(how, inherited)
+
+
 @pytest.mark.parametrize("how", SIGNALS)
-def test_interrupt_is_raised_at_the_end_of_the_block(how: signal.Signals) -> None:
-    before = signal.getsignal(how)
+def test_interrupt_is_raised_at_the_end_of_the_block(
+    how: signal.Signals,
+    handled: Any,  # noqa: ANN401 - a handler
+) -> None:
     done: list[str] = []
 
     def block() -> None:
@@ -29,7 +41,17 @@ def test_interrupt_is_raised_at_the_end_of_the_block(how: signal.Signals) -> Non
     with pytest.raises(KeyboardInterrupt):
         block()
     assert done == ["all of it"]
-    assert signal.getsignal(how) is before
+    assert signal.getsignal(how) is handled
+
+
+@pytest.mark.parametrize("how", SIGNALS)
+def test_a_signal_that_is_ignored_stays_so(how: signal.Signals) -> None:
+    inherited = signal.signal(how, signal.SIG_IGN)
+    try:
+        with defer_interrupts():
+            signal.raise_signal(how)
+    finally:
+        signal.signal(how, inherited)
 
 
 def test_block_without_an_interrupt_raises_nothing() -> None:
