@@ -215,6 +215,7 @@ def search(
     if body.groups is not None:
         # Ray Tune does not wait for the processes of the last trials.
         body.groups.free()
+        body.groups.close()
     return sorted(trials.values(), key=lambda trial: trial.number)
 
 

@@ -44,3 +44,7 @@ class WorkerGroups:
         """End the workers that a trial has left and free their resources; None: those of all."""
         for group in ray.get(self._actor.take.remote(trial)):
             remove_placement_group(group)
+
+    def close(self) -> None:
+        """End the actor."""
+        ray.kill(self._actor)
