@@ -61,7 +61,7 @@ def describe_rule(scenes: int, config: TrackingConfig) -> str:
     """What a model must show to become champion, before there is one to judge."""
     rule = gain_rule(scenes, config.promotion, config.champion)
     counted = f"{scenes} test scene{'' if scenes == 1 else 's'}"
-    return f"{counted}; of the gain over the champion {rule.text}"
+    return f"{counted}; gain over the champion: {rule.text}"
 
 
 @dataclass(frozen=True)
