@@ -151,7 +151,8 @@ def print_result(
     console.print(f"\n{result.comparison.to_markdown()}\n")
     for decision in result.decisions:
         moved = " (moved)" if decision.moved else ""
-        console.print(f"{decision.alias}: version {decision.version}{moved}, {decision.reason}")
+        holder = f"version {decision.version}" if decision.version else "nobody"
+        console.print(f"{decision.alias}: {holder}{moved}, {decision.reason}")
     console.print(f"picture:  {result.picture}")
     console.print(f"runs:     {tracking.shown_uri}")
     if tracking.embedded:
