@@ -151,7 +151,8 @@ class Month:
         assert not any(key.startswith("studies/retraining-") for key in keys)
         assert self.lease_seconds() == 0
         secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
-        stored = [self.storage.locate(f"s3://{self.bucket}/{key}") for key in sorted(keys)]
+        files = [key for key in sorted(keys) if not key.endswith("/")]
+        stored = [self.storage.locate(f"s3://{self.bucket}/{key}") for key in files]
         assert [str(place) for place in stored if secret in place.read_bytes()] == []
         experiment = self.client.get_experiment_by_name("degrain").experiment_id
         runs = self.client.search_runs([experiment], "tags.`degrain.kind` = 'retraining'")
