@@ -177,19 +177,23 @@ def test_a_scene_with_most_of_the_photos_does_not_decide_alone() -> None:
         assert reason in failures["gain"]
 
 
-def first(gain: float, config: TrackingConfig = CONFIG) -> Decision:
-    """The decision on `champion` of an empty registry."""
-    evaluation = Evaluation(
+def beside_the_starter(name: str, gain: float) -> Evaluation:
+    """A new model that is better than the starter by `gain`."""
+    return Evaluation(
         photos=photos(),
         denoisers=(
             scores("noisy", flat(-8), 0.4),
             scores("nlm", flat(-4), 0.6),
             scores("starter", flat(0)),
-            scores("v1", varied(gain)),
+            scores(name, varied(gain)),
         ),
     )
+
+
+def first(gain: float, config: TrackingConfig = CONFIG) -> Decision:
+    """The decision on `champion` of an empty registry."""
     entrants = Entrants(candidates={"1": "v1"}, holders={}, names={})
-    return decide(evaluation, entrants, config)[-1]
+    return decide(beside_the_starter("v1", gain), entrants, config)[-1]
 
 
 def test_the_starter_is_the_champion_of_an_empty_registry() -> None:
@@ -201,17 +205,8 @@ def test_the_starter_is_the_champion_of_an_empty_registry() -> None:
 
 
 def test_a_champion_whose_files_are_lost_gives_way_to_the_starter() -> None:
-    evaluation = Evaluation(
-        photos=photos(),
-        denoisers=(
-            scores("noisy", flat(-8), 0.4),
-            scores("nlm", flat(-4), 0.6),
-            scores("starter", flat(0)),
-            scores("v2", varied(0.6)),
-        ),
-    )
     entrants = Entrants(candidates={"2": "v2"}, holders=dict.fromkeys(ALIASES, "1"), names={})
-    decisions = decide(evaluation, entrants, CONFIG)
+    decisions = decide(beside_the_starter("v2", 0.6), entrants, CONFIG)
     assert {d.alias: (d.version, d.moved) for d in decisions} == dict.fromkeys(ALIASES, ("2", True))
     assert "of starter: gain" in decisions[-1].reason
 
