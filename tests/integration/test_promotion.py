@@ -1,22 +1,32 @@
 """Promotion by hand, rollback and history, on a real MLflow store."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from integration.support import run_here, write_tracking
+from integration.support import SCENES, TEMPLATES, run_here, write_pairs, write_tracking
 
 from degrain.errors import JobFailedError, UserError
 from degrain.evaluation import aliases
 from degrain.evaluation.gates import Check
 from degrain.evaluation.promotion import Decision
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
+from degrain.patchsets.patch_set import PatchSet
 from degrain.storage.location import Storage
 from degrain.tracking.card import ModelCard
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.lost_champion import lost_champion
-from degrain.tracking.registry import alias_holders, load_model, register
+from degrain.tracking.registry import (
+    STARTER_FOLDER,
+    alias_holders,
+    load_model,
+    log_model,
+    register,
+    write_model,
+)
 from degrain.tracking.runs import Tracker
+from degrain.tracking.training_photos import TrainingPhotos
 from denoisenets import create_model, full_arguments, model_contract
 
 ARGUMENTS = {"width": 4}
@@ -91,9 +101,9 @@ def test_a_life_of_promotions(tracker: Tracker, tmp_path: Path) -> None:
     assert held(tracker)["champion"] == "1"
     assert held(tracker)["previous"] == "3"
 
-    refused = run_here("promote", [*mlflow, "--version", "2"], tmp_path)
+    refused = run_here("promote", ["2", *mlflow], tmp_path)
     assert (refused.status, held(tracker)["champion"]) == (2, "1")
-    forced = run_here("promote", [*mlflow, "--version", "2", "--without-gates", "trial"], tmp_path)
+    forced = run_here("promote", ["2", *mlflow, "--without-gates", "trial"], tmp_path)
     assert forced.status == 0, forced.err
 
     listed = run_here("history", mlflow, tmp_path).summary["decisions"]
@@ -132,7 +142,7 @@ def test_a_version_that_waits_is_not_displaced_by_one_that_failed(tracker: Track
 
 
 def test_a_version_that_does_not_exist_is_one_line(tracker: Tracker, tmp_path: Path) -> None:
-    argv = ["--mlflow", tmp_path / "mlflow.yaml", "--version", "9"]
+    argv = ["9", "--mlflow", tmp_path / "mlflow.yaml"]
     for more in ([], ["--without-gates", "trial"]):
         done = run_here("promote", [*argv, *more], tmp_path)
         assert done.status == 2
@@ -185,3 +195,84 @@ def test_versions_that_do_not_exist_are_not_promoted(tracker: Tracker) -> None:
         with pytest.raises(UserError, match=f"/{version}' does not exist in the registry"):
             aliases.promote(tracker, version, override="test")
     assert held(tracker) == {"champion": "1"}
+
+
+@pytest.mark.ray
+def test_any_model_is_put_forward_through_the_gates(
+    ray_cluster: None, tracker: Tracker, tmp_path: Path
+) -> None:
+    mlflow = ["--mlflow", tmp_path / "mlflow.yaml"]
+    corpus = f"pairs={write_pairs(tmp_path / 'photos', SCENES)}"
+    argv = ["--corpus", corpus, *TEMPLATES, "--out", tmp_path / "set", "--patch-size", 32]
+    assert run_here("ingest", argv, tmp_path).status == 0
+    data = ["--data", tmp_path / "set"]
+    aliases.promote(tracker, "1", override="it has random weights")
+    shutil.copytree(STARTER_FOLDER, tmp_path / "better")
+
+    unknown = run_here("promote", [tmp_path / "better", *mlflow], tmp_path)
+    assert (unknown.status, held(tracker)["champion"]) == (2, "1")
+    assert "was never compared with the champion; name a patch set with --data" in unknown.err
+
+    better = run_here("promote", [tmp_path / "better", *mlflow, *data], tmp_path)
+    assert better.status == 0, better.err
+    assert held(tracker) == {
+        "champion": "4",
+        "previous": "1",
+        "best-psnr": "4",
+        "best-ssim": "4",
+        "fastest-within": "4",
+    }
+    scores = {row["model"]: row["psnr"] for row in better.summary["comparison"]}
+    (proposed,) = [name for name in scores if name.endswith(" (proposed)")]
+    version = tracker.client.get_model_version(tracker.config.model, "4")
+    assert float(version.tags["rgb8.psnr"]) == pytest.approx(scores[proposed], rel=1e-5)
+
+    again = run_here("promote", ["4", *mlflow, *data], tmp_path)
+    assert (again.status, "version 4 is the champion already" in again.err) == (2, True)
+
+    # The run of the second version, which is not registered once more.
+    run_id = tracker.client.get_model_version(tracker.config.model, "2").run_id
+    worse = run_here("promote", [f"runs:/{run_id}", *mlflow, *data], tmp_path)
+    assert (worse.status, held(tracker)["champion"]) == (1, "4")
+    assert "version 2 did not pass the gates: gain: " in worse.err
+    assert (worse.summary["version"], worse.summary["champion"]) == ("2", "4")
+    assert len(tracker.client.search_model_versions(f"name='{tracker.config.model}'")) == 4
+    newest = aliases.history(tracker)[0]
+    assert (newest.action, newest.version) == ("kept", "4")
+
+
+def test_a_run_becomes_a_version_once(tracker: Tracker, tmp_path: Path) -> None:
+    denoiser, card = load_model("starter", None, Storage())
+    with tracker.run("training", "training") as run:
+        log_model(run, denoiser.weights, card)
+    mlflow = ["--mlflow", tmp_path / "mlflow.yaml", "--without-gates", "trial"]
+    done = run_here("promote", [f"runs:/{run.id}", *mlflow], tmp_path)
+    assert done.status == 0, done.err
+    assert tracker.client.get_model_version(tracker.config.model, "4").run_id == run.id
+    again = run_here("promote", [f"runs:/{run.id}", *mlflow], tmp_path)
+    assert "version 4 is the champion already" in again.err
+
+
+@pytest.mark.ray
+def test_a_model_that_has_seen_the_test_photos_is_refused_before_the_comparison(
+    ray_cluster: None, tracker: Tracker, tmp_path: Path
+) -> None:
+    corpus = f"pairs={write_pairs(tmp_path / 'photos', SCENES)}"
+    argv = ["--corpus", corpus, *TEMPLATES, "--out", tmp_path / "set", "--patch-size", 32]
+    assert run_here("ingest", argv, tmp_path).status == 0
+    denoiser, card = load_model("starter", None, Storage())
+    photos = PatchSet.open(str(tmp_path / "set"), Storage()).photos("test")
+    seen = replace(card, training_photos=TrainingPhotos.of(photos).to_text())
+    (tmp_path / "seen").mkdir()
+    write_model(tmp_path / "seen", denoiser.weights, seen)
+    argv = [tmp_path / "seen", "--mlflow", tmp_path / "mlflow.yaml", "--data", tmp_path / "set"]
+    done = run_here("promote", argv, tmp_path)
+    assert (done.status, held(tracker)) == (2, {})
+    assert "was trained on 1 of the 1 test photos of patch set" in done.err
+
+
+def test_gates_and_a_reason_to_leave_them_out_are_not_combined(tmp_path: Path) -> None:
+    done = run_here("promote", ["1", "--data", "set", "--without-gates", "trial"], tmp_path)
+    assert (done.status, "leave one of them out" in done.err) == (2, True)
+    done = run_here("promote", ["--data", "set"], tmp_path)
+    assert (done.status, "name the model that is to be compared" in done.err) == (2, True)

@@ -143,8 +143,8 @@ def test_few_scenes_ask_for_a_larger_gain(scenes: int) -> None:
     decision = contest(scores("new", flat(0.29, scenes)), scenes=scenes)
     assert failed(decision) == {"gain"}
     assert (
-        f"gain +0.29 over {scenes} test scenes; with fewer than 3 test scenes the mean must be at "
-        "least 0.3 dB, and no slice worse"
+        f"gain +0.29 over {scenes} test scene{'s' * (scenes - 1)}; with fewer than 3 test scenes "
+        "the mean must be at least 0.3 dB, and no slice worse"
     ) in decision.reason
     by_mean = TrackingConfig(promotion=PromotionRules(confidence=0))
     assert contest(scores("new", flat(0.1, scenes)), scenes=scenes, config=by_mean).moved

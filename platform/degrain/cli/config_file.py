@@ -1,9 +1,9 @@
-"""The YAML file of `--config`, as the options that it sets."""
+"""The YAML file of `--config`: the options that it sets, and the file of given options."""
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from degrain.cli.option_types import field_types, flag, is_nested
 from degrain.errors import UserError
@@ -74,13 +74,10 @@ def _arguments_of(
 
 
 def _switch(name: str, value: object, text: object, file: str, prefix: str) -> Iterator[list[str]]:
-    """The flag of a switch that is true; a false one is left out, because switches are off by
-    default.
-    """
+    """The flag that turns a switch on or off."""
     if not isinstance(value, bool):
         raise UserError(f"{file}: '{prefix}{name}' must be true or false, got '{text}'")
-    if value:
-        yield [flag(name)]
+    yield [flag(name) if value else flag(f"no_{name}")]
 
 
 def _argument(
@@ -95,5 +92,40 @@ def _argument(
     if isinstance(value, Mapping):
         return [flag(name), json.dumps(value)]
     if isinstance(value, list):
-        return [flag(name), ",".join(text)] if kind == tuple[str, ...] else [flag(name), *text]
+        one_word = tuple[str, ...] in (kind, *get_args(kind))
+        return [flag(name), ",".join(text)] if one_word else [flag(name), *text]
     return [flag(name), text]
+
+
+_OF_ONE_CALL = frozenset({"config", "print_config", "summary", "verbose"})
+"""Options that say how one call is made, not what is done."""
+
+
+def config_text(command: object) -> str:
+    """The YAML file that sets the options of a command as they are."""
+    import yaml
+
+    text: str = yaml.safe_dump(
+        _plain(command), sort_keys=False, allow_unicode=True, default_flow_style=False, width=100
+    )
+    return text
+
+
+def _plain(owner: object) -> dict[str, object]:
+    """The fields of a config as values of YAML; those of nested configs are mappings."""
+    return {
+        name: _plain(getattr(owner, name)) if is_nested(kind) else _value(getattr(owner, name))
+        for name, kind in field_types(type(owner)).items()
+        if name not in _OF_ONE_CALL
+    }
+
+
+def _value(value: Any) -> object:  # noqa: ANN401 - any option's value
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
+    # Paths, and types that are read from text and print as it.
+    return str(value)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from degrain.cli.config_file import config_text
 from degrain.cli.console import Console, visible
 from degrain.cli.option_types import option_types, with_flags
 from degrain.cli.options import given_options, parse
@@ -31,6 +32,11 @@ class Command(Protocol):
     @property
     def summary(self) -> Path | None:
         """File to write the result to."""
+        ...
+
+    @property
+    def print_config(self) -> bool:
+        """Whether the options are printed, and nothing else is done."""
         ...
 
     @property
@@ -68,6 +74,9 @@ def execute(kind: type[C], argv: Sequence[str], *, prog: str, interrupt: object 
             default = defaults(given_options(kind, argv))
             command = parse(kind, argv, prog=prog, default=default)
             command.check_against(default)
+        if command.print_config:
+            print(config_text(command), end="")
+            return 0
         _check_summary(command.summary)
         logging.getLogger("degrain").setLevel(logging.DEBUG if command.verbose else logging.INFO)
         if interrupt is not None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from degrain.tracking.card import ModelCard
     from degrain.tracking.config import TrackingConfig
-    from degrain.tracking.registry import ModelVersion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,10 @@ class ImportWeights(CommonOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Read, convert and check the weights, then register or write them."""
+        from degrain.storage.location import Storage
+        from degrain.tracking.imported import register_import
+        from degrain.tracking.runs import Tracker
+
         out = self._checked_folder()
         tracking = None if out else self._tracking()
         weights, card = self._convert()
@@ -79,7 +82,8 @@ class ImportWeights(CommonOptions):
             named, where = str(out), {"folder": str(out)}
         else:
             assert tracking is not None
-            version = _register(tracking, weights, card)
+            tracker = Tracker.open(tracking, Storage.from_environment())
+            version = register_import(tracker, weights, card)
             named, where = version.uri, {"name": version.name, "version": version.version}
             console.print(f"stored: {version.label}")
         console.print(f"apply:  degrain denoise PHOTO --out denoised --model {named}")
@@ -135,20 +139,6 @@ def _write(out: Path, weights: "Mapping[str, Tensor]", card: "ModelCard") -> Non
         made.mkdir()
         write_model(made, weights, card)
         made.replace(out)
-
-
-def _register(
-    tracking: "TrackingConfig", weights: "Mapping[str, Tensor]", card: "ModelCard"
-) -> "ModelVersion":
-    from degrain.storage.location import Storage
-    from degrain.tracking.card import provenance_tags
-    from degrain.tracking.registry import register
-    from degrain.tracking.runs import Tracker
-
-    tracker = Tracker.open(tracking, Storage.from_environment())
-    with tracker.run(f"import {card.model}", "import", tags=provenance_tags(card)) as run:
-        run.params({"model": card.model, "arguments": card.arguments})
-        return register(tracker, run, weights, card)
 
 
 COMMAND = ImportWeights

@@ -17,7 +17,7 @@ COMMANDS = {
     "tune": "search, refit, compare and register networks",
     "retrain": "ingest new photos and promote a better champion, once or on schedule",
     "evaluate": "score denoisers on whole photos, with intervals, slices and a page",
-    "promote": "make a version of the registered model the champion by hand",
+    "promote": "make a model the champion by hand, through the gates or with a reason",
     "rollback": "make the previous champion the champion again",
     "history": "list the decisions on the champion",
     "denoise": "denoise whole photos with a model or a classical filter",

@@ -37,6 +37,8 @@ class CommonOptions:
     command line win. None: no file."""
     summary: Path | None = None
     """File to write the result to as JSON. None: no file."""
+    print_config: bool = False
+    """Print all options as the YAML file that `config` reads, and do nothing else."""
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
     """Show the messages of Ray and MLflow too."""
 
@@ -140,7 +142,7 @@ def parse(command: type[T], argv: Sequence[str], *, prog: str, default: T | None
             args=argv,
             default=default,
             registry=_registry,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            config=(tyro.conf.OmitArgPrefixes,),
         )
     assert parsed is not None
     return parsed

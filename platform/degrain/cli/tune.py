@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from degrain.cli.console import Console
 from degrain.cli.options import TrackingOptions
 from degrain.errors import InvalidFieldError
+from degrain.inference.config import STARTER
 from degrain.tuning.config import EMBEDDED_MODELS, StudyConfig
 
 if TYPE_CHECKING:
@@ -153,13 +154,15 @@ def print_result(
         moved = " (moved)" if decision.moved else ""
         holder = f"version {decision.version}" if decision.version else "nobody"
         console.print(f"{decision.alias}: {holder}{moved}, {decision.reason}")
+    console.print(f"versions: {', '.join(version.uri for version in result.registered)}")
     console.print(f"picture:  {result.picture}")
     console.print(f"runs:     {tracking.shown_uri}")
     if tracking.embedded:
         program = Path(sys.executable).parent / "mlflow"
         console.print(f"compare:  {program} ui --backend-store-uri {tracking.shown_uri}")
     held = any(d.alias == "champion" and d.version for d in result.decisions)
-    model = f"models:/{tracking.model}@champion" if held else result.registered[0].uri
+    # Without a champion `denoise` goes on with the starter, and so does who follows this line.
+    model = f"models:/{tracking.model}@champion" if held else STARTER
     console.print(f"apply:    degrain denoise '{photo}' --out denoised --model {model}")
 
 

@@ -158,7 +158,9 @@ def promote(tracker: Tracker, version: str | None, *, override: str | None = Non
 
 
 def _check_gates(version: str, tags: Mapping[str, str], champion: str | None) -> None:
-    remedy = "evaluate it again with `degrain tune`, or give a reason with `without_gates`"
+    remedy = (
+        "name a patch set with `data` to compare them now, or give a reason with `without_gates`"
+    )
     outcome, against = tags.get(_GATES_TAG), tags.get(_AGAINST_TAG)
     if outcome != _PASSED:
         what = f"has not passed the gates ({outcome})" if outcome else "was never at the gates"

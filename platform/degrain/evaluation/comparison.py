@@ -98,6 +98,11 @@ class Comparison:
         """The row of one denoiser."""
         return next(r for r in self.rows if r.model == model)
 
+    def scores_of(self, model: str) -> dict[str, float]:
+        """The scores of one denoiser as its model's card has them."""
+        score = self.row(model).score
+        return {"psnr": score.psnr, "ssim": score.ssim, "photos": len(self.photos)}
+
     def to_markdown(self) -> str:
         """The table as Markdown."""
         lines = [

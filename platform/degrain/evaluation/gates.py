@@ -60,8 +60,11 @@ def gain_rule(scenes: int, rules: PromotionRules, metric: Metric, candidates: in
 def describe_rule(scenes: int, config: TrackingConfig) -> str:
     """What a model must show to become champion, before there is one to judge."""
     rule = gain_rule(scenes, config.promotion, config.champion)
-    counted = f"{scenes} test scene{'' if scenes == 1 else 's'}"
-    return f"{counted}; gain over the champion: {rule.text}"
+    return f"{_counted(scenes)}; gain over the champion: {rule.text}"
+
+
+def _counted(scenes: int) -> str:
+    return f"{scenes} test scene{'' if scenes == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _gain(contest: Contest) -> Check:
     if passed and value <= before:
         # Each scene counts once in the gain, and each photo in the scores that people see.
         return Check("gain", False, f"{text} over scenes, but none over photos")
-    return Check("gain", passed, f"{text} over {contest.scenes} test scenes; {rule.text}")
+    return Check("gain", passed, f"{text} over {_counted(contest.scenes)}; {rule.text}")
 
 
 def _other_metric(contest: Contest) -> Check:

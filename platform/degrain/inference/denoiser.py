@@ -129,6 +129,11 @@ class NetworkDenoiser:
         self._forward_pass = self.execution.compile(self.network)
 
     @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The state dict that it was made from."""
+        return self._source[2]
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the network's name, arguments, crop and weights."""
         model, arguments, weights, crop = self._source

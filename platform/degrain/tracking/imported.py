@@ -1,11 +1,15 @@
-"""The card of a model whose weights others published."""
+"""Models that come as files: their card, and their version in the registry."""
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from degrain.tracking.card import ModelCard
+from torch import Tensor
+
+from degrain.tracking.card import ModelCard, provenance_tags
+from degrain.tracking.registry import ModelVersion, register
+from degrain.tracking.runs import Tracker
 from degrain.tracking.versions import git_commit
 from denoisenets import model_contract
 
@@ -38,3 +42,12 @@ def imported_card(
         code=git_commit(),
         source=source if origin is None else {**source, "origin": origin},
     )
+
+
+def register_import(
+    tracker: Tracker, weights: Mapping[str, Tensor], card: ModelCard
+) -> ModelVersion:
+    """Register a network as a new version, under a run of its own."""
+    with tracker.run(f"import {card.model}", "import", tags=provenance_tags(card)) as run:
+        run.params({"model": card.model, "arguments": card.arguments})
+        return register(tracker, run, weights, card)

@@ -132,9 +132,8 @@ def register(
     that version is returned.
     """
     name = tracker.config.model
-    before = tracker.client.search_model_versions(f"name='{name}' and run_id='{run.id}'")
-    if before:
-        return ModelVersion(name, str(before[0].version))
+    if (before := version_of_run(tracker.client, name, run.id)) is not None:
+        return before
     digest = log_model(run, weights, card)
     try:
         tracker.client.create_registered_model(name)
@@ -151,6 +150,12 @@ def register(
         tags={"model": card.model, DIGEST_TAG: digest, **provenance_tags(card), **scores},
     )
     return ModelVersion(name, str(created.version))
+
+
+def version_of_run(client: MlflowClient, name: str, run_id: str) -> ModelVersion | None:
+    """The version of a registered model that a run's model has become, or None."""
+    found = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    return ModelVersion(name, str(found[0].version)) if found else None
 
 
 def alias_holders(client: MlflowClient, name: str) -> dict[str, ModelVersion]:

@@ -29,8 +29,7 @@ class StartingModel:
     @property
     def weights(self) -> Mapping[str, Tensor]:
         """The network's state dict."""
-        weights: Mapping[str, Tensor] = self.denoiser.network.state_dict()
-        return weights
+        return self.denoiser.weights
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,14 @@ from typing import Any, TypeAlias
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
-from degrain.evaluation.denoisers import find_baselines
 from degrain.evaluation.gates import describe_rule
-from degrain.evaluation.promotion import ALIASES
+from degrain.evaluation.standing import Standing
 from degrain.imaging.metrics import PROTOCOL
 from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
 from degrain.tracking.metric_journal import MetricJournal
-from degrain.tracking.registry import ModelVersion, alias_holders
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
@@ -33,7 +31,7 @@ from degrain.training.distributed.splits import TrainingSplits, open_splits, pat
 from degrain.tuning.choice import chosen_trials
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.earlier import COLD, WarmStart, earlier_trials
-from degrain.tuning.outcome import Outcome, load_holders
+from degrain.tuning.outcome import StudyOutcome, holders_without
 from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of, trial_length
 from degrain.tuning.result import Refit, StudyResult
 from degrain.tuning.search import search, trial_body
@@ -84,11 +82,10 @@ def run_study(
     starts = Starts.load(config, tracker, patch_set.root.storage)
     config = starts.include_network(config)
     photos = _checked_photos(config, patch_set, starts)
-    find_baselines(tracker.config.promotion.must_beat, patch_set.root.storage)
+    standing = Standing.now(tracker, patch_set.root.storage)
     name, tags = name or new_name(), patch_set_tags(patch_set)
     log(f"study: {name}")
-    _, lost = load_holders(tracker, _holders(tracker))
-    for line in (*_prospects(photos, starts, tracker), *lost):
+    for line in (*_prospects(photos, starts, tracker), *standing.lost):
         log(line)
     protocol, run_id = {"test_protocol": PROTOCOL}, resume.run_id if resume else None
     with tracker.run(name, "study", parent=parent, tags=tags | protocol, resume=run_id) as run:
@@ -141,12 +138,6 @@ def _checked_photos(config: StudyConfig, patch_set: PatchSet, starts: Starts) ->
     photos = [rows[i] for i in evenly_spaced(len(rows), config.test_photos)]
     patch_set.source.check(photos)
     return photos
-
-
-def _holders(tracker: Tracker) -> list[ModelVersion]:
-    """The versions that the study will be compared with."""
-    held = alias_holders(tracker.client, tracker.config.model)
-    return [held[alias] for alias in ALIASES if alias in held]
 
 
 def _prospects(photos: Sequence[PairRecord], starts: Starts, tracker: Tracker) -> list[str]:
@@ -282,16 +273,12 @@ class _Study:
         before_publishing: Guard,
     ) -> StudyResult:
         """Compare and register the refits."""
-        outcome = Outcome.of(
-            self.config,
-            self.patch_set,
-            self.tracker,
-            self.run,
-            self.starts,
-            refits,
-            self.state.holders or {},
-        )
-        self.state.record_holders({a: v.version for a, v in outcome.present.items()})
+        holders = holders_without(refits, self.tracker, self.state.holders or {})
+        self.state.record_holders({alias: v.version for alias, v in holders.items()})
+        standing = Standing.now(self.tracker, self.patch_set.root.storage, holders)
+        for line in standing.lost:
+            self.log(line)
+        outcome = StudyOutcome(self.config, self.patch_set, self.run, self.starts, refits, standing)
         log_photos(self.log, photos, len(self.patch_set.photos("test")))
         progress = self.progress("compare", "photos")
         comparison = outcome.compare(photos, earlier_scenes, progress)

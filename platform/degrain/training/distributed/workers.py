@@ -63,7 +63,7 @@ class Workers:
     """Ray Train workers; MIN:MAX grows and shrinks with the cluster."""
     cpus_per_worker: float | None = None
     """CPUs of each worker. None: those of the smallest node, shared out among its workers."""
-    gpus_per_worker: float = 0
+    gpus_per_worker: float = 0.0
     """GPUs of each worker."""
     restarts: int = 10
     """Most restarts after a loss of workers; announced preemptions are not counted."""
