@@ -1,10 +1,10 @@
-"""Durations as users write them: `90s`, `15m`, `2h`, `1h30m`."""
+"""Durations as users write them: `90s`, `15m`, `2h`, `1h30m`, `30d`."""
 
 import math
 import re
 from typing import ClassVar, Self
 
-_UNITS = {"h": 3600, "m": 60, "s": 1}
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 class Duration(float):
@@ -14,8 +14,13 @@ class Duration(float):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `90s`, `15m`, `2h` or a sum such as `1h30m`. Raises ValueError for other texts."""
-        parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+        """Read `90s`, `15m`, `2h`, `30d` or a sum such as `1h30m`.
+
+        Raises ValueError for other texts.
+        """
+        parts = re.fullmatch(
+            r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip()
+        )
         try:
             values = [float(part or 0) for part in parts.groups()] if parts and text else []
         except ValueError:

@@ -38,6 +38,8 @@ def test_options_of_commands_that_are_not_run_exist(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text("data: patches\n")
+    if ">" in words:  # The shell's part.
+        words = words[: words.index(">")]
     module = importlib.import_module(f"degrain.cli.{MODULES.get(words[1], words[1])}")
     parse(module.COMMAND, words[2:], prog="degrain")
 

@@ -7,7 +7,15 @@ from degrain.durations import Duration
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("15m", 900), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1m5s", 65)],
+    [
+        ("90s", 90),
+        ("15m", 900),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1m5s", 65),
+        ("1d12h", 129600),
+    ],
 )
 def test_durations_are_read_as_seconds(text: str, seconds: float) -> None:
     assert Duration.parse(text) == seconds

@@ -176,6 +176,7 @@ EVERY_COMMAND = {
     "promote": ["--without-gates", "yes"],
     "rollback": ["--mlflow", "m.yaml"],
     "history": ["--most", "3"],
+    "runs": ["runs", "--remove", "a,b", "--older-than", "30d"],
     "denoise": ["a.png", "--out", "d", "--noise-level", "0.1"],
     "serve": ["--port", "8080"],
     "export": ["starter", "--out", "x.onnx"],

@@ -20,6 +20,7 @@ COMMANDS = {
     "promote": "make a model the champion by hand, through the gates or with a reason",
     "rollback": "make the previous champion the champion again",
     "history": "list the decisions on the champion",
+    "runs": "list studies and trainings with state and size, and remove old ones",
     "denoise": "denoise whole photos with a model or a classical filter",
     "serve": "serve the champion over HTTP, with a web page",
     "export": "write a model as an ONNX or torch.export file",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Experiment, Metric, Param, RunTag
+from mlflow.entities import Run as TrackedRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH
@@ -35,6 +36,8 @@ from degrain.tracking.datasets import patch_set_inputs
 from degrain.tracking.versions import source_tags
 
 _LONGEST_PARAM = 500
+_PAGE = 1000
+"""Runs that one request asks for."""
 _EXPERIMENT_KIND = "mlflow.experimentKind"
 _MODEL_TRAINING = "custom_model_development"
 _NOTE = "mlflow.note.content"
@@ -222,6 +225,25 @@ class Tracker:
                     run.finish(*_ending(error))
             raise
         run.finish()
+
+    def search(self, query: str) -> Iterator[TrackedRun]:
+        """All runs of the experiment that match a filter of MLflow, oldest first.
+
+        Raises JobFailedError if the store fails.
+        """
+        token = None
+        while True:
+            with store_errors():
+                page = self.client.search_runs(
+                    [self.experiment_id],
+                    query,
+                    max_results=_PAGE,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+            yield from page
+            if not (token := page.token):
+                return
 
     def reopen(self, run_id: str) -> Run | None:
         """Reopen an ended or interrupted run; None if it does not exist."""

@@ -6,11 +6,10 @@ best of such trials is still a good configuration to begin with.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from degrain.tracking.client import store_errors
 from degrain.tracking.runs import Tracker
 from degrain.training.config import TrainingConfig
 from degrain.tuning.config import Objective
@@ -94,29 +93,13 @@ def earlier_trials(
         f"tags.`degrain.kind` = 'trial' and tags.patch_set = '{version}' "
         f"and tags.val_protocol = '{protocol}'"
     )
-    for tags in _tags_of_runs(tracker, query):
+    for run in tracker.search(query):
+        tags = run.data.tags
         if OUTCOME_TAG in tags and tags.get("mlflow.parentRunId") != study:
             trial = EarlierTrial.read(tags[OUTCOME_TAG])
             if trial.validation_patches == config.validation_patches:
                 found.append(trial)
     return found
-
-
-def _tags_of_runs(tracker: Tracker, query: str) -> Iterator[Mapping[str, str]]:
-    token = None
-    while True:
-        with store_errors():
-            page = tracker.client.search_runs(
-                [tracker.experiment_id],
-                query,
-                max_results=_PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-        yield from (run.data.tags for run in page)
-        token = page.token
-        if not token:
-            return
 
 
 @dataclass(frozen=True)
