@@ -7,6 +7,7 @@ of the machine cannot submit jobs.
 
 import functools
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,6 +173,19 @@ def status(folder: Path) -> list[tuple[Server, State]]:
         return "healthy" if server.answers() else "does not answer"
 
     return [(server, state(server)) for server in read_state(folder)]
+
+
+def running_jobs(url: str) -> list[str]:
+    """The jobs that run on a Ray, a line each. `RAY_AUTH_MODE` has to be set as for submitting."""
+    # Its import takes a second, and nothing else here needs it.
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    lines: list[str] = []
+    for job in JobSubmissionClient(url).list_jobs():
+        if job.status in (JobStatus.RUNNING, JobStatus.PENDING):
+            minutes = (time.time() - (job.start_time or 0) / 1000) / 60
+            lines.append(f"{job.submission_id or job.job_id}: {job.entrypoint}, {minutes:.0f} min")
+    return lines
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Start, show or end the local stack (`make up`, `make status`, `make env`, `make down`)."""
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from credentials import credentials_file
 from processes import ROOT, Server, StackError
 from servers import BUCKET, Programs
-from stack import FOLDER, USUAL_PORTS, down, environment, read_state, status, up
+from stack import FOLDER, USUAL_PORTS, down, environment, read_state, running_jobs, status, up
 
 TITLES = {
     "mlflow": "MLflow",
@@ -95,6 +96,8 @@ def show(folder: Path) -> int:
     for server, state in states:
         log = "" if state == "healthy" else f"; see its log '{server.log}'"
         print(f"{TITLES[server.name]:11} {server.url:27} {state}{log}")
+    for job in _jobs(folder):
+        print(f"job         {job}")
     return int(any(state != "healthy" for _, state in states))
 
 
@@ -109,13 +112,22 @@ def print_environment(folder: Path) -> int:
 
 
 def end(folder: Path) -> int:
-    """End the stack."""
+    """End the stack, and the jobs that run on it."""
+    for job in _jobs(folder):
+        print(f"ending the job {job}")
     ended, already_ended = down(folder)
     for server in already_ended:
         print(f"{TITLES[server.name]} had already ended; see its log '{server.log}'")
     names = ", ".join(TITLES[server.name] for server in ended)
     print(f"ended {names}" if names else "the stack is not running")
     return 0
+
+
+def _jobs(folder: Path) -> list[str]:
+    """The jobs that run on the stack's Ray; none where it does not answer."""
+    urls = [s.url for s, state in status(folder) if s.name == "ray" and state == "healthy"]
+    os.environ.update(environment(folder))
+    return [job for url in urls for job in running_jobs(url)]
 
 
 if __name__ == "__main__":

@@ -184,6 +184,7 @@ README_PROMISES = (
     "commands succeed",
     "job used the bucket and MLflow",
     "all are healthy",
+    "status and down name the jobs that run",
     "nothing listens beyond 127.0.0.1",
     "nothing is left behind",
 )
@@ -244,6 +245,11 @@ def readme_run(
                 states = [line.split() for line in done.stdout.splitlines() if "healthy" in line]
                 assert [state[0] for state in states] == ["MLflow", "S3", "Ray"]
                 assert shell("make status", clone, environment).returncode == 0
+            with promises.keep("status and down name the jobs that run"):
+                submit = '. .venv/bin/activate; eval "$(make -s env)"; ray job submit --no-wait'
+                shell(f"{submit} --submission-id night -- sleep 99", clone, environment)
+                shown = shell("make status", clone, environment).stdout.splitlines()
+                assert shown[-1] == "job         night: sleep 99, 0 min"
             with promises.keep("nothing listens beyond 127.0.0.1"):
                 listening = {
                     (process.name(), *connection.laddr)
@@ -258,7 +264,8 @@ def readme_run(
         finally:
             ended = shell(f"make down{down}", clone, environment)
         with promises.keep("nothing is left behind"):
-            assert ended.stdout == "ended MLflow, S3, Ray\n", ended.stderr
+            said = "ending the job night: sleep 99, 0 min\nended MLflow, S3, Ray\n"
+            assert ended.stdout == said, ended.stderr
             assert not [pid for pid in pids if runs(pid)]
             # The job leaves its report.
             assert list(Path(short_folder).glob("degrain-*-*")) == []
