@@ -40,9 +40,15 @@ def program(name: str) -> str:
 
 @functools.cache
 def render(overlay: str) -> list[dict[str, Any]]:
-    """The objects of an overlay, by kustomize."""
+    """The objects of an overlay and of its study, by kustomize."""
+    return [*render_folder(overlay), *render_folder(f"{overlay}/study")]
+
+
+@functools.cache
+def render_folder(name: str) -> list[dict[str, Any]]:
+    """The objects of one folder of overlays."""
     done = subprocess.run(
-        [program("kubectl"), "kustomize", str(INFRA / "k8s" / "overlays" / overlay)],
+        [program("kubectl"), "kustomize", str(INFRA / "k8s" / "overlays" / name)],
         capture_output=True,
         text=True,
         check=False,

@@ -16,6 +16,7 @@ from deployment.manifests import (
     mappings,
     pod_templates,
     render,
+    render_folder,
     validate_object,
 )
 from jsonschema import ValidationError
@@ -49,6 +50,13 @@ def test_every_object_is_valid(overlay: str) -> None:
     assert {"RayCluster", "RayJob", "RayCronJob", "RayService", "PodDisruptionBudget"} <= kinds
     for each in objects:
         validate_object(each)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_deployed_starts_no_study_before_there_are_photos(overlay: str) -> None:
+    assert "RayJob" not in {each["kind"] for each in render_folder(overlay)}
+    (study,) = render_folder(f"{overlay}/study")
+    assert (study["kind"], study["metadata"]["namespace"]) == ("RayJob", "degrain")
 
 
 def add_key(content: dict[str, Any]) -> None:
