@@ -127,7 +127,11 @@ def _jobs(folder: Path) -> list[str]:
     """The jobs that run on the stack's Ray; none where it does not answer."""
     urls = [s.url for s, state in status(folder) if s.name == "ray" and state == "healthy"]
     os.environ.update(environment(folder))
-    return [job for url in urls for job in running_jobs(url)]
+    try:
+        return [job for url in urls for job in running_jobs(url)]
+    except (RuntimeError, OSError, ValueError) as error:
+        print(f"its jobs are not known: {' '.join(str(error).split())[:200]}")
+        return []
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "start_ray",
         lambda folder, port, scratch, *_: start_stub("ray", folder, port, scratch),
     )
+    monkeypatch.setattr(up, "running_jobs", lambda _: [])
     yield tmp_path / "stack"
     stack.down(tmp_path / "stack")
 
@@ -91,6 +92,21 @@ def test_status_names_the_log_of_a_server_that_has_ended(
     first, second = capsys.readouterr().out.splitlines()
     assert first.split() == ["MLflow", mlflow.url, "healthy"]
     assert second.split(maxsplit=2)[2] == f"ended; see its log '{folder / 'ray.log'}'"
+
+
+def test_status_and_down_name_the_jobs_that_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(folder)
+    monkeypatch.setattr(up, "running_jobs", lambda _: ["night: sleep 9, 3 min"])
+    assert up.show(folder) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "job         night: sleep 9, 3 min"
+    # The small server is no Ray, so that its answer cannot be read.
+    monkeypatch.setattr(up, "running_jobs", stack.running_jobs)
+    assert up.end(folder) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("its jobs are not known: ")
+    assert second == "ended MLflow, Ray"
 
 
 @pytest.mark.slow

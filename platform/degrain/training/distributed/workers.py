@@ -158,4 +158,7 @@ def has_gpu() -> bool:
     """Whether Ray has assigned a GPU to this process: others see those of the machine, too."""
     import ray
 
+    # Asked without a running Ray it would start one, or join one that another user runs.
+    if not ray.is_initialized():
+        return False
     return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
