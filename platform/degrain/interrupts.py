@@ -1,25 +1,34 @@
 """Ctrl-C, SIGTERM and SIGHUP: all raise KeyboardInterrupt, and all can be deferred."""
 
 import contextlib
+import math
 import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
+_ONE_SECOND = 1.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def interrupt_on_signals() -> None:
     """Make SIGTERM (`kill`, Kubernetes, a time limit) and SIGHUP (a closed terminal) raise
-    KeyboardInterrupt, as Ctrl-C does.
+    KeyboardInterrupt, as Ctrl-C does; several within a second are one.
 
-    A SIGHUP that is ignored, as by `nohup`, stays so. Does nothing outside the main thread.
+    A signal that is ignored, as by `nohup`, stays so. Does nothing outside the main thread.
     """
+    last = -math.inf
 
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(*_: object) -> None:
+        # A key that is held down must not interrupt what the first one makes the program do.
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _ONE_SECOND:
+            last = now
+            raise KeyboardInterrupt
 
     def hang_up(*_: object) -> NoReturn:
         # The shell sends one and the kernel another; a second must not end what the first began.
@@ -29,6 +38,8 @@ def interrupt_on_signals() -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, interrupt)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, hang_up)
 

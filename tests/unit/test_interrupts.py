@@ -110,3 +110,23 @@ def test_nohup_stays() -> None:
         ["nohup", sys.executable, "-c", command], capture_output=True, text=True, check=False
     )
     assert done.stdout == "went on\n"
+
+
+def test_a_key_that_is_held_down_interrupts_once() -> None:
+    command = (
+        f"import sys, signal, time; sys.path.insert(0, {str(PLATFORM)!r})\n"
+        "from degrain.interrupts import interrupt_on_signals\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "interrupt_on_signals()\n"
+        "for _ in range(2):\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        for _ in range(3): signal.raise_signal(signal.SIGINT)\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        print('saved')\n"
+        "        time.sleep(1.1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("saved\nsaved\n", "")

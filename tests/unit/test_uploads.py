@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from degrain.serving import uploads
 from degrain.serving.uploads import RefusedError, read_body
 
 
@@ -70,6 +71,20 @@ def test_a_slow_client_is_refused_in_time() -> None:
     with pytest.raises(RefusedError) as caught:
         read(chunks(*[b"a"] * 100, pause=0.05), largest=1000, seconds=0.2)
     assert caught.value.status == 408
+
+
+def test_a_client_that_stalls_or_drips_does_not_keep_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uploads, "FIRST_SECONDS", 0.2)
+    monkeypatch.setattr(uploads, "SLOWEST_BYTES_PER_SECOND", 1000)
+    for source in (chunks(b"a", b"a", pause=60), chunks(*[b"a"] * 1000, pause=0.06)):
+        with pytest.raises(RefusedError) as caught:
+            read(source, largest=10**6, seconds=60)
+        assert caught.value.status == 408
+    # One that is fast enough has more time than the first seconds.
+    body, _ = read(chunks(*[b"a" * 10_000] * 6, pause=0.06), largest=10**6, seconds=60)
+    assert len(body) == 60_000
 
 
 def test_an_empty_body_is_refused() -> None:

@@ -130,6 +130,8 @@ def _innermost(error: BaseException) -> BaseException:
 def _interrupted(console: Console) -> int:
     from degrain.cluster import shut_down_ray
 
+    # Who presses Ctrl-C once more does not want to wait for it.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     shut_down_ray()
     if console.used:
         _fail("interrupted; what was finished is kept", 130)

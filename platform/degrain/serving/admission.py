@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 _REMEMBERED = 32
 _FIRST_GUESS_SECONDS = 2.0
+_LONGEST_WAIT = 30
+"""Seconds that a client is told to wait at most."""
 
 
 class BusyError(Exception):
@@ -63,10 +65,10 @@ class Admission:
         self._seconds.append(seconds)
 
     def _retry_after(self) -> int:
-        """Whole seconds until half of the photos are done."""
+        """Whole seconds until half of the photos are done, which may be smaller than the last."""
         known = self._seconds
         mean = sum(known) / len(known) if known else _FIRST_GUESS_SECONDS
-        return max(1, math.ceil(mean * self.taken / self._workers / 2))
+        return max(1, min(_LONGEST_WAIT, math.ceil(mean * self.taken / self._workers / 2)))
 
 
 class Place:

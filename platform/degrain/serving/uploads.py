@@ -9,6 +9,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from degrain.imaging.writers import MEDIA_TYPES
 
+SLOWEST_BYTES_PER_SECOND = 16_000
+"""A phone in a bad network sends more."""
+FIRST_SECONDS = 20.0
+"""Time that every upload has."""
 _ANY = "application/octet-stream"
 ALIASES = {
     "image/jpg": "image/jpeg",
@@ -57,7 +61,8 @@ async def read_body(
     seconds: float,
     reserve: Callable[[int], None],
 ) -> bytes:
-    """Read a body of at most `largest` bytes within `seconds`.
+    """Read a body of at most `largest` bytes within `seconds`, and no slower than
+    SLOWEST_BYTES_PER_SECOND after the first seconds: who stalls does not keep a place from others.
 
     `stated` is the header `Content-Length`. `reserve` is called with the size of each chunk before
     it is kept, and may raise. Raises RefusedError.
@@ -65,16 +70,21 @@ async def read_body(
     if stated is not None and stated.isdecimal() and int(stated) > largest:
         raise _too_large(largest)
     body = bytearray()
+    began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(min(seconds, FIRST_SECONDS)) as limit:
             async for chunk in chunks:
+                slowest = FIRST_SECONDS + (len(body) + len(chunk)) / SLOWEST_BYTES_PER_SECOND
+                limit.reschedule(began + min(seconds, slowest))
                 if len(body) + len(chunk) > largest:
                     raise _too_large(largest)
                 reserve(len(chunk))
                 body += chunk
     except TimeoutError:
         raise RefusedError(
-            408, f"the photo did not arrive within {seconds:g} seconds; send it faster"
+            408,
+            f"the photo did not arrive within {seconds:g} seconds, or at less than "
+            f"{SLOWEST_BYTES_PER_SECOND / 1000:g} kB per second; send it faster",
         ) from None
     if not body:
         raise RefusedError(422, "the body is empty; send the photo as the body")
