@@ -187,6 +187,10 @@ class Train(TrackingOptions):
             console.print(
                 f"compare: degrain evaluate --data {data} --models nlm,starter,{path} --out report"
             )
+        words = ["degrain", "promote", f"runs:/{result.run_id}", "--data", plan.data]
+        if self.mlflow is not None:
+            words += ["--mlflow", str(self.mlflow)]
+        console.print(f"promote: {shlex.join(words)}")
         return {
             "run_id": result.run_id,
             "name": plan.name,

@@ -158,12 +158,13 @@ def print_result(
     console.print(f"picture:  {result.picture}")
     console.print(f"runs:     {tracking.shown_uri}")
     if tracking.embedded:
-        program = Path(sys.executable).parent / "mlflow"
-        console.print(f"compare:  {program} ui --backend-store-uri {tracking.shown_uri}")
+        program = str(Path(sys.executable).parent / "mlflow")
+        words = [program, "ui", "--backend-store-uri", tracking.shown_uri]
+        console.print(f"compare:  {shlex.join(words)}")
     held = any(d.alias == "champion" and d.version for d in result.decisions)
     # Without a champion `denoise` goes on with the starter, and so does who follows this line.
     model = f"models:/{tracking.model}@champion" if held else STARTER
-    console.print(f"apply:    degrain denoise '{photo}' --out denoised --model {model}")
+    console.print(f"apply:    degrain denoise {shlex.quote(photo)} --out denoised --model {model}")
 
 
 COMMAND = Tune

@@ -45,7 +45,7 @@ class InferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingConfig:
-    """Which photo files are read, and how; see `decode_layers`."""
+    """Which photo files are read, and how."""
 
     largest_megapixels: float = LARGEST_MEGAPIXELS
     """Larger photos are refused, megapixels."""
