@@ -10,7 +10,7 @@ from degrain.storage.location import Storage
 from degrain.tuning import state as state_module
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.space import Draw
-from degrain.tuning.state import StudyState, read_state
+from degrain.tuning.state import StudyState, new_name, read_state
 from degrain.tuning.trial import Trial
 
 CONFIG = StudyConfig(models=("red10",), trials=3).fit_to(2, 0)
@@ -22,6 +22,11 @@ def trial(number: int, status: str = "running") -> Trial:
 
 def new_state(folder: Path) -> StudyState:
     return StudyState(Storage().locate(folder) / "s", CONFIG, "patches", "run")
+
+
+def test_studies_that_start_within_one_second_have_names_of_their_own() -> None:
+    """Two retrainings that shared a folder ran trials of one name, and each failed the other's."""
+    assert len({new_name() for _ in range(20)}) > 15
 
 
 def test_a_study_is_read_as_it_was_written(tmp_path: Path) -> None:

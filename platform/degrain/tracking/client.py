@@ -223,8 +223,8 @@ def _check_server(config: TrackingConfig) -> None:
                 "MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
             ) from None
         raise UserError(
-            f"the MLflow server {config.shown_uri} does not answer ({reason}); start it, or unset "
-            "MLFLOW_TRACKING_URI to use the embedded store of mlflow.yaml"
+            f"the MLflow server {config.shown_uri} does not answer ({reason}); start it, or name "
+            "another with MLFLOW_TRACKING_URI or in mlflow.yaml"
         ) from None
     if not answer.ok:
         said = without_passwords(" ".join(answer.text.split())[:100])

@@ -4,6 +4,7 @@ It is written atomically after each event, so that a killed driver loses nothing
 """
 
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,8 @@ class StudyState:
 
 def new_name() -> str:
     """Return a name for a new study, by the time."""
-    return time.strftime("study-%Y%m%d-%H%M%S")
+    # A random suffix, because studies that share a folder start within one second.
+    return time.strftime(f"study-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
 
 
 def read_state(studies: Location, name: str) -> StudyState:
