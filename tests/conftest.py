@@ -1,6 +1,8 @@
 """What tests share: one Ray cluster, S3 servers, small corpora of real PNG files."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,10 @@ for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDP
 
 # Tests run beside Ray's workers and servers: more threads than cores would make all of them slow.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# `make test` ends its groups by SIGTERM: what fixtures have started has to end then, as by Ctrl-C.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
