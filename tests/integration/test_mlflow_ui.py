@@ -147,7 +147,7 @@ def test_runs_name_their_command_and_user(store: Store) -> None:
         ("study", "Study of red10. The best of 1 refits is red10", "Registered: version "),
         ("trial", "One of 2 trials: red10, width ", "dB on the val split."),
         ("refit", "Refit of trial-0", "of 8, have "),
-        ("training", "Training of mwcnn, 8 steps on 1 workers.", "of 8, have "),
+        ("training", "Training of mwcnn, 8 steps on 1 worker.", "of 8, have "),
     ],
 )
 def test_each_run_describes_what_it_is_and_how_it_ended(

@@ -254,6 +254,14 @@ def test_what_was_trained_on_the_photos_is_marked_and_not_recommended() -> None:
     assert "none can be recommended" in Ranking.of(alone).recommend()
 
 
+def test_equal_scores_are_called_equal() -> None:
+    """A training that kept its starting weights, beside them."""
+    one = compared(noisy=1, start=2)
+    twin = replace(one.denoisers[1], name="kept")
+    ranking = Ranking.of(replace(one, denoisers=(*one.denoisers, twin)))
+    assert ranking.recommend() == "start and kept have the same PSNR on every photo."
+
+
 def test_two_scenes_recommend_with_a_doubt() -> None:
     one = compared(noisy=1, wide=2.5)
     few = replace(

@@ -64,7 +64,9 @@ class Ranking:
         if not self.leads:
             return f"There is nothing to compare {name} with.{left_out}"
         nearest = self.leads[0]
-        if self.scenes < FEWEST_SCENES:
+        if _psnr(nearest.behind) == _psnr(self.best):
+            text = f"{name} and {nearest.behind.name} have the same PSNR on every photo."
+        elif self.scenes < FEWEST_SCENES:
             text = (
                 f"{name} has the highest PSNR, {nearest.psnr.mean:.2f} dB above "
                 f"{nearest.behind.name}; with fewer than {FEWEST_SCENES} scenes that may be chance."

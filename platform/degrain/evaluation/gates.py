@@ -14,6 +14,7 @@ from degrain.evaluation.intervals import FEWEST_SCENES, scene_interval
 from degrain.evaluation.scores import DenoiserScores, Evaluation
 from degrain.evaluation.slices import slice_losses
 from degrain.tracking.config import Metric, PromotionRules, TrackingConfig
+from degrain.words import counted
 
 UNITS = {"psnr": " dB", "ssim": ""}
 _SLICED_BY = ("camera", "ISO", "scenes")
@@ -60,11 +61,7 @@ def gain_rule(scenes: int, rules: PromotionRules, metric: Metric, candidates: in
 def describe_rule(scenes: int, config: TrackingConfig) -> str:
     """What a model must show to become champion, before there is one to judge."""
     rule = gain_rule(scenes, config.promotion, config.champion)
-    return f"{_counted(scenes)}; gain over the champion: {rule.text}"
-
-
-def _counted(scenes: int) -> str:
-    return f"{scenes} test scene{'' if scenes == 1 else 's'}"
+    return f"{counted(scenes, 'test scene')}; gain over the champion: {rule.text}"
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,8 @@ def _gain(contest: Contest) -> Check:
     if passed and value <= before:
         # Each scene counts once in the gain, and each photo in the scores that people see.
         return Check("gain", False, f"{text} over scenes, but none over photos")
-    return Check("gain", passed, f"{text} over {_counted(contest.scenes)}; {rule.text}")
+    over = counted(contest.scenes, "test scene")
+    return Check("gain", passed, f"{text} over {over}; {rule.text}")
 
 
 def _other_metric(contest: Contest) -> Check:

@@ -122,8 +122,10 @@ def _best(
     best = max(scored, key=lambda v: getattr(scored[v].mean, metric))
     value = getattr(scored[best].mean, metric)
     text = f"{metric} {value:.5g}{UNITS[metric]}"
-    if holder is None or holder not in held:
-        return Decision(alias, best, True, f"{text}, the alias had no holder that can be read")
+    if holder is None:
+        return Decision(alias, best, True, f"{text}, the first to hold the alias")
+    if holder not in held:
+        return Decision(alias, best, True, f"{text}; the files of version {holder} are lost")
     before = getattr(held[holder].mean, metric)
     text += f" against {before:.5g}{UNITS[metric]} of version {holder}"
     return Decision(alias, best if value > before else holder, value > before, text)

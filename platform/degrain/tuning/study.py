@@ -233,7 +233,7 @@ class _Study:
     def _refit(self, label: str, best: Trial, length: Mapping[str, Any]) -> Refit:
         name, training = f"refit-{label}", replace(best.config, **length)
         workers = self.config.workers_for(training.batch_size)
-        self.log(f"refit: {best.name}, {training.length} on {workers.workers} workers")
+        self.log(f"refit: {best.name}, {training.length} on {workers.workers.describe()}")
         before = self.state.refits.get(name)
         with self.tracker.run(name, "refit", parent=self.run, tags=self.tags, resume=before) as run:
             self.state.record_refit(name, run.id)

@@ -159,10 +159,8 @@ def describe_trial(trial: Trial) -> str:
 
 def _outcome_line(trial: Trial) -> str:
     """A trial's configuration and outcome, for the screen."""
-    arguments = " ".join(f"{k} {v}" for k, v in trial.draw.arguments.items())
-    description = (
-        f"{trial.draw.model} {arguments}, {trial.config.loss}, lr {trial.config.learning_rate:g}"
-    )
+    network = " ".join([trial.draw.model, *(f"{k} {v}" for k, v in trial.draw.arguments.items())])
+    description = f"{network}, {trial.config.loss}, lr {trial.config.learning_rate:g}"
     if trial.status == "failed":
         outcome = f"failed: {trial.error}"
     else:

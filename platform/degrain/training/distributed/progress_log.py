@@ -14,6 +14,7 @@ from degrain.training.distributed.events import (
     WorkerEvent,
 )
 from degrain.training.session import Metrics
+from degrain.words import counted
 
 
 class MetricLog(Protocol):
@@ -86,8 +87,7 @@ class ProgressLog:
         self._groups += 1
         if self._groups > 1 or step:
             again = "training continues" if self._groups > 1 else "resumed"
-            plural = "s" if workers > 1 else ""
-            self._log(f"  {again} from step {step} with {workers} worker{plural}")
+            self._log(f"  {again} from step {step} with {counted(workers, 'worker')}")
 
     def _line(self, metrics: Metrics) -> str:
         if metrics["step"] == 0:

@@ -73,7 +73,7 @@ def train_run(
 
 
 def _described(config: TrainingConfig, workers: Workers) -> str:
-    return f"{config.model}, {config.length} on {workers.workers} workers"
+    return f"{config.model}, {config.length} on {workers.workers.describe()}"
 
 
 def _log_settings(

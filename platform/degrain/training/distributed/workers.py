@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from degrain.errors import InvalidFieldError, UserError
 from degrain.fields import check_not_negative, check_positive
+from degrain.words import counted
 
 if TYPE_CHECKING:
     import ray.train
@@ -45,6 +46,11 @@ class WorkerRange:
                 "workers", f"must be a number, or a range such as 2:8, got '{text}'"
             )
         return cls(int(minimum), int(maximum or minimum))
+
+    def describe(self) -> str:
+        """`1 worker`, `4 workers`, `2 to 8 workers`."""
+        most = counted(self.maximum, "worker")
+        return f"{self.minimum} to {most}" if self.elastic else most
 
     def __str__(self) -> str:
         return f"{self.minimum}:{self.maximum}" if self.elastic else str(self.maximum)
