@@ -222,6 +222,8 @@ def test_switches_are_given_beside_defaults_that_have_them(word: str, expected: 
             "'nested.patchsize'; did you mean 'nested.patch_size'",
         ),
         ("- a\n", "must be a mapping of keys to values"),
+        ("steps: 3\nsteps: 4\n", "cannot read '.*': the key 'steps' is written twice .* line 2"),
+        ("nested: {patch_size: 32, patch_size: 64}\n", "'patch_size' is written twice"),
         ("nested: 3\n", "'nested' in '.*' must be a mapping"),
         ("a: [\n", "cannot read '.*options.yaml'"),
         ("reread: 3\n", "options.yaml: 'reread' must be true or false, got '3'"),

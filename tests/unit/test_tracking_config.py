@@ -132,7 +132,7 @@ def test_an_unknown_key_or_wrong_value_is_rejected_with_the_key(
         load(tmp_path, text)
 
 
-@pytest.mark.parametrize("text", ["model: [", "model: a: b", "\tmodel: a"])
+@pytest.mark.parametrize("text", ["model: [", "model: a: b", "\tmodel: a", "model: a\nmodel: b"])
 def test_invalid_yaml_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(
         UserError, match=re.escape(f"'{tmp_path / 'mlflow.yaml'}' is not valid YAML: ")

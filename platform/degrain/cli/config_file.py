@@ -32,14 +32,16 @@ def _yaml_arguments(file: Path, command: type) -> Iterator[list[str]]:
     """The options that a YAML file sets. Raises UserError for what is not YAML, or unknown keys."""
     import yaml
 
-    class TextLoader(yaml.SafeLoader):
+    from degrain.storage.yaml_file import Loader, read_yaml
+
+    class TextLoader(Loader):
         """PyYAML reads 2:8 as a base-60 number, so options use the unparsed scalars."""
 
     for tag in ("bool", "float", "int", "null", "timestamp"):
         TextLoader.add_constructor(f"tag:yaml.org,2002:{tag}", lambda _, node: node.value)
     try:
         content = file.read_text()
-        values = yaml.safe_load(content) or {}
+        values = read_yaml(content) or {}
         texts = yaml.load(content, TextLoader) or {}
     except OSError as error:
         raise UserError(f"cannot read '{file}': {error.strerror}; check `config`") from None

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import yaml
 
 from degrain.errors import UserError
+from degrain.storage.yaml_file import read_yaml
 from denoisenets.suggestions import unknown_name
 
 DEFAULT_FILE = "mlflow.yaml"
@@ -149,7 +150,7 @@ def load_tracking_config(path: Path | None = None) -> TrackingConfig:
             "to it, or write it into the file as tracking_uri"
         )
     try:
-        raw = yaml.safe_load(file.read_text()) or {}
+        raw = read_yaml(file.read_text()) or {}
     except FileNotFoundError:
         raise UserError(
             f"'{file}' does not exist; leave `mlflow` out, or name an existing file"

@@ -69,8 +69,10 @@ def _read_json(text: str) -> Any:  # noqa: ANN401 - any JSON
 def _read_yaml(file: Path) -> Any:  # noqa: ANN401 - any YAML
     import yaml
 
+    from degrain.storage.yaml_file import read_yaml
+
     try:
-        return yaml.safe_load(file.read_text()) or {}
+        return read_yaml(file.read_text()) or {}
     except OSError as error:
         raise UserError(f"cannot read '{file}': {error.strerror}; check `spaces`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
