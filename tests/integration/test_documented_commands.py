@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ray
 
 def own_photos(folder: Path) -> None:
     """Pairs in two folders, and the table of the same pairs."""
-    photos = write_pairs(folder / "photos", SCENES, side=160)
+    photos = write_pairs(folder / "own", SCENES, side=160)
     with (photos / "pairs.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["noisy", "clean", "scene"])

@@ -234,7 +234,7 @@ def test_any_model_is_put_forward_through_the_gates(
     run_id = tracker.client.get_model_version(tracker.config.model, "2").run_id
     worse = run_here("promote", [f"runs:/{run_id}", *mlflow, *data], tmp_path)
     assert (worse.status, held(tracker)["champion"]) == (1, "4")
-    assert "version 2 did not pass the gates: gain: " in worse.err
+    assert "error: the champion stays, version 2: gain: " in worse.err
     assert (worse.summary["version"], worse.summary["champion"]) == ("2", "4")
     assert len(tracker.client.search_model_versions(f"name='{tracker.config.model}'")) == 4
     newest = aliases.history(tracker)[0]

@@ -53,7 +53,7 @@ def raising(error: BaseException) -> Callable[[Console], dict[str, object]]:
             1,
             "error: No space left on device ('/x'); free some space and run it again\n",
         ),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "error: interrupted; what was finished is kept\n"),
         (
             UserError("there is no photo 'a\nb\x1b[2J\udcff'"),
             2,

@@ -278,7 +278,7 @@ def test_the_last_gate_may_still_stop_the_champion() -> None:
     assert (stopped.version, stopped.moved, stopped.reason) == (
         "1",
         False,
-        "fresh process: no card",
+        "version 2: fresh process: no card",
     )
     assert stopped.passed == []
     assert with_check(decision, Check("fresh process", True, "fine"), "1").passed == ["2"]

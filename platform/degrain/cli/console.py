@@ -24,12 +24,11 @@ class Console:
         self._rich = RichConsole(highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._last = 0.0
-        self.used = False
-        """Whether anything was printed."""
+        self._shown = False
+        """Whether a line of progress was printed, without a terminal."""
 
     def print(self, text: str = "") -> None:
         """Print a line."""
-        self.used = True
         if self._rich.is_terminal:
             self._rich.print(text, markup=False)
         else:
@@ -38,12 +37,17 @@ class Console:
     def progress(self, label: str, unit: str) -> Callable[[int, int], None]:
         """Return a function of (done, total) that shows the progress of `label`."""
         self._last = time.monotonic()
+        self._shown = False
 
         def show(done: int, total: int) -> None:
+            text = f"  {label}: {done}/{total} {unit}"
             if done < total:
-                self.status(f"  {label}: {done}/{total} {unit}")
-            else:
-                self.end_status()
+                self.status(text)
+                return
+            self.end_status()
+            if self._shown:
+                # A log would end in the middle.
+                self.print(text)
 
         return show
 
@@ -52,6 +56,7 @@ class Console:
         if not self._rich.is_terminal:
             if time.monotonic() - self._last > _PROGRESS_SECONDS:
                 self._last = time.monotonic()
+                self._shown = True
                 self.print(text)
             return
         from rich.markup import escape

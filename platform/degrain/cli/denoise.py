@@ -119,7 +119,7 @@ class Denoise(TrackingOptions):
             console.print(f"{len(outputs)} photos are left out: they are outputs of earlier runs")
         report = _Report(console, plan, found.unread)
         try:
-            for files in self._files(self._wrapped(denoiser), plan.tasks, records):
+            for files in self._files(self._wrapped(denoiser), plan.tasks, records, report):
                 report.add(files)
         except KeyboardInterrupt:
             report.interrupted()
@@ -151,11 +151,19 @@ class Denoise(TrackingOptions):
             )
 
     def _files(
-        self, denoiser: "Denoiser", tasks: "Sequence[PhotoTask]", records: "OutputRecords"
+        self,
+        denoiser: "Denoiser",
+        tasks: "Sequence[PhotoTask]",
+        records: "OutputRecords",
+        report: "_Report",
     ) -> "Iterator[Sequence[DenoisedFile]]":
         """The photos as they are done; several at a time on a cluster."""
         if not self.cluster:
             from degrain.inference.bulk import denoise_files
+
+            def written(task: "PhotoTask") -> None:
+                records.add([task])
+                report.written += 1
 
             for file in denoise_files(
                 denoiser,
@@ -163,7 +171,7 @@ class Denoise(TrackingOptions):
                 output=self.output,
                 reading=self.reading,
                 preview=self.preview,
-                written=lambda task: records.add([task]),
+                written=written,
             ):
                 yield [file]
             return
@@ -211,6 +219,8 @@ class _Report:
         self.console, self.plan, self.unread = console, plan, unread
         self.total = len(plan.tasks)
         self.done: list[DenoisedFile] = []
+        self.written = 0
+        """Outputs on the disk, of which some are not reported yet."""
         self.began = time.monotonic()
         if plan.skipped:
             console.print(f"{plan.skipped} photos are skipped: their output would be the same")
@@ -241,7 +251,8 @@ class _Report:
         """Print how to go on."""
         self.console.end_status()
         command = shlex.join(["degrain", *sys.argv[1:]])
-        self.console.print(f"{len(self.done)} of {self.total} photos are done; to go on: {command}")
+        done = max(len(self.done), self.written)
+        self.console.print(f"{done} of {self.total} photos are done; to go on: {command}")
 
     def end(self) -> dict[str, object]:
         """Print what was dropped, what failed and what was not read; returns the summary.

@@ -93,7 +93,7 @@ def execute(kind: type[C], argv: Sequence[str], *, prog: str, interrupt: object 
             raise failure
     except KeyboardInterrupt:
         console.end_status()
-        return _interrupted(console)
+        return _interrupted()
     except Exception as error:  # noqa: BLE001 - the outermost frame: every error gets a status
         console.end_status()
         return _exit(report_error(error, names))
@@ -127,14 +127,13 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _interrupted(console: Console) -> int:
+def _interrupted() -> int:
     from degrain.cluster import shut_down_ray
 
     # Who presses Ctrl-C once more does not want to wait for it.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     shut_down_ray()
-    if console.used:
-        _fail("interrupted; what was finished is kept", 130)
+    _fail("interrupted; what was finished is kept", 130)
     return _exit(130)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from degrain.cli.console import Console
 from degrain.cli.options import CommonOptions
 from degrain.patchsets.ingest.config import IngestConfig
+from degrain.words import counted
 
 if TYPE_CHECKING:
     from degrain.corpora.record import PairRecord
@@ -44,13 +45,13 @@ class Ingest(CommonOptions):
         for split in ("train", "val", "test"):
             rows = done.patch_set.photos(split)
             scenes = len({row.scene for row in rows})
-            of = f"{len(rows)} pairs of {scenes} scene{'' if scenes == 1 else 's'}"
+            of = f"{len(rows)} pairs of {counted(scenes, 'scene')}"
             console.print(f"{split + ':':6} {of}, {manifest.patches(split)} patches")
         if scenes < FEWEST_SCENES:
             console.print(
-                f"gates: {scenes} test scene{'' if scenes == 1 else 's'}, fewer than "
-                f"{FEWEST_SCENES}: a model is promoted for a large mean gain, not for an interval; "
-                "more scenes, or --test-scenes, change that"
+                f"gates: {counted(scenes, 'test scene')}, fewer than {FEWEST_SCENES}: a model is "
+                "promoted for a large mean gain, not for an interval; more scenes, or "
+                "--test-scenes, change that"
             )
         state = "existed already" if done.reused else f"made in {done.seconds:.1f} s"
         console.print(

@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"degrain.cli.{MODULES.get(name, name)}").COMMAND
         return execute(command, arguments[1:], prog=f"degrain {name}", interrupt=before)
     finally:
-        signal.signal(signal.SIGINT, before)
+        # The last key press of several must not interrupt Python while it ends.
+        signal.signal(signal.SIGINT, before if argv is not None else lambda *_: os._exit(130))
 
 
 def _provide_home() -> None:

@@ -121,7 +121,9 @@ class Promote(TrackingOptions):
         }
         if champion.version != version.version:
             raise PartialFailureError(
-                f"version {version.version} did not pass the gates: {champion.reason}", summary
+                f"the champion stays, {champion.reason}. Use {version.uri} all the same, ingest "
+                "more test scenes for a clearer comparison, or give a reason with `without_gates`",
+                summary,
             )
         console.print(f"champion: version {version.version}, {champion.reason}")
         return summary

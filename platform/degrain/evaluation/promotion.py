@@ -175,7 +175,7 @@ def _champion(
         return Decision("champion", best, True, reason, checks)
     best = max(checks, key=score)
     failed = [f"{c.gate}: {c.text}" for c in checks[best] if not c.passed]
-    return Decision("champion", holder, False, "; ".join(failed), checks)
+    return Decision("champion", holder, False, f"version {best}: {'; '.join(failed)}", checks)
 
 
 def with_check(champion: Decision, check: Check, before: str | None) -> Decision:
@@ -186,4 +186,5 @@ def with_check(champion: Decision, check: Check, before: str | None) -> Decision
     checks = {**champion.checks, champion.version: [*champion.checks[champion.version], check]}
     if check.passed:
         return Decision("champion", champion.version, True, champion.reason, checks)
-    return Decision("champion", before, False, f"{check.gate}: {check.text}", checks)
+    reason = f"version {champion.version}: {check.gate}: {check.text}"
+    return Decision("champion", before, False, reason, checks)

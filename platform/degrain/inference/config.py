@@ -87,9 +87,9 @@ class BlendConfig:
     strength: float = 1.0
     """Share of the noise that is removed, 0 to 1."""
     luma: float = 1.0
-    """Share of its brightness that is removed, 0 to 1."""
+    """Share of the noise of brightness that is removed, 0 to 1."""
     chroma: float = 1.0
-    """Share of its colour that is removed, 0 to 1."""
+    """Share of the noise of colour that is removed, 0 to 1."""
     detail: float = 0.0
     """How much brightness detail is returned to the photo, 0 (none) to 1 (all, with its noise)."""
 

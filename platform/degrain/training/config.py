@@ -48,7 +48,7 @@ class TrainingConfig:
     """One training run; the defaults suit a GPU."""
 
     model: str = "red10"
-    """Name of the network, as `denoisenets.list_models()` lists it."""
+    """Name of the network; docs/models.md lists them."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the network that differ from its defaults, e.g. {"width": 32}."""
     start: str | None = None

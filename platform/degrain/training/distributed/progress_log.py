@@ -61,7 +61,7 @@ class ProgressLog:
                 self._log(
                     f"  {steps} steps fit into the budget"
                     if steps > 1
-                    else "  warning: preparation left time for one step alone; allow more"
+                    else "  warning: preparation left time for one step alone; give a larger budget"
                 )
                 self._metric_log.metrics({"planned_steps": steps})
             case Progress(metrics):
