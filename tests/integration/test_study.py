@@ -326,6 +326,8 @@ def test_stopped_trials_of_two_workers_leave_their_resources(study: Study, tmp_p
     assert done.status == 0, done.err
     assert "stopped" in [t["status"] for t in done.summary["trials"]]
     assert len(done.summary["refits"]) == 1
+    # Four steps beside a trial's 400.
+    assert "refit-red10 ended below its trial (" in done.out
 
 
 def test_bad_trials_of_a_population_go_on_from_good_ones(study: Study, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def find_denoisers(names: Sequence[str], mlflow: Path | None, storage: Storage) 
     return found
 
 
-def _folder_name(folder: str) -> str:
+def folder_name(folder: str) -> str:
     """The folder's own name; of `runs/train/NAME/model`, as training writes it, the run's."""
     path = Path(folder).expanduser().absolute()
     return path.parent.name if path.name == "model" else path.name
@@ -74,5 +74,5 @@ def _find(name: str, mlflow: Path | None, storage: Storage) -> Named:
     denoiser, card = load_model(name, mlflow, storage)
     if isinstance(denoiser, NetworkDenoiser) and denoiser.name == card.model:
         # Two models of one network in one table need names of their own.
-        denoiser.name = name if ":/" in name else _folder_name(name)
+        denoiser.name = name if ":/" in name else folder_name(name)
     return Named(denoiser, card.photos)

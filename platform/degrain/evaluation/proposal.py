@@ -8,7 +8,7 @@ from pathlib import Path
 
 from degrain.errors import UserError
 from degrain.evaluation.comparison import Comparison
-from degrain.evaluation.denoisers import Named
+from degrain.evaluation.denoisers import Named, folder_name
 from degrain.evaluation.photo_set import PhotoSet
 from degrain.evaluation.standing import Standing
 from degrain.imaging.metrics import PROTOCOL
@@ -47,8 +47,9 @@ class Proposal:
         if name.startswith("runs:/"):
             run_id = name.removeprefix("runs:/")
         denoiser, card = load_model(version.uri if version else name, mlflow, storage)
+        shown = version.label if version else name if run_id else folder_name(name)
         # Its row stands beside the starter, filters and holders of aliases.
-        denoiser.name = f"{version.label if version else name} (proposed)"
+        denoiser.name = f"{shown} (proposed)"
         return cls(denoiser, card, version, run_id)
 
     def check_unseen(self, photos: PhotoSet) -> None:

@@ -261,6 +261,12 @@ class _Study:
                 ).run()
             if result.metrics["step"] == 0:
                 self.log(describe_result(result))
+            elif result.metrics["val_psnr"] < best.best["val_psnr"]:
+                self.log(
+                    f"  {name} ended below its trial ({result.metrics['val_psnr']:.2f} dB against "
+                    f"{best.best['val_psnr']:.2f}): its time was too short, so give a larger "
+                    "budget, or fewer networks"
+                )
             run.add_note(describe_result(result))
         return Refit(label, best, run, result)
 
