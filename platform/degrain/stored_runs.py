@@ -67,12 +67,7 @@ class StoredRun:
 
 
 def find_runs(folder: Location, tracker: Tracker) -> list[StoredRun]:
-    """The studies and trainings below a folder, by the time of their last change.
-
-    Raises UserError if there is no such folder.
-    """
-    if not folder.is_folder():
-        raise UserError(f"there is no folder '{folder}'; name one below which there are runs")
+    """The studies and trainings below a folder, by the time of their last change."""
     files = folder.files()
     roots = {
         root: name

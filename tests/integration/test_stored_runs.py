@@ -113,6 +113,15 @@ def test_what_is_old_and_has_ended_is_removed(tracker: Tracker, tmp_path: Path) 
     assert set(runs(tmp_path, "--remove", "runs-yet")) == {"new"}
 
 
+def test_a_folder_that_does_not_exist_is_named_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_here("runs", ["nowhere"], tmp_path)
+    assert (done.status, f"there is no folder '{tmp_path}/nowhere'" in done.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_runs_or_goes_on_is_not_removed(tracker: Tracker, tmp_path: Path) -> None:
     write_training(tracker, tmp_path / "runs" / "train" / "busy", 0, None)
     write_training(tracker, tmp_path / "runs" / "train" / "other", 50)

@@ -40,6 +40,8 @@ class Runs(TrackingOptions):
         storage = Storage.from_environment()
         folder = storage.locate(self.folder)
         folder.check_answers()
+        if not folder.is_folder():
+            raise UserError(f"there is no folder '{folder}'; name one below which there are runs")
         tracker = Tracker.open(load_tracking_config(self.mlflow), storage)
         found, now = find_runs(folder, tracker), time.time()
         chosen = self._chosen(found, now)

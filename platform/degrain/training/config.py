@@ -45,10 +45,11 @@ _CROPS = {"fast": 96}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run; the defaults suit a GPU."""
+    """One training run; what is not given follows the recipe of the network, if it has one."""
 
     model: str = "red10"
-    """Name of the network; docs/models.md lists them."""
+    """Name of the network; docs/models.md lists them. On the command line the starter is trained on
+    if neither this nor `start` is given."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the network that differ from its defaults, e.g. {"width": 32}."""
     start: str | None = None
