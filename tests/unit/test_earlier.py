@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from mlflow.store.entities import PagedList
 
 from degrain.durations import Duration
+from degrain.tracking.config import TrackingConfig
+from degrain.tracking.runs import Tracker
 from degrain.training.config import TrainingConfig
 from degrain.tuning.earlier import (
     COLD,
@@ -151,7 +153,7 @@ def test_trials_of_all_pages_but_the_own_study_are_found() -> None:
     kept = {OUTCOME_TAG: json.dumps(earlier(0.01).to_dict()), "mlflow.parentRunId": "old"}
     more = {OUTCOME_TAG: json.dumps(earlier(0.02, validation_patches=9).to_dict())}
     client = Pages([kept, {**kept, "mlflow.parentRunId": "own"}, {}, more, kept])
-    tracker = SimpleNamespace(client=client, experiment_id="1")
-    found = earlier_trials(tracker, "abc", "patches", STEPS, "own")  # type: ignore[arg-type]
+    tracker = Tracker(TrackingConfig(), client, "1")
+    found = earlier_trials(tracker, "abc", "patches", STEPS, "own")
     assert found == [earlier(0.01)] * 2
     assert "tags.patch_set = 'abc'" in client.queries[0]
