@@ -217,9 +217,7 @@ def test_a_promotion_and_a_rollback_under_load_are_live_and_fail_nothing(service
     with load.run():
         load.wait_for("1")
         options = ["--mlflow", service.folder / "mlflow.yaml"]
-        promoted = run_here(
-            "promote", [*options, "--version", 2, "--without-gates", "test"], service.folder
-        )
+        promoted = run_here("promote", [2, *options, "--without-gates", "test"], service.folder)
         assert promoted.status == 0, promoted.err
         load.wait_for("2")
         assert run_here("rollback", options, service.folder).status == 0
