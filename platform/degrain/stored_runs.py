@@ -132,7 +132,7 @@ def remove(run: StoredRun, tracker: Tracker) -> None:
         for child in list(tracker.search(below)):
             if child.info.run_id not in kept:
                 tracker.client.delete_run(child.info.run_id)
-        if run.run_id not in kept and not run.versions:
+        if not run.versions:
             tracker.client.delete_run(run.run_id)
     for path in sorted(run.folder.files(), key=lambda path: path in KINDS):
         (run.folder / path).remove()
