@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := infra/constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
-.PHONY: help install tune test unit torture check format bench docs links ui up status env down clean
+.PHONY: help install tune test soak unit torture check format bench docs links ui up status env down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -41,21 +41,33 @@ tune: $(VENV)/.installed  ## the default study on the embedded photos, about six
 
 # These start clusters and jobs of their own and mostly wait; the others share one local cluster.
 WAITING := $(addprefix tests/integration/test_,training_faults.py job.py month.py retraining.py \
-	mlflow_outage.py serve_command.py)
+	mlflow_outage.py mlflow_postgresql.py serve_command.py)
 
-test: $(VENV)/.installed-dev  ## every test, three groups side by side
-	@logs=$$(mktemp -d); trap 'kill $$unit $$clusters 2> /dev/null; rm -rf $$logs' EXIT; \
+# The tests of a mark, three groups side by side; at the end, what was skipped for want of programs.
+define run_tests
+	@logs=$$(mktemp -d); export MISSING_PACKAGES=$$logs/missing; trap 'kill $$unit $$clusters 2> /dev/null; rm -rf $$logs' EXIT; \
 	trap 'exit 130' INT TERM HUP; \
-	nice -n 19 $(BIN)/python -m pytest tests/unit --numprocesses 2 > $$logs/unit 2>&1 & unit=$$!; \
-	$(BIN)/python -m pytest $(WAITING) > $$logs/clusters 2>&1 & clusters=$$!; \
-	$(BIN)/python -m pytest tests/integration $(WAITING:%=--ignore=%); status=$$?; \
+	nice -n 19 $(BIN)/python -m pytest -m $(1) tests/unit --numprocesses 2 \
+		> $$logs/unit 2>&1 & unit=$$!; \
+	$(BIN)/python -m pytest -m $(1) $(WAITING) > $$logs/clusters 2>&1 & clusters=$$!; \
+	$(BIN)/python -m pytest -m $(1) tests/integration $(WAITING:%=--ignore=%); status=$$?; \
 	wait $$clusters || status=1; wait $$unit || status=1; \
 	for group in clusters unit; do \
 		if [ $$status = 0 ]; then tail -n 1 $$logs/$$group; else cat $$logs/$$group; fi; \
-	done; exit $$status
+	done; \
+	if [ -s $$logs/missing ]; then \
+		echo "tests were skipped; to run them: apt-get install" $$(sort -u $$logs/missing); \
+	fi; exit $$status
+endef
+
+test: $(VENV)/.installed-dev  ## every promise of README and docs, once
+	$(call run_tests,"not soak")
+
+soak: $(VENV)/.installed-dev  ## repetitions, kills, loads, and a month of retraining
+	$(call run_tests,soak)
 
 unit: $(VENV)/.installed-dev  ## the quick tests that need no Ray, about a minute
-	$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses 2
+	$(BIN)/python -m pytest tests/unit -m "not slow and not soak" --numprocesses 2
 
 torture: $(VENV)/.installed-dev  ## odd photo files of every kind, compared with libvips and ExifTool
 	PYTHONPATH=tests $(BIN)/python tests/torture/run.py $(CASES)

@@ -1,6 +1,7 @@
 """What tests share: one Ray cluster, S3 servers, small corpora of real PNG files."""
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,16 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as Ray spells it
 # `make test` ends its groups by SIGTERM: what fixtures have started has to end then, as by Ctrl-C.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Note the Debian packages for want of which tests were skipped; `make test` lists them."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    packages = re.findall(r"apt-get install ([\w+-]+)", " ".join(reasons))
+    if file := os.environ.get("MISSING_PACKAGES"):
+        with Path(file).open("a") as listed:
+            listed.writelines(f"{package}\n" for package in set(packages))
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from processes import free_port
 
 SECONDS = 300
 """For each command."""
@@ -26,9 +27,7 @@ def postgresql(password: str | None = None) -> Iterator[int]:
     """Run a server with the user `mlflow` and the database `postgres`; yields its port."""
     folder_of_programs = programs()
     assert folder_of_programs is not None, "PostgreSQL is not installed"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     # PostgreSQL refuses to run as root, and pytest's folders are closed to other users.
     user = "nobody" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="postgresql") as folder:

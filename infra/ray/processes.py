@@ -1,7 +1,9 @@
 """Server processes on 127.0.0.1: start, wait until one answers, find again, end."""
 
 import contextlib
+import http.client
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -22,6 +24,10 @@ MARKER = "DEGRAIN_SERVER"
 START_SECONDS = 180
 STOP_SECONDS = 5
 STOP_ROUNDS = 5
+FREE_PORTS = range(20_000, 32_000)
+"""Where free ports are chosen: neither among those that systems hand out themselves, which another
+process may get before the server listens, nor among those of Ray's workers.
+"""
 
 
 class StackError(RuntimeError):
@@ -75,9 +81,11 @@ def is_used(port: int) -> bool:
 
 def free_port() -> int:
     """Return a free TCP port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.choice(FREE_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
 
 
 def choose_port(named: int | None, usual: int, option: str) -> int:
@@ -129,7 +137,8 @@ def answers(url: str) -> bool:
             return True
     except urllib.error.HTTPError as refusal:
         return refusal.code in (401, 403)
-    except OSError:
+    except (OSError, http.client.HTTPException):
+        # The latter: what answers does not speak HTTP.
         return False
 
 

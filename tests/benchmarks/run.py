@@ -5,7 +5,7 @@
     python tests/benchmarks/run.py networks --device cuda    # needs PyTorch and NumPy only
     python tests/benchmarks/run.py planning study metrics    # docs/scale.md; an hour, named only
     python tests/benchmarks/run.py serving sharing           # forty minutes, named only
-    python tests/benchmarks/run.py memory promotions         # ten minutes, named only
+    python tests/benchmarks/run.py memory promotions pairs   # fifteen minutes, named only
     python tests/benchmarks/run.py --quick                   # smallest sizes: do they run?
 
 Each benchmark is a module of this folder with a function `run(settings) -> list[Table]`.
@@ -31,7 +31,7 @@ BENCHMARKS = (
     "ingest",
     "search",
 )
-SCALE = ("planning", "study", "metrics", "memory", "promotions", "serving", "sharing")
+SCALE = ("planning", "study", "metrics", "memory", "promotions", "pairs", "serving", "sharing")
 """Take long, and are run if they are named."""
 KNOWN = (*BENCHMARKS, *SCALE)
 
@@ -52,7 +52,9 @@ def main() -> int:
             options.error(f"unknown benchmark '{name}'. Known: {', '.join(KNOWN)}")
     # A checkout where nothing is installed works too, also in subprocesses.
     root = Path(__file__).parents[2]
-    sys.path[:0] = roots = [str(root / name) for name in ("platform", "models", "tests")]
+    sys.path[:0] = roots = [
+        str(root / name) for name in ("platform", "models", "tests", "infra/ray")
+    ]
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([*roots, *filter(None, inherited)])
     settings = Settings(

@@ -8,7 +8,6 @@ import io
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
+from processes import free_port
 from service_load import Load, PeakMemory, cpu_seconds, hostile, photo_replicas
 from skimage import data as skimage_data
 from table import Settings, Table, progress
@@ -141,9 +141,7 @@ def service(replicas: int) -> Iterator[tuple[int, Path]]:
         tracking = Path(folder) / "mlflow.yaml"
         tracking.write_text("{}\n")
         _register(tracking)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         config = ServingConfig(
             port=port,
             min_replicas=replicas,

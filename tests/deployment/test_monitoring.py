@@ -10,6 +10,7 @@ import promql_parser
 import pytest
 import yaml
 from deployment.manifests import INFRA, ROOT
+from programs import needs
 
 from degrain.monitoring import METRICS
 
@@ -122,7 +123,7 @@ def test_grafana_finds_the_datasource_of_the_dashboard() -> None:
     assert used == {source["uid"]}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@needs(shutil.which("promtool"), "prometheus")
 def test_promtool_accepts_the_configuration() -> None:
     file = INFRA / "monitoring" / "prometheus.yml"
     subprocess.run(["promtool", "check", "config", str(file)], check=True, capture_output=True)

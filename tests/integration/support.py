@@ -6,7 +6,6 @@ import io
 import json
 import os
 import signal
-import socket
 import socketserver
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from processes import free_port
 from skimage import data as skimage_data
 
 from degrain.cli.main import main
@@ -168,11 +168,10 @@ def start_pipeline(
 
 def free_ports(count: int) -> list[int]:
     """TCP ports that nothing listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 class AuditLog:

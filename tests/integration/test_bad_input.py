@@ -516,8 +516,12 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("how", "name", "kind"),
-    [(signal.SIGINT, "tune", "trial"), (signal.SIGTERM, "train", "training")],
-    ids=["Ctrl-C of a study", "kill of a training"],
+    [
+        pytest.param(signal.SIGINT, "tune", "trial", id="Ctrl-C of a study"),
+        pytest.param(
+            signal.SIGTERM, "train", "training", id="kill of a training", marks=pytest.mark.soak
+        ),
+    ],
 )
 def test_as_a_command_and_interrupted(
     how: signal.Signals, name: str, kind: str, ingested: Path, tmp_path: Path

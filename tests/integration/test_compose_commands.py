@@ -21,8 +21,9 @@ from botocore.exceptions import ClientError
 from integration.support import ROOT, free_ports
 from mlflow import MlflowClient
 from postgresql_server import postgresql, programs
+from programs import needs
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
+pytestmark = needs(programs(), "postgresql")
 SERVICES = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())["services"]
 DOCKERFILE = (ROOT / "infra" / "docker" / "Dockerfile").read_text()
 PROGRAMS = Path(sys.executable).parent

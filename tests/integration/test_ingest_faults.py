@@ -78,6 +78,7 @@ def kill_family(pid: int) -> None:
     psutil.wait_procs(family, timeout=300)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_ingest_killed_at_any_moment_is_finished_by_the_next(
     ray_cluster: None,
@@ -110,6 +111,7 @@ def test_an_ingest_killed_at_any_moment_is_finished_by_the_next(
     assert reader.seen == {again.summary["version"]}
 
 
+@pytest.mark.soak
 def test_a_server_that_goes_away_costs_a_retry_and_not_the_job(
     ray_cluster: None,
     tmp_path: Path,

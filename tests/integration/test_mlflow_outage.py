@@ -67,6 +67,7 @@ def test_metrics_of_an_outage_arrive_with_their_own_steps_and_times(
     assert tracker.client.get_run(run.id).info.status == "FINISHED"
 
 
+@pytest.mark.soak
 def test_a_model_is_registered_though_the_server_is_away(
     server: MlflowServer, tracker: Tracker
 ) -> None:

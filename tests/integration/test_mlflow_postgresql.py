@@ -20,6 +20,7 @@ from integration.support import (
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from postgresql_server import postgresql, programs, uri
+from programs import needs
 
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
@@ -29,7 +30,7 @@ from degrain.tuning.state import StudyState, read_state
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed"),
+    needs(programs(), "postgresql"),
 ]
 TRIALS, STEPS = 4, 8
 
@@ -86,6 +87,7 @@ def study(server: MlflowServer, tmp_path: Path) -> Study:
     return Study(state, connect(load_tracking_config(tracking), storage))
 
 
+@pytest.mark.soak
 def test_a_study_of_four_trials_is_complete_in_postgresql_and_s3(study: Study, bucket: str) -> None:
     trials = study.state.in_order()
     assert len(trials) == TRIALS

@@ -331,6 +331,7 @@ def missed_schedule(month: Month) -> None:
     assert out.count("unchanged: ") == 1, (out, err)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("step", STEPS)
 def test_a_month(month: Promises, step: str) -> None:
     month.check(step)

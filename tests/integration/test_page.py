@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+from programs import needs
 from unit.serving_support import CHAMPION, STARTER, LocalBackend, server
 from unit.support import natural_photo
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium here")
+pytestmark = needs(CHROMIUM.exists(), "chromium")
 
 OLDER = ServedModel(id="best-ssim", label="m v2", card={**CHAMPION.card, "model": "unet"})
 PHOTO = natural_photo(160, 240)

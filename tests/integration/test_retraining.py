@@ -245,6 +245,7 @@ def test_too_few_new_pairs_wait_and_a_dry_run_does_nothing(tmp_path: Path) -> No
     assert [p.name for p in left] == ["retrain-summary.json"]
 
 
+@pytest.mark.soak
 def test_a_killed_retraining_goes_on_with_its_study_and_posts_its_decision(
     tmp_path: Path, received: tuple[str, list[dict[str, Any]]]
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_killed_retraining_goes_on_with_its_study_and_posts_its_decision(
     assert after.summary["new_pairs"] == 1
 
 
+@pytest.mark.soak
 def test_a_decision_that_is_interrupted_anywhere_is_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def test_ingest_study_and_artifacts_in_a_bucket(
     assert applied.summary["files"] == len(SCENES), applied.err
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_study_reads_each_object_of_its_patch_set_once_for_one_and_for_eight_trials(
     ray_cluster: None, server: S3Server, bucket: str, tmp_path: Path
@@ -295,6 +296,7 @@ def test_an_endpoint_that_does_not_answer_is_said(
         listener.close()
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_bucket_that_goes_away_while_it_is_streamed_from_delays_and_changes_nothing(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

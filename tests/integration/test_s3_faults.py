@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 from integration.fault_proxy import FaultProxy, fault_proxy
-from integration.support import S3Server, run_here, write_pairs
+from integration.support import (
+    SMOKE,
+    TEMPLATES,
+    S3Server,
+    client_of,
+    run_here,
+    write_pairs,
+    write_tracking,
+)
 from unit.ingest_support import serial_ingest
 
 from degrain.errors import JobFailedError, UserError
@@ -50,6 +58,7 @@ def test_an_ingest_through_faults_gives_the_same_set(
     assert (two.manifest.version, two.catalog) == (one.manifest.version, one.catalog)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_streamed_training_through_faults_gives_the_same_scores(
     ray_cluster: None, corpus: str, proxy: FaultProxy, bucket: str
@@ -78,6 +87,38 @@ def test_a_streamed_training_through_faults_gives_the_same_scores(
     assert done.metrics["val_psnr"] == max(m["val_psnr"] for m in without.history)
     # Ray's own requests would not survive.
     assert {name.split("/")[0] for name in run.files()} == {"checkpoints"}
+
+
+@pytest.mark.soak
+@pytest.mark.ray
+def test_a_retraining_through_faults_decides_the_same(
+    ray_cluster: None, corpus: str, proxy: FaultProxy, bucket: str, tmp_path: Path
+) -> None:
+    """One trial a network: of several, the early stopping asks which was first."""
+    found = []
+    for name, rates in (("without", {}), ("with", RATES)):
+        proxy.rates = rates
+        folder, place = tmp_path / name, f"s3://{bucket}/{name}"
+        folder.mkdir()
+        tracking = write_tracking(folder, artifacts=f"{place}/artifacts")
+        where = ["--out", f"{place}/patches", "--studies", f"{place}/studies", "--mlflow", tracking]
+        argv = ["--corpus", corpus, *where, "--patch-size", 32, *TEMPLATES, *SMOKE]
+        done = run_here("retrain", [*argv, "--batches", "streaming"], folder)
+        assert done.status == 0, done.err
+        client = client_of(tracking)
+        runs = client.search_runs([client.get_experiment_by_name("degrain").experiment_id])
+        curves = {
+            (run.data.tags["degrain.kind"], run.data.params["model"]): [
+                (metric.step, metric.value)
+                for metric in client.get_metric_history(run.info.run_id, "val_psnr")
+            ]
+            for run in runs
+            if run.data.tags["degrain.kind"] in ("trial", "refit")
+        }
+        assert len(curves) == 4
+        found.append((done.summary["patch_set"], done.summary["decision"], curves))
+    assert sum(proxy.failed.values()) >= 20
+    assert found[0] == found[1]
 
 
 def test_requests_are_repeated_after_hundreds_of_failures(proxy: FaultProxy, bucket: str) -> None:
@@ -113,6 +154,7 @@ def test_a_shard_that_is_damaged_on_its_way_is_read_once_more(
             patch_set.read_shard(patch_set.manifest.shards[0])
 
 
+@pytest.mark.soak
 def test_a_lease_whose_answers_are_lost_is_held(proxy: FaultProxy, bucket: str) -> None:
     lock = Storage.from_environment().locate(f"s3://{bucket}/job.lock")
     proxy.rates = {"lost": 0.3, "slow": 0.1, "cut": 0.3}
@@ -144,7 +186,11 @@ def test_a_server_that_fails_is_not_called_wrong_credentials(
 
 
 @pytest.mark.parametrize(
-    ("kind", "remedy"), [("denied", "check the URI, AWS_ACCESS_KEY_ID"), ("slow", "run it again")]
+    ("kind", "remedy"),
+    [
+        ("denied", "check the URI, AWS_ACCESS_KEY_ID"),
+        pytest.param("slow", "run it again", marks=pytest.mark.soak),
+    ],
 )
 def test_what_lasts_is_one_line(
     corpus: str, proxy: FaultProxy, bucket: str, tmp_path: Path, kind: str, remedy: str

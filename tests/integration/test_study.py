@@ -314,6 +314,7 @@ def test_study_of_trials_with_two_workers_continues_after_one_diverged(tmp_path:
     assert [r["model"] for r in done.summary["refits"]] == ["mwcnn"]
 
 
+@pytest.mark.soak
 def test_stopped_trials_of_two_workers_leave_their_resources(study: Study, tmp_path: Path) -> None:
     """Else the next trial, and the refit, would wait for ever: the cluster has two CPUs."""
     where = ["--data", study.folder / "patches", "--out", tmp_path / "runs"]
@@ -359,6 +360,7 @@ def test_bad_trials_of_a_population_go_on_from_good_ones(study: Study, tmp_path:
     assert sum("it went on from trial" in note for note in notes) == len(replaced)
 
 
+@pytest.mark.soak
 def test_a_killed_study_is_resumed_with_each_trial_once(study: Study, tmp_path: Path) -> None:
     tracking = write_tracking(tmp_path)
     where = ["--out", tmp_path / "runs", "--mlflow", tracking]

@@ -300,6 +300,7 @@ class Watched(LocalSession):
         return process_usage(self.device)
 
 
+@pytest.mark.soak
 def test_memory_is_flat_over_ten_thousand_steps() -> None:
     patches = ResidentPatches([blocks(0)])
     host = Watched(patches, ResidentPatches([blocks(1)]))

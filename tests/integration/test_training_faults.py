@@ -348,6 +348,7 @@ def lose_everything(
         assert_same(finished(folder), undisturbed)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("promise", LOST)
 def test_training_survives_losses(losses_run: Promises, promise: str) -> None:
     losses_run.check(promise)
@@ -447,6 +448,7 @@ def preempt(training: Training, nodes: Nodes) -> None:
     assert continued >= written
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("promise", ANNOUNCED)
 def test_training_survives_announced_faults(announced_run: Promises, promise: str) -> None:
     announced_run.check(promise)
@@ -504,6 +506,7 @@ def losses_of_one_process(data: Path, run: Path, last_step: int) -> dict[int, fl
     return {int(m["step"]): m["train_loss"] for m in host.curve}
 
 
+@pytest.mark.soak
 def test_elastic_training_grows_and_shrinks_with_the_cluster(
     nodes: Nodes, data: Path, tmp_path: Path
 ) -> None:

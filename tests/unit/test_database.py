@@ -82,6 +82,7 @@ def test_a_killed_creation_is_done_anew(tmp_path: Path) -> None:
     assert names(tmp_path) == ["mlflow.db"]
 
 
+@pytest.mark.soak
 def test_two_first_starts_share_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other: list[subprocess.Popen[bytes]] = []
 

@@ -118,7 +118,7 @@ def test_errors_of_the_network_are_not_hidden() -> None:
 def test_compiled_network_equals_uncompiled() -> None:
     chosen = choose_execution(CPU, "float32", "on")
     if not chosen.compiled:
-        pytest.skip("there is no C++ compiler here")
+        pytest.skip("needs a program: apt-get install g++")
     network = chosen.place(create_model("red10", width=4, depth=1).eval())
     x = torch.rand(1, 3, 24, 32)
     with torch.no_grad():

@@ -32,6 +32,8 @@ from degrain.tracking.registry import write_model
 from denoisenets import model_contract
 
 CROP = 32
+LARGE = ("mwcnn", "nafnet16", "pridnet", "restormer")
+"""Networks whose export takes long, narrow ones too."""
 both = pytest.mark.parametrize("export_format", ["onnx", "pt2"])
 
 
@@ -112,7 +114,10 @@ def test_file_has_metadata_and_equals_the_network_for_all_sizes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ONE_PER_CLASS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.soak) if n in LARGE else n for n in ONE_PER_CLASS],
+)
 def test_every_class_of_networks_exports_to_both_formats(name: str) -> None:
     size = model_contract(name, **small(name)).size
     program = trace(network(name), size)

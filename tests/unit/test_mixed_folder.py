@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from programs import needs
 from unit.mixed_photos import EXIFTOOL, MixedPhoto, mixed_photos, write_mixed
 
 from degrain.cli.main import main
@@ -90,7 +91,7 @@ def test_strength_0_gives_the_same_values_in_lossless_files(folder: Path) -> Non
             assert 10 * np.log10(255**2 / error) > 38, photo.name
 
 
-@pytest.mark.skipif(EXIFTOOL is None, reason="exiftool is not installed")
+@needs(EXIFTOOL, "libimage-exiftool-perl")
 def test_metadata_is_equal_tag_by_tag(folder: Path) -> None:
     before, after = (read_tags(folder / side) for side in ("in", "out"))
     compared = 0

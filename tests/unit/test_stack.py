@@ -1,7 +1,9 @@
 """The local stack, with small HTTP servers in place of MLflow and Ray."""
 
 import os
+import socket
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +255,30 @@ def test_a_proxy_is_not_asked_for_servers_of_this_machine(
         monkeypatch.delenv(name, raising=False)
     for server in start(folder).servers:
         assert server.answers()
+
+
+def test_what_does_not_speak_http_is_no_answer() -> None:
+    """As gRPC, which may listen on a port that was free a moment ago."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def greet() -> None:
+            with listening.accept()[0] as connection:
+                connection.sendall(bytes.fromhex("000006040000000000000300000064"))
+
+        other = threading.Thread(target=greet)
+        other.start()
+        assert not processes.answers(f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        other.join()
+
+
+def test_free_ports_are_none_that_the_system_hands_out() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        given = probe.getsockname()[1]
+    assert given not in processes.FREE_PORTS
+    assert free_port() in processes.FREE_PORTS
 
 
 def test_grafana_reads_its_source_and_dashboards_from_the_stack(
