@@ -44,7 +44,8 @@ def ray_cluster() -> Iterator[None]:
     from degrain.cluster import start_ray
 
     # Functions of test modules run in workers, which have to find the modules.
-    folders = [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]
+    root = Path(__file__).resolve().parents[1]
+    folders = [str(root / "tests"), str(root / "infra/ray"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     start_ray()
     yield

@@ -1,7 +1,7 @@
 """Image-denoising networks as a library that depends on torch alone.
 
 Importing the package does not import torch, so that a command line can validate model names
-(`names.MODEL_NAMES`) at once; the first use of a name below does.
+(`catalog.NETWORKS`) at once; the first use of a name below does.
 """
 
 from importlib import import_module

@@ -1,59 +1,22 @@
-"""The registry of networks: their names, arguments, contracts and costs.
-
-A network is one file with an `nn.Module` that maps noisy to clean, (B, 3, H, W) float in [0, 1] to
-the same shape, a function `contract` of its arguments, an entry in `MODELS` and its name in
-`names.MODEL_NAMES`. Callers pad, crop and tile by the contract.
-"""
+"""Networks of `catalog.NETWORKS` are built and described: arguments, contracts and costs."""
 
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoisenets import dncnn, drunet, fast, ffdnet, mwcnn, nafnet, pridnet, rednet, restormer, unet
+from denoisenets.catalog import NETWORKS
 from denoisenets.contract import Contract, InputCheck, check_positive
 from denoisenets.memory import activation_bytes_per_pixel
 from denoisenets.suggestions import unknown_name
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A registered network."""
-
-    build: Callable[..., nn.Module]
-    contract: Callable[..., Contract]
-    """Its contract as a function of all its arguments."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that differ from the network's own defaults."""
-
-
-MODELS: dict[str, Entry] = {
-    "dncnn": Entry(dncnn.DnCNN, dncnn.contract),
-    "drunet": Entry(drunet.DRUNet, drunet.contract),
-    "fast16": Entry(fast.Fast, fast.contract, {"width": 16}),
-    "fast24": Entry(fast.Fast, fast.contract),
-    "fast32": Entry(fast.Fast, fast.contract, {"width": 32}),
-    "fast64": Entry(fast.Fast, fast.contract, {"width": 64, "depth": 4}),
-    "ffdnet": Entry(ffdnet.FFDNet, ffdnet.contract),
-    "mwcnn": Entry(mwcnn.MWCNN, mwcnn.contract),
-    "mwcnn_article": Entry(mwcnn.MWCNN, mwcnn.contract, {"levels": 4}),
-    "nafnet16": Entry(nafnet.NAFNet, nafnet.contract, {"width": 16}),
-    "nafnet32": Entry(nafnet.NAFNet, nafnet.contract, {"width": 32}),
-    "pridnet": Entry(pridnet.PRIDNet, pridnet.contract),
-    "pridnet_article": Entry(pridnet.PRIDNet, pridnet.contract, {"width": 64}),
-    "red10": Entry(rednet.REDNet, rednet.contract, {"depth": 5, "skips": False}),
-    "red20": Entry(rednet.REDNet, rednet.contract, {"depth": 10}),
-    "red30": Entry(rednet.REDNet, rednet.contract, {"depth": 15}),
-    "red_article": Entry(rednet.REDNet, rednet.contract, {"depth": 5, "skips": True}),
-    "restormer": Entry(restormer.Restormer, restormer.contract),
-    "unet": Entry(unet.UNet, unet.contract),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +35,21 @@ class Description:
 
 def list_models() -> list[str]:
     """Names of all registered networks, sorted."""
-    return sorted(MODELS)
+    return list(NETWORKS)
+
+
+def network_class(name: str) -> Callable[..., nn.Module]:
+    """The class of the network `name`. Raises ValueError, with the nearest name, for an unknown
+    one.
+    """
+    found: Callable[..., nn.Module] = getattr(_family(name), NETWORKS[name].network)
+    return found
+
+
+def _family(name: str) -> ModuleType:
+    if name not in NETWORKS:
+        raise ValueError(unknown_name("model", name, NETWORKS))
+    return import_module(f"denoisenets.{NETWORKS[name].family}")
 
 
 def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,15 +58,13 @@ def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError for an unknown name (with the nearest known one), an unknown argument, or a
     value of the wrong type.
     """
-    if name not in MODELS:
-        raise ValueError(unknown_name("model", name, list_models()))
-    entry = MODELS[name]
-    own = {p.name: p.default for p in inspect.signature(entry.build).parameters.values()}
+    parameters = inspect.signature(network_class(name)).parameters.values()
+    own = {parameter.name: parameter.default for parameter in parameters}
     if unknown := sorted(set(arguments) - set(own)):
         raise ValueError(
             f"model '{name}' takes no argument '{unknown[0]}'; it takes {', '.join(sorted(own))}"
         )
-    full = {**own, **entry.defaults, **arguments}
+    full = {**own, **NETWORKS[name].arguments, **arguments}
     for argument, default in own.items():
         if isinstance(default, bool):
             if not isinstance(full[argument], bool):
@@ -106,15 +81,16 @@ def create_model(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401
     `InputCheck` validates each input. Raises ValueError as `full_arguments`.
     """
     full = full_arguments(name, arguments)
-    network = MODELS[name].build(**full)
-    network.register_forward_pre_hook(InputCheck(name, MODELS[name].contract(**full).size))
+    network = network_class(name)(**full)
+    network.register_forward_pre_hook(InputCheck(name, model_contract(name, **full).size))
     return network
 
 
 def model_contract(name: str, **arguments: Any) -> Contract:  # noqa: ANN401
     """Accepted sizes and receptive field of the network `name` with these arguments."""
     full = full_arguments(name, arguments)
-    return MODELS[name].contract(**full)
+    contract: Contract = _family(name).contract(**full)
+    return contract
 
 
 def count_parameters(name: str, **arguments: Any) -> int:  # noqa: ANN401

@@ -18,7 +18,7 @@ def load(model: str | None = None, *, mlflow: Path | None = None) -> "NetworkDen
     starter model where there is no champion. Raises UserError for a model that does not exist.
     """
     # Imported here, so that `import degrain` takes no time.
+    from degrain.registry.resolver import Resolver
     from degrain.storage.location import Storage
-    from degrain.tracking.registry import load_model
 
-    return load_model(model, mlflow, Storage.from_environment())[0]
+    return Resolver(mlflow, Storage.from_environment()).load(model)[0]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from table import Settings, Table, progress
 
-from degrain.evaluation.gates import Contest, check_gates
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
+from degrain.registry.gates import Contest, check_gates
 from degrain.tracking.config import PromotionRules
 
 MIXTURES = (

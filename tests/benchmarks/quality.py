@@ -31,8 +31,8 @@ from degrain.imaging.pixels import peak
 from degrain.inference.config import STARTER
 from degrain.inference.denoiser import Denoiser, Identity
 from degrain.patchsets.patch_set import PatchSet
+from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
-from degrain.tracking.registry import load_model
 
 CLEAN_INPUT_DB = 38.0
 """PSNR from which on a noisy photo counts as nearly clean."""
@@ -187,9 +187,9 @@ def main() -> int:
 
     others: dict[str, Denoiser] = {"noisy": Identity()}
     others |= {name: create_filter(name) for name in chosen.filters}
-    others |= {STARTER: load_model(STARTER, None, storage)[0]}
+    others |= {STARTER: Resolver(None, storage).load(STARTER)[0]}
     others |= {
-        label: load_model(folder, None, storage)[0]
+        label: Resolver(None, storage).load(folder)[0]
         for label, _, folder in (text.partition("=") for text in chosen.also)
     }
     lines = {
@@ -205,7 +205,7 @@ def main() -> int:
                     continue
                 model = train(run, minutes, seed, chosen.data, out)
                 file = scores_folder / f"{model.parents[1].name}.json"
-                denoiser = load_model(str(model), None, storage)[0]
+                denoiser = Resolver(None, storage).load(str(model))[0]
                 scores = cached(file, denoiser, patch_set, chosen.split)
                 curves[run].setdefault(minutes, []).extend(scores)
                 rows.append([f"{run} (seed {seed})", f"{minutes:g}", *cells(scores)])

@@ -28,9 +28,9 @@ from table import Table, print_tables, progress
 
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
+from degrain.registry.versions import load_registered
 from degrain.storage.lease import exclusive
 from degrain.storage.location import Storage
-from degrain.tracking.registry import load_registered
 
 MODEL = "degrain-denoiser"
 OPTIONS = ["--noisy-name", "noisy/{scene}.png", "--clean-name", "clean/{scene}.png"]

@@ -25,10 +25,11 @@ sys.path[:0] = [str(Path(__file__).parents[2] / name) for name in ("platform", "
 
 from table import Settings, Table, progress  # noqa: E402
 
+from degrain.domains import Choice, LogUniform  # noqa: E402
 from degrain.loading.patches import Patches  # noqa: E402
 from degrain.tuning.config import Algorithm  # noqa: E402
 from degrain.tuning.early_stopping import Rungs  # noqa: E402
-from degrain.tuning.space import Choice, LogUniform, SearchSpace  # noqa: E402
+from degrain.tuning.space import SearchSpace  # noqa: E402
 from degrain.tuning.suggest import Outcome, Suggester  # noqa: E402
 
 TABLE = Path(__file__).with_name("search_trainings.json")

@@ -27,13 +27,14 @@ from degrain.cluster import start_ray
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.pixels import Photo
 from degrain.inference.config import STARTER, InferenceConfig
+from degrain.registry.files import STARTER_FOLDER, WEIGHTS_FILE, read_model
+from degrain.registry.versions import register
 from degrain.serving.application import start, stop
 from degrain.serving.config import ServingConfig
 from degrain.serving.settings import Settings as ServiceSettings
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import STARTER_FOLDER, WEIGHTS_FILE, read_model, register
 from degrain.tracking.runs import Tracker
 
 CORES = min(os.cpu_count() or 1, 2)

@@ -42,7 +42,7 @@ from degrain.training.session import LocalSession, Metrics
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.plan import TrialPlan, spaces_of
 from degrain.tuning.search import search, trial_body
-from degrain.tuning.space_changes import SpaceChanges
+from degrain.tuning.space import SpaceChanges
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial import Trial
 from degrain.tuning.trial_runs import TrialRuns

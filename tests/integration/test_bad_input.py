@@ -513,14 +513,13 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "patches"
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("how", "name", "kind"),
     [
         pytest.param(signal.SIGINT, "tune", "trial", id="Ctrl-C of a study"),
-        pytest.param(
-            signal.SIGTERM, "train", "training", id="kill of a training", marks=pytest.mark.soak
-        ),
+        pytest.param(signal.SIGTERM, "train", "training", id="kill of a training"),
     ],
 )
 def test_as_a_command_and_interrupted(

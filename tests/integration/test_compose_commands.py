@@ -92,6 +92,7 @@ def make_buckets(master: int, grpc: int) -> None:
     )
 
 
+@pytest.mark.soak
 def test_mlflow_writes_to_postgresql_and_to_a_bucket(tmp_path: Path) -> None:
     s3, master, volume, filer, *grpc = free_ports(8)
     mlflow = free_ports(1)[0]

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from degrain.tracking.registry import STARTER_FOLDER
+from degrain.registry.files import STARTER_FOLDER
 
 pytestmark = pytest.mark.ray
 

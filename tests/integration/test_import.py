@@ -15,9 +15,9 @@ from skimage import data as skimage_data
 from unit.published_networks import PUBLISHED, random_weights
 
 from degrain.imaging.codecs import decode, encode_png
+from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import load_model
 from degrain.tracking.runs import connect
 
 LICENCE = ["--licence", "MIT", "--source", "https://example.org/weights"]
@@ -59,7 +59,7 @@ def test_imported_weights_are_registered_and_denoise(tmp_path: Path, photo: Path
         assert {f"source.{key}": value for key, value in source.items()}.items() <= tags.items()
         assert "patch_set" not in tags
 
-    denoiser, card = load_model("models:/my-nafnet/1", tracking, Storage())
+    denoiser, card = Resolver(tracking, Storage()).load("models:/my-nafnet/1")
     assert (card.source, card.patch_set, card.training) == (source, None, {})
     assert card.arguments == {"width": 4, "depth": 2, "levels": 4}
     out = tmp_path / "clean"

@@ -169,6 +169,7 @@ def experiment(client: MlflowClient) -> str:
     return str(found.experiment_id)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("promise", PROMISES)
 def test_job_where_the_checkout_is_uploaded(uploaded_job: Promises, promise: str) -> None:
     uploaded_job.check(promise)

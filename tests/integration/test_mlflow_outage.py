@@ -34,6 +34,7 @@ def tracker(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Tracker:
     return Tracker.open(TrackingConfig(tracking_uri=server.url), Storage())
 
 
+@pytest.mark.soak
 def test_metrics_of_an_outage_arrive_with_their_own_steps_and_times(
     server: MlflowServer, tracker: Tracker, tmp_path: Path
 ) -> None:

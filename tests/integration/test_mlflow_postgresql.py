@@ -22,10 +22,10 @@ from mlflow.entities import Run
 from postgresql_server import postgresql, programs, uri
 from programs import needs
 
+from degrain.registry.versions import load_registered
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import load_registered
 from degrain.tuning.state import StudyState, read_state
 
 pytestmark = [

@@ -28,9 +28,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from degrain.imaging.codecs import decode, encode_png
+from degrain.registry.files import write_manifest
 from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.model_manifest import write_manifest
 from degrain.tracking.runs import connect
 
 pytestmark = pytest.mark.ray

@@ -36,9 +36,9 @@ from degrain.evaluation.slices import slices
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.codecs import encode_png
 from degrain.imaging.pixels import Photo
+from degrain.registry.versions import load_registered
 from degrain.retraining.schedule import SCHEDULE_FILE
 from degrain.storage.location import Storage
-from degrain.tracking.registry import load_registered
 
 pytestmark = pytest.mark.ray
 

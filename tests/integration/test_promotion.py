@@ -8,23 +8,17 @@ import pytest
 from integration.support import SCENES, TEMPLATES, run_here, write_pairs, write_tracking
 
 from degrain.errors import JobFailedError, UserError
-from degrain.evaluation import aliases
-from degrain.evaluation.gates import Check
-from degrain.evaluation.promotion import Decision
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
 from degrain.patchsets.patch_set import PatchSet
+from degrain.registry import aliases
+from degrain.registry.card import ModelCard
+from degrain.registry.files import STARTER_FOLDER, write_model
+from degrain.registry.gates import Check
+from degrain.registry.promotion import Decision
+from degrain.registry.resolver import Resolver, lost_champion
+from degrain.registry.versions import alias_holders, log_model, register
 from degrain.storage.location import Storage
-from degrain.tracking.card import ModelCard
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.lost_champion import lost_champion
-from degrain.tracking.registry import (
-    STARTER_FOLDER,
-    alias_holders,
-    load_model,
-    log_model,
-    register,
-    write_model,
-)
 from degrain.tracking.runs import Tracker
 from degrain.tracking.training_photos import TrainingPhotos
 from denoisenets import create_model, full_arguments, model_contract
@@ -172,10 +166,10 @@ def test_a_champion_that_was_deleted_is_named_when_the_starter_replaces_it(
 ) -> None:
     tracking = tmp_path / "mlflow.yaml"
     assert lost_champion(tracker.client, tracker.config) is None
-    assert load_model(None, tracking, Storage())[0].name == "starter"
+    assert Resolver(tracking, Storage()).load(None)[0].name == "starter"
     aliases.promote(tracker, "2", override="test")
     tracker.client.delete_model_version(tracker.config.model, "2")
-    assert load_model(None, tracking, Storage())[0].name == "starter"
+    assert Resolver(tracking, Storage()).load(None)[0].name == "starter"
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warning.startswith(f"the champion was {tracker.config.model} v2, which was deleted")
     assert "degrain promote" in warning
@@ -185,7 +179,7 @@ def test_a_champion_whose_files_are_gone_is_named(tracker: Tracker, tmp_path: Pa
     aliases.promote(tracker, "2", override="test")
     shutil.rmtree(tmp_path / "mlartifacts")
     with pytest.raises(UserError, match=r"the files of \S+ v2 cannot be read from .*; restore"):
-        load_model(None, tmp_path / "mlflow.yaml", Storage())
+        Resolver(tmp_path / "mlflow.yaml", Storage()).load(None)
 
 
 def test_versions_that_do_not_exist_are_not_promoted(tracker: Tracker) -> None:
@@ -242,7 +236,7 @@ def test_any_model_is_put_forward_through_the_gates(
 
 
 def test_a_run_becomes_a_version_once(tracker: Tracker, tmp_path: Path) -> None:
-    denoiser, card = load_model("starter", None, Storage())
+    denoiser, card = Resolver(None, Storage()).load("starter")
     with tracker.run("training", "training") as run:
         log_model(run, denoiser.weights, card)
     mlflow = ["--mlflow", tmp_path / "mlflow.yaml", "--without-gates", "trial"]
@@ -260,7 +254,7 @@ def test_a_model_that_has_seen_the_test_photos_is_refused_before_the_comparison(
     corpus = f"pairs={write_pairs(tmp_path / 'photos', SCENES)}"
     argv = ["--corpus", corpus, *TEMPLATES, "--out", tmp_path / "set", "--patch-size", 32]
     assert run_here("ingest", argv, tmp_path).status == 0
-    denoiser, card = load_model("starter", None, Storage())
+    denoiser, card = Resolver(None, Storage()).load("starter")
     photos = PatchSet.open(str(tmp_path / "set"), Storage()).photos("test")
     seen = replace(card, training_photos=TrainingPhotos.of(photos).to_text())
     (tmp_path / "seen").mkdir()

@@ -295,8 +295,8 @@ def test_a_decision_that_is_interrupted_anywhere_is_made_once(
         raise RuntimeError("the machine is lost")
 
     for place in (
-        "degrain.evaluation.aliases.set_champion",
-        "degrain.evaluation.aliases._record",
+        "degrain.registry.aliases.set_champion",
+        "degrain.registry.aliases._record",
         "degrain.retraining.run.record_retraining",
     ):
         with monkeypatch.context() as patch:

@@ -36,12 +36,12 @@ from degrain.loading.streamed import StreamedPatches
 from degrain.patchsets.geometry import PatchGeometry
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.run import ingest
+from degrain.registry.versions import load_registered
 from degrain.storage import upload as uploads
 from degrain.storage.atomic import AtomicWrite
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import load_registered
 
 
 def upload(folder: Path, bucket: str, prefix: str) -> None:

@@ -16,7 +16,7 @@ from degrain.training.distributed.trial import FAILURE
 from degrain.tuning.config import Objective, StudyConfig
 from degrain.tuning.plan import TrialPlan
 from degrain.tuning.search import search
-from degrain.tuning.spaces import search_space
+from degrain.tuning.space import search_space
 from degrain.tuning.trial import Trial
 
 pytestmark = pytest.mark.ray

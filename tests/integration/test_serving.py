@@ -24,11 +24,12 @@ from unit.serving_support import untrained
 
 from degrain.imaging.codecs import decode, encode_png
 from degrain.inference.config import InferenceConfig
+from degrain.registry.resolver import Resolver
+from degrain.registry.versions import register
 from degrain.serving.config import ServingConfig
 from degrain.serving.settings import Settings
 from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import load_model, register
 from degrain.tracking.runs import Tracker
 
 pytestmark = pytest.mark.ray
@@ -188,8 +189,8 @@ def wait_until_ready(service: Service, replicas: int = REPLICAS, seconds: float 
 
 
 def test_photos_at_one_time_are_each_denoised_by_the_champion(service: Service) -> None:
-    denoiser, _ = load_model(
-        None, service.folder / "mlflow.yaml", Storage(), InferenceConfig(precision="float32")
+    denoiser, _ = Resolver(service.folder / "mlflow.yaml", Storage()).load(
+        None, InferenceConfig(precision="float32")
     )
     photos = [np.roll(PHOTO, shift, axis=0) for shift in range(QUEUE + REPLICAS)]
     with concurrent.futures.ThreadPoolExecutor(len(photos)) as pool:

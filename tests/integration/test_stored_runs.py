@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from integration.support import run_here, write_tracking
 
+from degrain.registry.resolver import Resolver
+from degrain.registry.versions import register
 from degrain.retraining.record import RetrainingRecord
 from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import load_model, register
 from degrain.tracking.runs import Run, Tracker
 
 HOUR = 3600
@@ -81,7 +82,7 @@ def test_runs_have_their_state_and_size(tracker: Tracker, tmp_path: Path) -> Non
 def test_a_study_is_removed_with_its_trials_but_not_with_its_version(
     tracker: Tracker, tmp_path: Path
 ) -> None:
-    denoiser, card = load_model("starter", None, Storage())
+    denoiser, card = Resolver(None, Storage()).load("starter")
     study = tracker.start("study", "study")
     trial = tracker.start("trial", "trial", parent=study)
     decision = tracker.start("champion kept", "promotion", parent=study)
@@ -99,7 +100,7 @@ def test_a_study_is_removed_with_its_trials_but_not_with_its_version(
     assert not folder.exists()
     assert [is_deleted(tracker, r) for r in (trial, refits[0])] == [True, True]
     assert not any(is_deleted(tracker, r) for r in (study, refits[1], decision, other))
-    assert load_model(version.uri, tmp_path / "mlflow.yaml", Storage())[1].model == card.model
+    assert Resolver(tmp_path / "mlflow.yaml", Storage()).load(version.uri)[1].model == card.model
 
 
 def test_what_is_old_and_has_ended_is_removed(tracker: Tracker, tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ import degrain
 from degrain.evaluation.scores import Evaluation
 from degrain.imaging.codecs import decode
 from degrain.patchsets.patch_set import PatchSet
+from degrain.registry.versions import load_registered
 from degrain.storage.lease import LeaseLostError
 from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
-from degrain.tracking.registry import load_registered
 from degrain.tracking.runs import Tracker
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.space_changes import SpaceChanges
+from degrain.tuning.space import SpaceChanges
 from degrain.tuning.study import run_study
 
 pytestmark = pytest.mark.ray
@@ -285,6 +285,7 @@ def test_a_warm_study_begins_with_the_best_trial_and_without_its_lease_registers
     assert state["trials"][0]["config"]["learning_rate"] == best
 
 
+@pytest.mark.soak
 def test_study_of_trials_with_two_workers_continues_after_one_diverged(tmp_path: Path) -> None:
     corpus = write_pairs(tmp_path / "photos", SCENES)
     ingest = [

@@ -170,6 +170,7 @@ def steps(folder: Path) -> int:
     return max((int(f.name[5:13]) for f in folder.glob("step-*.pt")), default=0)
 
 
+@pytest.mark.soak
 def test_a_killed_process_resumes_bit_for_bit(tmp_path: Path) -> None:
     patches, val = ResidentPatches([blocks(0)]), ResidentPatches([blocks(1)])
     threads = torch.get_num_threads()

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import Denoiser
+from degrain.registry.card import ModelCard
 from degrain.serving.config import ServingConfig
 from degrain.serving.http_api import create_app
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal, ServedModel
 from degrain.serving.photo import denoise_photo
 from degrain.serving.service import Service
-from degrain.tracking.card import ModelCard
 from denoisenets import create_model, full_arguments
 
 CARD = {"model": "red10", "scores": {}, "halo": 10, "patch_set": None, "source": None}

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from unit.support import natural_photo
 
 from degrain.imaging.metrics import to_float
 from denoisenets import create_model
-from denoisenets.factory import MODELS
+from denoisenets.catalog import NETWORKS
 
 SMALL: dict[str, dict[str, Any]] = {
     "dncnn": {"width": 8, "depth": 6},
@@ -29,8 +30,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "restormer": {"width": 4},
     "unet": {"width": 4, "levels": 3},
 }
-ONE_PER_CLASS = sorted({entry.build: name for name, entry in reversed(MODELS.items())}.values())
+ONE_PER_CLASS = sorted({entry.family: name for name, entry in reversed(NETWORKS.items())}.values())
 """The first network of each class, for slow tests: the others differ in their arguments alone."""
+LARGE_LAST = [
+    pytest.param(name, marks=pytest.mark.soak)
+    if name in ("mwcnn", "nafnet16", "pridnet", "restormer")
+    else name
+    for name in ONE_PER_CLASS
+]
+"""The same for the slowest tests; those that take long, narrow ones too, in `make soak` alone."""
 NOISE = 0.15
 """Standard deviation."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -275,10 +276,20 @@ def digest_of(patch_set: PatchSet) -> str:
     return made.hexdigest()
 
 
-Changes.TestCase.settings = settings(
-    max_examples=int(os.environ.get("DEGRAIN_SEQUENCES", "15")),
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+class ManyChanges(Changes):
+    """The same, for longer."""
+
+
+def sequences(number: int) -> settings:
+    return settings(
+        max_examples=number,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+Changes.TestCase.settings = sequences(5)
 TestChanges = Changes.TestCase
+ManyChanges.TestCase.settings = sequences(int(os.environ.get("DEGRAIN_SEQUENCES", "50")))
+TestManyChanges = pytest.mark.soak(ManyChanges.TestCase)

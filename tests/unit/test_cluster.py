@@ -87,6 +87,7 @@ def test_a_folder_that_cannot_be_written_has_its_remedy(monkeypatch: pytest.Monk
         starts(monkeypatch)
 
 
+@pytest.mark.soak
 def test_uv_run_does_not_change_the_environment_of_workers(tmp_path: Path) -> None:
     """Ray looks for an ancestor process with the command line `uv run`."""
     code = (

@@ -70,6 +70,7 @@ def test_an_interrupted_creation_leaves_nothing(
     assert names(tmp_path) == []
 
 
+@pytest.mark.soak
 def test_a_killed_creation_is_done_anew(tmp_path: Path) -> None:
     process = start_process(tmp_path)
     while not (tmp_path / "mlflow.db.part" / "mlflow.db").exists():
@@ -101,6 +102,7 @@ def test_two_first_starts_share_one_store(tmp_path: Path, monkeypatch: pytest.Mo
     assert names(tmp_path) == ["mlflow.db"]
 
 
+@pytest.mark.soak
 def test_a_migration_that_is_interrupted_leaves_the_old_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from unit.small_networks import ONE_PER_CLASS, small, trained
+from unit.small_networks import LARGE_LAST, small, trained
 from unit.support import natural_photo, random_photo
 
 from degrain.imaging.filters import create_filter
@@ -53,7 +53,7 @@ TOLERANCE = dict.fromkeys(LOCAL, 1) | dict.fromkeys(GLOBAL, 2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ONE_PER_CLASS)
+@pytest.mark.parametrize("name", LARGE_LAST)
 def test_tiles_of_a_large_photo_equal_the_whole_frame(name: str) -> None:
     photo = large_photo()[0].permute(1, 2, 0).numpy()
     tiled = denoiser(name, tile=512)(photo).astype(int)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.store.entities import PagedList
 
+from degrain.domains import Choice, LogUniform
 from degrain.durations import Duration
 from degrain.tracking.config import TrackingConfig
 from degrain.tracking.runs import Tracker
@@ -20,8 +21,7 @@ from degrain.tuning.earlier import (
     WarmStart,
     earlier_trials,
 )
-from degrain.tuning.space import Choice, Draw, LogUniform, SearchSpace
-from degrain.tuning.spaces import search_space
+from degrain.tuning.space import Draw, SearchSpace, search_space
 from degrain.tuning.suggest import Suggester
 from degrain.tuning.trial import Trial
 

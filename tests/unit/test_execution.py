@@ -65,6 +65,7 @@ def test_missing_compiler_is_logged_and_disables_compilation(
     )
 
 
+@pytest.mark.soak
 def test_failed_compilation_is_logged_and_the_network_runs_uncompiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +115,7 @@ def test_errors_of_the_network_are_not_hidden() -> None:
         chosen.compile(network)(torch.rand(1, 3, 8, 8))
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_compiled_network_equals_uncompiled() -> None:
     chosen = choose_execution(CPU, "float32", "on")

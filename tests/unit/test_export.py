@@ -12,7 +12,7 @@ import pytest
 import torch
 from integration.support import ROOT, run_here, start_pipeline
 from torch import Tensor, nn
-from unit.small_networks import ONE_PER_CLASS, network, small
+from unit.small_networks import LARGE_LAST, network, small
 
 from degrain import __version__
 from degrain.errors import JobFailedError, UserError
@@ -27,13 +27,11 @@ from degrain.inference.export import (
     trace,
     write,
 )
-from degrain.tracking.card import ModelCard
-from degrain.tracking.registry import write_model
+from degrain.registry.card import ModelCard
+from degrain.registry.files import write_model
 from denoisenets import model_contract
 
 CROP = 32
-LARGE = ("mwcnn", "nafnet16", "pridnet", "restormer")
-"""Networks whose export takes long, narrow ones too."""
 both = pytest.mark.parametrize("export_format", ["onnx", "pt2"])
 
 
@@ -114,10 +112,7 @@ def test_file_has_metadata_and_equals_the_network_for_all_sizes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.soak) if n in LARGE else n for n in ONE_PER_CLASS],
-)
+@pytest.mark.parametrize("name", LARGE_LAST)
 def test_every_class_of_networks_exports_to_both_formats(name: str) -> None:
     size = model_contract(name, **small(name)).size
     program = trace(network(name), size)
@@ -207,7 +202,10 @@ def test_wrong_export_writes_no_file(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "export_format"), [("red10", "onnx"), ("ffdnet", "pt2")])
+@pytest.mark.parametrize(
+    ("name", "export_format"),
+    [("ffdnet", "pt2"), pytest.param("red10", "onnx", marks=pytest.mark.soak)],
+)
 def test_trained_model_exports_from_the_command_line(
     tmp_path: Path, name: str, export_format: Format
 ) -> None:

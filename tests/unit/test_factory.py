@@ -20,19 +20,19 @@ from denoisenets import (
     list_models,
     model_contract,
 )
+from denoisenets.catalog import NETWORKS
 from denoisenets.layers import GlobalAveragePool
-from denoisenets.names import MODEL_NAMES
 from denoisenets.restormer import Attention
 
 every_model = pytest.mark.parametrize("name", list_models())
 
 
 def test_model_names_are_the_keys_of_the_registry() -> None:
-    assert list(MODEL_NAMES) == list_models()
+    assert sorted(NETWORKS) == list_models()
 
 
 def test_importing_the_package_and_its_names_does_not_import_torch() -> None:
-    modules = "denoisenets, denoisenets.names, denoisenets.suggestions"
+    modules = "denoisenets, denoisenets.catalog, denoisenets.suggestions"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -10,14 +10,14 @@ from unit.support import random_photo
 
 from degrain.errors import JobFailedError, NoModelError, UserError
 from degrain.inference.config import InferenceConfig
+from degrain.registry.files import manifest_digest, write_model
+from degrain.registry.versions import DownloadedModel, ModelVersion
 from degrain.serving import follower as module
 from degrain.serving.follower import ModelFiles, RegistryFollower
 from degrain.serving.loaded_models import MOST, LoadedModels, UnknownModelError
 from degrain.serving.messages import Models
 from degrain.storage.location import Storage
 from degrain.tracking.config import TrackingConfig
-from degrain.tracking.model_manifest import manifest_digest
-from degrain.tracking.registry import DownloadedModel, ModelVersion, write_model
 
 PHOTO = random_photo(16, 16)
 

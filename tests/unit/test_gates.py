@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from degrain.errors import UserError
-from degrain.evaluation.gates import Check, Contest, check_gates
-from degrain.evaluation.promotion import ALIASES, Decision, Entrants, decide, with_check
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation, PhotoScore
+from degrain.registry.gates import Check, Contest, check_gates
+from degrain.registry.promotion import ALIASES, Decision, Entrants, champion_of, decide, with_check
 from degrain.storage.json_file import json_bytes
 from degrain.tracking.config import PromotionRules, TrackingConfig
 
@@ -83,7 +83,7 @@ def contest(
     )
     decisions = decide(evaluation, entrants, config)
     assert [d.alias for d in decisions] == list(ALIASES)
-    return decisions[-1]
+    return champion_of(decisions)
 
 
 def failed(decision: Decision) -> set[str]:
@@ -208,7 +208,7 @@ def test_a_champion_whose_files_are_lost_gives_way_to_the_starter() -> None:
     entrants = Entrants(candidates={"2": "v2"}, holders=dict.fromkeys(ALIASES, "1"), names={})
     decisions = decide(beside_the_starter("v2", 0.6), entrants, CONFIG)
     assert {d.alias: (d.version, d.moved) for d in decisions} == dict.fromkeys(ALIASES, ("2", True))
-    assert "of starter: gain" in decisions[-1].reason
+    assert "of starter: gain" in champion_of(decisions).reason
 
 
 def test_the_starter_need_not_be_beaten() -> None:

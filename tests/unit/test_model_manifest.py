@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from degrain.errors import UserError
-from degrain.tracking.model_manifest import check_manifest, manifest_digest, write_manifest
+from degrain.registry.files import check_manifest, manifest_digest, write_manifest
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from unit.serving_support import untrained
 
 from degrain.errors import UserError
 from degrain.inference.config import InferenceConfig
+from degrain.registry.resolver import Resolver
+from degrain.registry.versions import register
 from degrain.serving.config import ServingConfig
 from degrain.serving.settings import check_reachable, read_settings
 from degrain.storage.location import Storage
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.moved_artifacts import present_path
-from degrain.tracking.registry import load_model, register
 from degrain.tracking.runs import Tracker
 
 
@@ -48,7 +49,7 @@ def moved(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def name_of_champion(folder: Path) -> str:
-    return load_model(None, folder / "mlflow.yaml", Storage())[0].name
+    return Resolver(folder / "mlflow.yaml", Storage()).load(None)[0].name
 
 
 def test_a_moved_folder_is_used_where_it_is(made: Path, moved: Path) -> None:

@@ -18,12 +18,12 @@ from unit.support import random_photo
 from degrain.imaging.codecs import encode_png
 from degrain.inference.config import STARTER, InferenceConfig
 from degrain.inference.execution import Execution
+from degrain.registry.files import STARTER_FOLDER
 from degrain.serving import replica as module
 from degrain.serving.follower import ModelFiles
 from degrain.serving.gateway import ReplicaBackend
 from degrain.serving.messages import Models, PhotoRequest, PhotoResult, Refusal, ServedModel
 from degrain.serving.replica import PhotoReplica
-from degrain.tracking.registry import STARTER_FOLDER
 
 SMALL = encode_png(random_photo(24, 32))
 LARGE = encode_png(random_photo(300, 300))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from unit.training_support import CONFIG, CPU
 
+from degrain.registry.resolver import Resolver
 from degrain.storage.location import Location, Storage
 from degrain.training.checkpoint import take_snapshot
 from degrain.training.checkpoint_store import CheckpointStore
@@ -36,7 +37,7 @@ def test_a_run_without_a_checkpoint_starts_from_its_model_again(out: Location, l
         folder.mkdir()
     if left == "a damaged checkpoint":
         (folder / "step-00000002.psnr-30.0000.pt").write_bytes(b"degrain checkpoint 1 ")
-    plan = resumed_plan(out, "run", "/patches", STARTED, None)
+    plan = resumed_plan(out, "run", "/patches", STARTED, Resolver(None, Storage()))
     assert plan.start is not None
     assert plan.start.card.model == "fast24"
 
@@ -45,4 +46,4 @@ def test_a_run_with_a_checkpoint_needs_no_model(out: Location) -> None:
     store = CheckpointStore(out / "run" / "checkpoints", warn=pytest.fail)
     store.save(take_snapshot(TrainingState.create(CONFIG, CPU)))
     store.flush()
-    assert resumed_plan(out, "run", "/patches", STARTED, None).start is None
+    assert resumed_plan(out, "run", "/patches", STARTED, Resolver(None, Storage())).start is None

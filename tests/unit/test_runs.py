@@ -9,12 +9,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
 from mlflow.utils.validation import _validate_metric, _validate_param
 
+from degrain.registry import versions as registry
+from degrain.registry.versions import register
 from degrain.storage.location import Storage
-from degrain.tracking import registry
 from degrain.tracking import runs as module
 from degrain.tracking.client import RetryingClient, ServerUnavailableError
 from degrain.tracking.config import TrackingConfig
-from degrain.tracking.registry import register
 from degrain.tracking.runs import Run, Tracker, stamped, valid_key
 
 

@@ -11,8 +11,8 @@ from unit.small_networks import network, small
 from unit.support import random_photo
 
 from degrain.errors import UserError
-from degrain.tracking.card import ModelCard
-from degrain.tracking.registry import read_model, write_model
+from degrain.registry.card import ModelCard
+from degrain.registry.files import read_model, write_model
 
 
 @pytest.fixture(scope="module", params=["red10", "nafnet32"])
@@ -70,7 +70,7 @@ def test_the_folder_has_no_code_and_no_pickle(folder: Path) -> None:
         "weights.safetensors",
     }
     flavor = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]
-    assert flavor["loader_module"] == "degrain.tracking.served"
+    assert flavor["loader_module"] == "degrain.registry.served"
     assert "code" not in flavor
 
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from degrain.domains import Choice, LogUniform, Uniform
 from degrain.errors import UserError
 from degrain.inference.config import STARTER
+from degrain.presets import STARTER_NETWORK
+from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
-from degrain.tracking.registry import load_model
 from degrain.training.config import TrainingConfig
 from degrain.tuning.config import Scale, StudyConfig
-from degrain.tuning.space import Choice, LogUniform, SearchSpace, Uniform
-from degrain.tuning.space_changes import SpaceChanges
-from degrain.tuning.spaces import STARTER_NETWORK, search_space
+from degrain.tuning.space import SearchSpace, SpaceChanges, search_space
 from degrain.tuning.suggest import Suggester
 from denoisenets import full_arguments, list_models
 
@@ -45,7 +45,7 @@ def test_fast_networks_start_with_the_crop_and_batch_that_were_measured(name: st
 
 
 def test_trials_from_the_starter_have_its_arguments_and_a_low_rate() -> None:
-    _, card = load_model(STARTER, None, Storage())
+    _, card = Resolver(None, Storage()).load(STARTER)
     assert card.model == STARTER_NETWORK
     suggester = Suggester([search_space(card.model, "small")], algorithm="random")
     draws = [suggester.suggest(n) for n in range(12)]

@@ -9,8 +9,9 @@ from degrain.imaging.metrics import score_photo
 from degrain.imaging.noise_synthesis import add_noise
 from degrain.inference.config import STARTER
 from degrain.inference.denoiser import NetworkDenoiser
+from degrain.registry.files import STARTER_FOLDER
+from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
-from degrain.tracking.registry import STARTER_FOLDER, load_model
 
 CHELSEA = skimage_data.chelsea()[20:212, 100:292]
 """A part of the embedded corpus' test photo."""
@@ -18,11 +19,11 @@ CHELSEA = skimage_data.chelsea()[20:212, 100:292]
 
 @pytest.fixture(scope="module")
 def starter() -> NetworkDenoiser:
-    return load_model(STARTER, None, Storage())[0]
+    return Resolver(None, Storage()).load(STARTER)[0]
 
 
 def test_the_starter_says_where_it_comes_from() -> None:
-    _, card = load_model(STARTER, None, Storage())
+    _, card = Resolver(None, Storage()).load(STARTER)
     assert card.source is not None
     assert "Apache-2.0" in card.source["licence"]
     assert "CC BY-SA 4.0" in (STARTER_FOLDER / "NOTICE.md").read_text()
@@ -61,4 +62,4 @@ def test_a_clean_photo_keeps_its_detail_and_its_colour(starter: NetworkDenoiser)
 
 def test_an_empty_name_of_a_model_is_an_error() -> None:
     with pytest.raises(UserError, match="there is no model ''"):
-        load_model("", None, Storage())
+        Resolver(None, Storage()).load("")

@@ -7,13 +7,12 @@ import pytest
 
 from degrain.inference.config import STARTER
 from degrain.inference.denoiser import NetworkDenoiser
+from degrain.presets import preset
+from degrain.registry.card import ModelCard
+from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
-from degrain.tracking.card import ModelCard
-from degrain.tracking.registry import load_model
-from degrain.training.recipes import recipe
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.space import Draw
-from degrain.tuning.spaces import search_space
+from degrain.tuning.space import Draw, search_space
 from degrain.tuning.starts import StartingModel, Starts
 from degrain.tuning.suggest import Suggester
 from denoisenets import create_model, full_arguments, model_contract
@@ -24,7 +23,7 @@ TRAINING = {"crop": 64, "batch_size": 6, "loss": "l1", "balance": 0.5, "learning
 
 
 def starts(model: str, arguments: dict[str, Any]) -> Starts:
-    starter = StartingModel(STARTER, *load_model(STARTER, None, Storage()))
+    starter = StartingModel(STARTER, *Resolver(None, Storage()).load(STARTER))
     contract = model_contract(model, **arguments)
     card = ModelCard(
         model=model,
@@ -48,7 +47,7 @@ def draws(found: Starts, model: str, count: int = 24) -> list[Draw]:
 def test_the_first_trial_continues_the_model_as_it_was_trained() -> None:
     first = draws(starts("unet", UNET), "unet")[0]
     assert first.arguments == full_arguments("unet", UNET)
-    rate = recipe("unet").fine_tuning_rate
+    rate = preset("unet").recipe.fine_tuning_rate
     assert first.training == {**TRAINING, "start": URI, "learning_rate": rate}
     assert (
         starts("unet", UNET).weights[URI].keys() == create_model("unet", **UNET).state_dict().keys()
@@ -61,7 +60,7 @@ def test_later_trials_vary_its_training_and_also_start_from_nothing() -> None:
     for draw in found:
         if draw.training["start"] == URI:
             assert draw.arguments == full_arguments("unet", UNET)
-            assert draw.training["learning_rate"] <= 2 * recipe("unet").fine_tuning_rate
+            assert draw.training["learning_rate"] <= 2 * preset("unet").recipe.fine_tuning_rate
         else:
             assert set(draw.arguments) == {"width", "depth"}
             assert draw.training["learning_rate"] >= 1e-3

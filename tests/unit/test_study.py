@@ -8,11 +8,11 @@ import pytest
 
 from degrain.errors import JobFailedError
 from degrain.inference.config import STARTER
+from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
-from degrain.tracking.registry import load_model
 from degrain.tuning import study
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.spaces import search_space
+from degrain.tuning.space import search_space
 from degrain.tuning.starts import StartingModel, Starts
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial import Trial
@@ -38,7 +38,7 @@ def test_trials_that_failed_after_a_validation_are_not_refitted(
     running = study._Study(
         config=config,
         patch_set=unused,
-        starts=Starts(StartingModel(STARTER, *load_model(STARTER, None, Storage()))),
+        starts=Starts(StartingModel(STARTER, *Resolver(None, Storage()).load(STARTER))),
         tracker=unused,
         run=unused,
         tags={},

@@ -9,8 +9,7 @@ from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
 from degrain.tuning.config import EMBEDDED_MODELS, MODELS_FROM_BUDGET, StudyConfig
 from degrain.tuning.plan import make_trial
-from degrain.tuning.space_changes import SpaceChanges
-from degrain.tuning.spaces import search_space
+from degrain.tuning.space import SpaceChanges, search_space
 from degrain.tuning.suggest import Suggester
 
 

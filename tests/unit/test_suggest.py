@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from degrain.tuning.space import Choice, Draw, LogUniform, SearchSpace
-from degrain.tuning.spaces import search_space
+from degrain.domains import Choice, LogUniform
+from degrain.tuning.space import Draw, SearchSpace, search_space
 from degrain.tuning.suggest import Outcome, Suggester, pareto_front
 
 SPACE = SearchSpace(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from degrain.tracking.versions import source_tags
+from degrain.tracking.provenance import source_tags
 
 
 @pytest.mark.parametrize(

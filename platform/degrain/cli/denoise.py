@@ -203,9 +203,9 @@ class Denoise(TrackingOptions):
 
             console.print(f"filter: {self.filter}")
             return create_filter(self.filter, self.inference.noise_level), self.filter
-        from degrain.tracking.registry import load_model
+        from degrain.registry.resolver import Resolver
 
-        denoiser, card = load_model(self.model, self.mlflow, storage, self.inference)
+        denoiser, card = Resolver(self.mlflow, storage).load(self.model, self.inference)
         if self.model is None and denoiser.name == STARTER:
             console.print("there is no champion: using the starter model")
         console.print(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")

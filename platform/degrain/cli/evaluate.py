@@ -13,8 +13,8 @@ from degrain.patchsets.check_rules import CheckRules
 
 if TYPE_CHECKING:
     from degrain.evaluation.comparison import Comparison
-    from degrain.evaluation.denoisers import Named
     from degrain.evaluation.photo_set import PhotoSet
+    from degrain.registry.resolver import Named
     from degrain.storage.location import Storage
     from degrain.tracking.runs import Tracker
 
@@ -69,13 +69,13 @@ class Evaluate(TrackingOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Score, write the page, and log it to MLflow."""
-        from degrain.evaluation.denoisers import find_denoisers
         from degrain.evaluation.page import write_page
+        from degrain.registry.resolver import Resolver
         from degrain.storage.json_file import json_bytes
         from degrain.tracking.runs import Tracker
 
         out, tracking = self.open_output(self.out)
-        found = find_denoisers(self.models, self.mlflow, out.storage)
+        found = Resolver(self.mlflow, out.storage).denoisers(self.models)
         photos = self._photos(out.storage, console)
         tracker = Tracker.open(tracking, out.storage)
         comparison = self._compare(found, photos, console)

@@ -23,14 +23,14 @@ class Export(TrackingOptions):
     def run(self, console: Console) -> dict[str, object]:
         """Export the model, check the result, and write it."""
         from degrain.inference.export import check_format, export_network
+        from degrain.registry.resolver import Resolver
         from degrain.storage.location import Storage
-        from degrain.tracking.registry import load_model
 
         storage = Storage.from_environment()
         export_format = check_format(self.out)
         out = storage.locate(self.out)
         out.check_file_writable()
-        denoiser, card = load_model(self.model, self.mlflow, storage)
+        denoiser, card = Resolver(self.mlflow, storage).load(self.model)
         console.print(f"model: {denoiser.name} ({card.model}, {denoiser.parameters:,} parameters)")
         exported = export_network(
             export_format, card.model, card.arguments, denoiser.network.state_dict(), card.crop

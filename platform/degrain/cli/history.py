@@ -20,7 +20,7 @@ class History(TrackingOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Print a line for each decision."""
-        from degrain.evaluation.aliases import history
+        from degrain.registry.aliases import history
         from degrain.storage.location import Storage
         from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker

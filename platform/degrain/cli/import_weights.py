@@ -11,13 +11,13 @@ from degrain.cli.console import Console
 from degrain.cli.options import CommonOptions
 from degrain.errors import InvalidFieldError, UserError
 from degrain.fields import check_minimum
-from denoisenets.names import MODEL_NAMES
+from denoisenets.catalog import NETWORKS
 from denoisenets.suggestions import unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from degrain.tracking.card import ModelCard
+    from degrain.registry.card import ModelCard
     from degrain.tracking.config import TrackingConfig
 
 
@@ -52,8 +52,8 @@ class ImportWeights(CommonOptions):
 
     def __post_init__(self) -> None:
         check_minimum(self, 1, "crop")
-        if self.network not in MODEL_NAMES:
-            raise UserError(unknown_name("network", self.network, MODEL_NAMES))
+        if self.network not in NETWORKS:
+            raise UserError(unknown_name("network", self.network, NETWORKS))
         if not self.licence.strip():
             raise InvalidFieldError("licence", "must not be empty; name the weights' licence")
         if self.name is not None and (not self.name or set(self.name) & set("/:@")):
@@ -65,8 +65,8 @@ class ImportWeights(CommonOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Read, convert and check the weights, then register or write them."""
+        from degrain.registry.versions import register_import
         from degrain.storage.location import Storage
-        from degrain.tracking.imported import register_import
         from degrain.tracking.runs import Tracker
 
         out = self._checked_folder()
@@ -106,7 +106,7 @@ class ImportWeights(CommonOptions):
 
     def _convert(self) -> "tuple[dict[str, Tensor], ModelCard]":
         from degrain.inference.weights_file import read_weights
-        from degrain.tracking.imported import imported_card
+        from degrain.registry.card import imported_card
         from denoisenets.published import convert
 
         published = read_weights(self.file)
@@ -131,7 +131,7 @@ def _write(out: Path, weights: "Mapping[str, Tensor]", card: "ModelCard") -> Non
     """Write the model's folder; it appears with both files or not at all."""
     import tempfile
 
-    from degrain.tracking.registry import write_model
+    from degrain.registry.files import write_model
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:

@@ -12,7 +12,7 @@ from degrain.errors import UserError
 from degrain.fields import check_minimum
 
 if TYPE_CHECKING:
-    from degrain.evaluation.proposal import Proposal
+    from degrain.registry.proposal import Proposal
     from degrain.storage.location import Storage
     from degrain.tracking.runs import Tracker
 
@@ -49,7 +49,8 @@ class Promote(TrackingOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Move the alias and record why."""
-        from degrain.evaluation.proposal import Proposal, find_registered
+        from degrain.registry.proposal import Proposal, find_registered
+        from degrain.registry.resolver import Resolver
         from degrain.storage.location import Storage
         from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker
@@ -66,7 +67,7 @@ class Promote(TrackingOptions):
                 f"'{self.model}' was never compared with the champion; name a patch set with "
                 "`data` to compare them now, or give a reason with `without_gates`"
             )
-        proposal = Proposal.find(self.model, tracker, self.mlflow, storage)
+        proposal = Proposal.find(self.model, tracker, Resolver(self.mlflow, storage))
         if self.data is None:
             return self._approve(proposal.register(tracker).version, tracker, console)
         return self._at_the_gates(proposal, self.data, tracker, storage, console)
@@ -75,7 +76,7 @@ class Promote(TrackingOptions):
         self, version: str | None, tracker: "Tracker", console: Console
     ) -> dict[str, object]:
         """Promote a version without comparing it."""
-        from degrain.evaluation.aliases import promote
+        from degrain.registry.aliases import promote
 
         entry = promote(tracker, version, override=self.without_gates)
         console.print(f"champion: version {entry.version} (before: {entry.before})")
@@ -94,10 +95,11 @@ class Promote(TrackingOptions):
         Raises PartialFailureError if it does not pass them.
         """
         from degrain.cluster import start_ray
-        from degrain.evaluation.gates import describe_rule
         from degrain.evaluation.photo_set import split_photos
-        from degrain.evaluation.standing import Candidate, Standing
         from degrain.patchsets.patch_set import PatchSet
+        from degrain.registry.gates import describe_rule
+        from degrain.registry.promotion import champion_of
+        from degrain.registry.standing import Candidate, Standing
 
         standing = Standing.now(tracker, storage).without(proposal.version)
         photos = split_photos(PatchSet.open(data, storage), "test", self.test_photos)
@@ -112,7 +114,7 @@ class Promote(TrackingOptions):
         version = proposal.register(tracker, comparison)
         candidate = Candidate(version, proposal.denoiser)
         decisions = standing.settle([candidate], comparison)
-        champion = decisions[-1]
+        champion = champion_of(decisions)
         summary: dict[str, object] = {
             "version": version.version,
             "champion": champion.version,

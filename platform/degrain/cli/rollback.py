@@ -12,7 +12,7 @@ class Rollback(TrackingOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Move the alias and record it."""
-        from degrain.evaluation.aliases import rollback
+        from degrain.registry.aliases import rollback
         from degrain.storage.location import Storage
         from degrain.tracking.config import load_tracking_config
         from degrain.tracking.runs import Tracker

@@ -14,9 +14,8 @@ from degrain.cli.options import TrackingOptions
 from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
 from degrain.inference.config import STARTER
-from degrain.training.config import RESUMABLE_CHANGES, TrainingConfig
+from degrain.training.config import RESUMABLE_CHANGES, TrainingConfig, by_recipe
 from degrain.training.distributed.workers import Workers
-from degrain.training.recipes import by_recipe
 
 if TYPE_CHECKING:
     from degrain.patchsets.patch_set import PatchSet
@@ -79,11 +78,10 @@ class Train(TrackingOptions):
                 training = replace(training, budget=_BUDGET)
         if training.start is None:
             return training
+        from degrain.registry.resolver import Resolver
         from degrain.storage.location import Storage
-        from degrain.training.distributed.plan import load_starting_model
 
-        out = Storage.from_environment().locate(self.out)
-        card = load_starting_model(training.start, self.mlflow, out).card
+        card = Resolver(self.mlflow, Storage.from_environment()).load(training.start)[1]
         return replace(training, model=card.model, arguments=card.arguments)
 
     def check_against(self, before: "Train") -> None:
@@ -144,13 +142,15 @@ class Train(TrackingOptions):
         return {**summary, "seconds": time.time() - began}
 
     def _plan(self, out: "Location") -> "RunPlan":
+        from degrain.registry.resolver import Resolver
         from degrain.training.distributed.plan import new_plan, resumed_plan
 
+        models = Resolver(self.mlflow, out.storage)
         self.workers.check_batch(self.training.batch_size)
         assert self.data is not None
         if self.resume is not None:
-            return resumed_plan(out, self.resume, self.data, self.training, self.mlflow)
-        return new_plan(out, self.data, self.training, self.mlflow)
+            return resumed_plan(out, self.resume, self.data, self.training, models)
+        return new_plan(out, self.data, self.training, models)
 
     def _train(
         self,

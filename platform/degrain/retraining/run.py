@@ -21,11 +21,13 @@ from typing import Any
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError, UserError
-from degrain.evaluation.gates import describe_rule
 from degrain.monitoring import record_drift, record_retraining
 from degrain.patchsets.ingest.config import IngestConfig
 from degrain.patchsets.ingest.run import ingest
 from degrain.patchsets.patch_set import PatchSet
+from degrain.registry.gates import describe_rule
+from degrain.registry.promotion import champion_of
+from degrain.registry.versions import ModelVersion, alias_holders, load_registered
 from degrain.retraining.delivery import compare_delivery
 from degrain.retraining.news import News, find_news, new_pairs, read_catalog
 from degrain.retraining.record import MOST_FAILURES, RetrainingRecord, read_record
@@ -34,7 +36,6 @@ from degrain.storage.json_file import json_bytes
 from degrain.storage.lease import Lease, LeaseLostError
 from degrain.storage.location import Location, Storage
 from degrain.tracking.client import ServerUnavailableError
-from degrain.tracking.registry import ModelVersion, alias_holders, load_registered
 from degrain.tracking.runs import Run, Tracker
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.result import StudyResult
@@ -148,7 +149,7 @@ class Retraining:
             record.write(self._record_file)
             drift = self._drift(patch_set, earlier, run)
             study = self._study(patch_set, run, record, earlier, lease)
-            decision = next(d for d in study.decisions if d.alias == "champion")
+            decision = champion_of(study.decisions)
             outcome = "promoted" if decision.moved else "kept"
             run.tags({"decision": outcome, "reason": decision.reason, STUDIED_TAG: version})
         record_retraining(outcome)

@@ -15,20 +15,18 @@ from mlflow import MlflowClient
 
 from degrain.errors import JobFailedError, NoModelError, UserError
 from degrain.inference.config import STARTER
-from degrain.serving.messages import CHAMPION, Models, ServedModel
-from degrain.storage.location import Storage
-from degrain.tracking.client import connect, no_retry, short_text
-from degrain.tracking.config import TrackingConfig
-from degrain.tracking.lost_champion import lost_champion
-from degrain.tracking.model_manifest import check_manifest
-from degrain.tracking.registry import (
-    CARD_FILE,
-    STARTER_FOLDER,
+from degrain.registry.files import CARD_FILE, STARTER_FOLDER, check_manifest
+from degrain.registry.resolver import lost_champion
+from degrain.registry.versions import (
     DownloadedModel,
     ModelVersion,
     alias_holders,
     download_registered,
 )
+from degrain.serving.messages import CHAMPION, Models, ServedModel
+from degrain.storage.location import Storage
+from degrain.tracking.client import connect, no_retry, short_text
+from degrain.tracking.config import TrackingConfig
 
 REACHABLE = "reachable"
 _log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from typing import Protocol
 from degrain.errors import UserError
 from degrain.inference.config import InferenceConfig
 from degrain.inference.denoiser import NetworkDenoiser
+from degrain.registry.files import read_model
 from degrain.serving.follower import ModelFiles
 from degrain.serving.messages import CHAMPION, Models
-from degrain.tracking.registry import read_model
 
 MOST = 3
 """Networks in memory, the champion included."""

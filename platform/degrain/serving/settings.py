@@ -9,13 +9,13 @@ from pathlib import Path
 
 from degrain.errors import NoModelError, UserError
 from degrain.inference.config import InferenceConfig
+from degrain.registry.versions import download_registered
 from degrain.serving.config import ServingConfig
 from degrain.serving.messages import CHAMPION
 from degrain.serving.tokens import read_token
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
 from degrain.tracking.config import TrackingConfig, load_tracking_config
-from degrain.tracking.registry import download_registered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from degrain.tracking.client import (
 )
 from degrain.tracking.config import TrackingConfig
 from degrain.tracking.datasets import patch_set_inputs
-from degrain.tracking.versions import source_tags
+from degrain.tracking.provenance import source_tags
 
 _LONGEST_PARAM = 500
 _PAGE = 1000

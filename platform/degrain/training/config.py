@@ -5,7 +5,7 @@ Only the standard library is imported here: the command line builds its options 
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from degrain.durations import Duration
@@ -18,8 +18,9 @@ from degrain.fields import (
     check_share,
 )
 from degrain.inference.config import Compiled, Precision
+from degrain.presets import preset
 from degrain.training.rate_changes import NO_CHANGES, RateChanges
-from denoisenets.names import MODEL_NAMES
+from denoisenets.catalog import NETWORKS
 from denoisenets.suggestions import unknown_name
 
 Loss: TypeAlias = Literal["mse", "l1", "charbonnier", "psnr", "ssim"]
@@ -37,10 +38,6 @@ SMALLEST_CROP = 16
 """Pixels."""
 COMPILED_FROM = Duration(600)
 """Budget from which on a CPU tries a compiled network; docs/performance.md has the figures."""
-_CROP = 64
-"""Side of crops unless the user or the network's family says otherwise, pixels."""
-_CROPS = {"fast": 96}
-"""By the first letters of the network's name. At equal time 96 was ahead of 64 by 0.1 dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +153,8 @@ class TrainingConfig:
             raise InvalidFieldError(
                 "crop", f"must be at least {SMALLEST_CROP} pixels, got {self.crop}"
             )
-        if self.model not in MODEL_NAMES:
-            raise UserError(unknown_name("model", self.model, MODEL_NAMES))
+        if self.model not in NETWORKS:
+            raise UserError(unknown_name("model", self.model, NETWORKS))
         if not isinstance(self.arguments, Mapping):
             raise InvalidFieldError(
                 "arguments", f"must be a mapping of names to values, got {self.arguments!r}"
@@ -174,8 +171,8 @@ class TrainingConfig:
         from denoisenets.discriminator import MINIMUM_SIDE
 
         size = model_contract(self.model, **self.arguments).size
-        usual = next((c for f, c in _CROPS.items() if self.model.startswith(f)), _CROP)
-        crop = self.crop or min(size.padded(usual), patch_side)
+        usual = size.padded(preset(self.model).recipe.crop)
+        crop = self.crop or min(usual, patch_side)
         if crop > patch_side:
             raise InvalidFieldError(
                 "crop", f"{crop} is larger than the patches of the set ({patch_side})"
@@ -262,3 +259,9 @@ def _check_buildable(model: str, arguments: Mapping[str, Any]) -> None:
         raise UserError(
             f"model '{model}' cannot be built with {dict(arguments)}: {short}; change `arguments`"
         ) from None
+
+
+def by_recipe(config: TrainingConfig) -> TrainingConfig:
+    """Return the configuration with the fields that its network's recipe sets."""
+    recipe = preset(config.model).recipe
+    return replace(config, **recipe.fields(fine_tuning=config.start is not None))

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeAlias, get_args
 from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
 from degrain.fields import check_choices, check_minimum, check_not_negative, check_positive
+from degrain.presets import Scale
 from degrain.training.config import Batches, TrainingConfig
 from degrain.training.distributed.workers import WorkerRange, Workers
-from degrain.tuning.space_changes import SpaceChanges
-from denoisenets.names import MODEL_NAMES
+from degrain.tuning.space import SpaceChanges, search_space
+from denoisenets.catalog import NETWORKS
 from denoisenets.suggestions import unknown_name
 
-Scale: TypeAlias = Literal["small", "paper"]
 Algorithm: TypeAlias = Literal["tpe", "random", "nsga2", "pbt"]
 Objective: TypeAlias = Literal["psnr", "ssim", "psnr+speed"]
 _BUDGET = Duration(300)
@@ -123,8 +123,8 @@ class StudyConfig:
         if len(set(models)) != len(models):
             raise UserError(f"`models` has duplicates: {', '.join(models)}; name each model once")
         for model in models:
-            if model not in MODEL_NAMES:
-                raise UserError(unknown_name("model", model, MODEL_NAMES))
+            if model not in NETWORKS:
+                raise UserError(unknown_name("model", model, NETWORKS))
         if self.trials < len(models):
             raise UserError(
                 f"{len(models)} models need at least as many trials, got {self.trials}; raise "
@@ -132,8 +132,6 @@ class StudyConfig:
             )
 
     def _check_spaces(self) -> None:
-        from degrain.tuning.spaces import search_space
-
         for model in self.spaces.networks:
             for scale in get_args(Scale):
                 search_space(model, scale, self.spaces)

@@ -6,14 +6,14 @@ from functools import cached_property
 
 from degrain.corpora.record import PairRecord
 from degrain.evaluation.comparison import Comparison
-from degrain.evaluation.denoisers import Named
-from degrain.evaluation.promotion import Decision
-from degrain.evaluation.standing import Candidate, Standing, current_holders
 from degrain.imaging.metrics import PROTOCOL
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
-from degrain.tracking.card import ModelCard
-from degrain.tracking.registry import ModelVersion, log_model, register
+from degrain.registry.card import ModelCard
+from degrain.registry.promotion import Decision
+from degrain.registry.resolver import Named
+from degrain.registry.standing import Candidate, Standing, current_holders
+from degrain.registry.versions import ModelVersion, log_model, register
 from degrain.tracking.runs import Run, Tracker
 from degrain.tracking.training_photos import TrainingPhotos, union_of
 from degrain.training.distributed.result import model_card

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from degrain.domains import Choice
 from degrain.errors import InvalidFieldError
 from degrain.patchsets.manifest import Manifest
-from degrain.training.recipes import recipe
+from degrain.presets import preset
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.earlier import COLD, WarmStart
 from degrain.tuning.search import outcome
-from degrain.tuning.space import Choice, Draw, SearchSpace
-from degrain.tuning.spaces import search_space
+from degrain.tuning.space import Draw, SearchSpace, search_space
 from degrain.tuning.starts import Starts
 from degrain.tuning.suggest import Suggester
 from degrain.tuning.trial import ENDED, Trial
@@ -68,7 +68,7 @@ def trial_length(
 
 def make_trial(config: StudyConfig, number: int, draw: Draw, length: Mapping[str, object]) -> Trial:
     """The trial of a configuration, with the fields that set its length."""
-    settings = {"clean_share": recipe(draw.model).clean_share, **draw.to_dict()}
+    settings = {"clean_share": preset(draw.model).recipe.clean_share, **draw.to_dict()}
     training = config.training(**length, **settings)
     return Trial(number, draw, training, count_parameters(draw.model, **draw.arguments))
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 
 from degrain.evaluation.comparison import Comparison
 from degrain.evaluation.contact_sheet import contact_sheet
-from degrain.evaluation.promotion import Decision
+from degrain.registry.promotion import Decision
+from degrain.registry.versions import ModelVersion
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
-from degrain.tracking.registry import ModelVersion
 from degrain.tracking.runs import Run
 from degrain.training.distributed.result import TrainingResult
 from degrain.tuning.choice import front_of

@@ -1,17 +1,22 @@
-"""The form of a search space: the domains of its fields, and conditions between them.
+"""Search spaces: which hyperparameters of a network a study draws, and from which domains.
 
-Only the standard library is imported here: the command line reads spaces from its options.
+A space begins as the preset of its network; users change it by a YAML file or a JSON object. Only
+the standard library is imported here: the command line reads changes from its options.
 """
 
-import math
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+from degrain.domains import Choice, Domain, LogUniform, Uniform, Value
 from degrain.errors import UserError
-
-Value: TypeAlias = int | float | str | None
-When: TypeAlias = Mapping[str, Value]
+from degrain.inference.config import STARTER
+from degrain.presets import STARTER_NETWORK, Fields, Scale, preset
+from degrain.training.config import TrainingConfig
+from denoisenets.catalog import NETWORKS
+from denoisenets.suggestions import unknown_name
 
 TRAINING_FIELDS = (
     "start",
@@ -32,75 +37,6 @@ TRAINING_FIELDS = (
 network."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of several values."""
-
-    values: tuple[Value, ...]
-    default: Value = None
-    """Value of the first trial. None: the first of `values`."""
-    when: When = field(default_factory=dict)
-    """Values that earlier fields must have."""
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise UserError("a choice needs at least one value")
-        if self.default is not None and self.default not in self.values:
-            raise UserError(f"the default {self.default} is none of the values {self.values}")
-
-    @property
-    def middle(self) -> Value:
-        """Value of the first trial."""
-        return self.values[0] if self.default is None else self.default
-
-    def has(self, value: Value) -> bool:
-        """Whether it is one of the values."""
-        return value in self.values
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """A number between `low` and `high`, all equally likely."""
-
-    low: float
-    high: float
-    default: float | None = None
-    """Value of the first trial. None: the middle."""
-    when: When = field(default_factory=dict)
-    """Values that earlier fields must have."""
-    log: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and self.low < self.high < math.inf):
-            raise UserError(f"a range needs low < high, got {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise UserError(f"a logarithmic range must be positive, got {self.low}")
-        if self.default is not None and not self.low <= self.default <= self.high:
-            raise UserError(f"the default {self.default} is not in [{self.low}, {self.high}]")
-
-    @property
-    def middle(self) -> float:
-        """Value of the first trial."""
-        return (self.low + self.high) / 2 if self.default is None else self.default
-
-    def has(self, value: Value) -> bool:
-        """Whether it is a number of the range."""
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
-class LogUniform(Uniform):
-    """A positive number between `low` and `high`, whose logarithms are equally likely."""
-
-    log: ClassVar[bool] = True
-
-    @property
-    def middle(self) -> float:
-        """Value of the first trial."""
-        return math.sqrt(self.low * self.high) if self.default is None else self.default
-
-
-Domain: TypeAlias = Choice | Uniform
 Pick: TypeAlias = Callable[[str, Domain], Value]
 """Chooses the value of a field; the label names the field and its condition."""
 
@@ -195,3 +131,165 @@ def _at_most(domain: Domain, most: int) -> Domain | None:
     values = tuple(v for v in domain.values if isinstance(v, int) and v <= most)
     default = domain.default if domain.default in values else None
     return replace(domain, values=values, default=default) if values else None
+
+
+@dataclass(frozen=True)
+class SpaceChanges:
+    """Changes of search spaces, by network and field: a YAML file or a JSON object."""
+
+    METAVAR: ClassVar[str] = "FILE|JSON"
+
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "SpaceChanges":
+        """Read a JSON object, or else the YAML file of that name. Raises UserError."""
+        content = _read_json(text) if text.lstrip().startswith("{") else _read_yaml(Path(text))
+        return cls(content)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.networks, Mapping):
+            raise UserError("`spaces` must be a mapping of networks to fields")
+        for model, fields in self.networks.items():
+            if model not in NETWORKS:
+                raise UserError(f"spaces: {unknown_name('model', str(model), NETWORKS)}")
+            if not isinstance(fields, Mapping):
+                raise UserError(f"spaces: '{model}' must be a mapping of fields to values")
+
+    def __str__(self) -> str:
+        return json.dumps(self.networks)
+
+    def of(self, model: str, arguments: Iterable[str]) -> dict[str, tuple[Domain, ...]]:
+        """The changed domains of a network, which has these arguments.
+
+        Raises UserError for unknown fields and keys.
+        """
+        known = [*arguments, *TRAINING_FIELDS]
+        found = {}
+        for name, value in self.networks.get(model, {}).items():
+            if name not in known:
+                unknown = unknown_name("field", str(name), known, prefix=f"{model}.")
+                raise UserError(f"spaces: {unknown}")
+            try:
+                found[name] = _domains(value)
+            except (UserError, TypeError, ValueError) as error:
+                raise UserError(f"spaces: {model}.{name}: {error}") from None
+        return found
+
+
+def search_space(model: str, scale: Scale, changes: SpaceChanges | None = None) -> SearchSpace:
+    """The search space of a network, with `changes`.
+
+    Raises ValueError for an unknown name, UserError for changes that the network does not accept.
+    """
+    from denoisenets import full_arguments
+
+    found: Fields = getattr(preset(model), scale)
+    fields = {n: d if isinstance(d, tuple) else (d,) for n, d in found.items()}
+    changed = (changes or SpaceChanges()).of(model, full_arguments(model, {}))
+    space = SearchSpace(model, {**fields, **changed})
+    _check_changes(space, changed)
+    return space
+
+
+def _check_changes(space: SearchSpace, changed: Mapping[str, tuple[Domain, ...]]) -> None:
+    """Raise UserError for a value that no training accepts."""
+    for name, domains in changed.items():
+        for domain in domains:
+            _check_condition(space, name, domain)
+            values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+            for value in values:
+                _check_value(space, name, value)
+
+
+def _check_condition(space: SearchSpace, name: str, domain: Domain) -> None:
+    for key in domain.when:
+        if key != "start" or name == "start":
+            text = unknown_name("condition", key, ["start"])
+            raise UserError(f"spaces: {space.model}.{name}: {text}")
+
+
+def _check_value(space: SearchSpace, name: str, value: object) -> None:
+    if name == "start" and value not in (None, STARTER):
+        raise UserError(f"spaces: {space.model}.start: must be {STARTER} or null, got '{value}'")
+    if name == "start" and value is not None and space.model != STARTER_NETWORK:
+        raise UserError(
+            f"spaces: {space.model}.start: the starter is a {STARTER_NETWORK}; only that network "
+            "can start from it"
+        )
+    if name in ("batch_size", "crop", "warmup_steps") and not isinstance(value, int):
+        raise UserError(f"spaces: {space.model}.{name}: must be a whole number, got {value!r}")
+    from denoisenets import full_arguments
+
+    own = full_arguments(space.model, {})
+    fields: dict[str, Any] = {"arguments": {name: value}} if name in own else {name: value}
+    try:
+        TrainingConfig(model=space.model, **fields)
+    except (UserError, TypeError) as error:
+        raise UserError(f"spaces: {space.model}.{name}: {error}") from None
+
+
+def _read_json(text: str) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"spaces: this is not JSON ({error})") from None
+
+
+def _read_yaml(file: Path) -> Any:  # noqa: ANN401 - any YAML
+    import yaml
+
+    from degrain.storage.yaml_file import read_yaml
+
+    try:
+        return read_yaml(file.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"cannot read '{file}': {error.strerror}; check `spaces`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read '{file}': {' '.join(str(error).split())}") from None
+
+
+_KINDS = {"choice": Choice, "uniform": Uniform, "log_uniform": LogUniform}
+_KEYS = (*_KINDS, "default", "when")
+
+
+def _domains(value: object) -> tuple[Domain, ...]:
+    """One value, a list of values, a mapping with a kind, or a list of such mappings."""
+    if isinstance(value, Mapping):
+        return (_domain(value),)
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        return tuple(_domain(v) for v in value)
+    return (Choice(tuple(map(_plain, value if isinstance(value, list) else [value]))),)
+
+
+def _domain(content: Mapping[str, Any]) -> Domain:
+    for key in content:
+        if key not in _KEYS:
+            raise UserError(unknown_name("key", str(key), _KEYS))
+    kinds = [key for key in content if key in _KINDS]
+    if len(kinds) != 1:
+        raise UserError(f"name one of {', '.join(_KINDS)}, got {', '.join(content) or 'nothing'}")
+    (kind,), given = kinds, content[kinds[0]]
+    if not isinstance(given, list) or (kind != "choice" and len(given) != 2):
+        wanted = "values" if kind == "choice" else "two numbers"
+        raise UserError(f"`{kind}` needs a list of {wanted}")
+    default, when = _plain(content.get("default")), content.get("when", {})
+    if not isinstance(when, Mapping):
+        raise UserError("`when` must be a mapping of fields to values")
+    if kind == "choice":
+        return Choice(tuple(map(_plain, given)), default, when)
+    low, high = (float(_plain(v)) for v in given)
+    middle = None if default is None else float(default)
+    return (LogUniform if kind == "log_uniform" else Uniform)(low, high, middle, when)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a scalar of YAML
+    """The scalar; YAML 1.1 reads `1e-3`, which has no point, as a text."""
+    if isinstance(value, list | Mapping):
+        raise UserError(f"a value must be a number, a text or null, got {value}")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -6,15 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
+from degrain.domains import Choice, Domain, LogUniform, Value
 from degrain.inference.config import STARTER
 from degrain.inference.denoiser import NetworkDenoiser
+from degrain.presets import preset
+from degrain.registry.card import ModelCard
+from degrain.registry.resolver import Resolver
+from degrain.registry.versions import load_registered
 from degrain.storage.location import Storage
-from degrain.tracking.card import ModelCard
-from degrain.tracking.registry import load_model, load_registered
 from degrain.tracking.runs import Tracker
-from degrain.training.recipes import recipe
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.space import Choice, Domain, LogUniform, SearchSpace, Value
+from degrain.tuning.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Starts:
     @classmethod
     def load(cls, config: StudyConfig, tracker: Tracker, storage: Storage) -> "Starts":
         """Load the models. Raises UserError if `config.start` does not exist."""
-        starter = StartingModel(STARTER, *load_model(STARTER, None, storage))
+        starter = StartingModel(STARTER, *Resolver(None, storage).load(STARTER))
         if config.start is None:
             return cls(starter)
         if config.start.startswith("models:"):
             loaded = load_registered(tracker.client, config.start)
         else:
-            loaded = load_model(config.start, None, storage)
+            loaded = Resolver(None, storage).load(config.start)
         return cls(starter, StartingModel(config.start, *loaded))
 
     def of(self, name: str) -> StartingModel:
@@ -92,7 +94,7 @@ class Starts:
         others = [v for d in before if isinstance(d, Choice) for v in d.values]
         starts = dict.fromkeys([model.name, *(others or [None])])
         fields["start"] = (Choice(tuple(starts), default=model.name),)
-        rate = recipe(space.model).fine_tuning_rate
+        rate = preset(space.model).recipe.fine_tuning_rate
         fine_tuning = LogUniform(rate / 4, 2 * rate, default=rate, when={"start": model.name})
         fields["learning_rate"] = (fine_tuning, *fields["learning_rate"])
         arguments = {**space.starts, model.name: dict(model.card.arguments)}

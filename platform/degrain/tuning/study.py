@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
-from degrain.evaluation.gates import describe_rule
-from degrain.evaluation.standing import Standing
 from degrain.imaging.metrics import PROTOCOL
 from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
+from degrain.registry.gates import describe_rule
+from degrain.registry.standing import Standing
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
 from degrain.tracking.metric_journal import MetricJournal

@@ -17,8 +17,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
+from degrain.domains import Choice, Domain, Uniform, Value
 from degrain.tuning.config import Algorithm, Objective
-from degrain.tuning.space import Choice, Domain, Draw, SearchSpace, Uniform, Value
+from degrain.tuning.space import Draw, SearchSpace
 
 _WORST = (0.0, 1e6)
 """Scores of a failed trial where there are two objectives."""

@@ -6,17 +6,16 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from degrain.errors import UserError
 from degrain.patchsets.patch_set import PatchSet
+from degrain.registry.card import ModelCard
+from degrain.registry.resolver import Resolver
 from degrain.storage.json_file import json_bytes
 from degrain.storage.location import Location
-from degrain.tracking.card import ModelCard
-from degrain.tracking.registry import load_model, resolve_version
 from degrain.tracking.training_photos import TrainingPhotos, union_of
 from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
@@ -70,20 +69,20 @@ class RunPlan:
         return union_of([TrainingPhotos.of(patch_set.photos("train")), photos])
 
 
-def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | None) -> RunPlan:
+def new_plan(out: Location, data: str, config: TrainingConfig, models: Resolver) -> RunPlan:
     """Plan a new run below `out`.
 
     Raises UserError for an unknown starting model.
     """
     start = None
     if config.start is not None:
-        start = load_starting_model(config.start, mlflow, out)
+        start = load_starting_model(config.start, models)
         config = replace(
             config, model=start.card.model, arguments=start.card.arguments, start=start.uri
         )
     # A random suffix, because runs of a sweep start within one second.
     name = time.strftime(f"{config.model}-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
-    teacher, learnt_from, config = _load_teacher(config, mlflow, out)
+    teacher, learnt_from, config = _load_teacher(config, models)
     cards = [card for card in (start.card if start else None, learnt_from) if card is not None]
     return RunPlan(
         name=name,
@@ -97,15 +96,15 @@ def new_plan(out: Location, data: str, config: TrainingConfig, mlflow: Path | No
 
 
 def resumed_plan(
-    out: Location, name: str, data: str, config: TrainingConfig, mlflow: Path | None
+    out: Location, name: str, data: str, config: TrainingConfig, models: Resolver
 ) -> RunPlan:
     """Plan to resume the run `name` below `out` on the patch set `data` with `config`."""
     _, _, run_id, earlier_photos = read_plan(out, name)
     folder = out / name
     start = None
     if config.start is not None and not _has_checkpoint(folder):
-        start = load_starting_model(config.start, mlflow, out)
-    teacher, _, _ = _load_teacher(config, mlflow, out)
+        start = load_starting_model(config.start, models)
+    teacher, _, _ = _load_teacher(config, models)
     return RunPlan(
         name=name,
         folder=folder,
@@ -125,14 +124,14 @@ def _has_checkpoint(folder: Location) -> bool:
 
 
 def _load_teacher(
-    config: TrainingConfig, mlflow: Path | None, out: Location
+    config: TrainingConfig, models: Resolver
 ) -> tuple[Teacher | None, ModelCard | None, TrainingConfig]:
     """Load the configuration's teacher; also returns its card, and the configuration with the URI
     of its version. Raises UserError if it does not exist.
     """
     if config.teacher is None:
         return None, None, config
-    found = load_starting_model(config.teacher, mlflow, out)
+    found = load_starting_model(config.teacher, models)
     teacher = Teacher(model=found.card.model, arguments=found.card.arguments, weights=found.weights)
     return teacher, found.card, replace(config, teacher=found.uri)
 
@@ -159,8 +158,8 @@ def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str, Train
         ) from None
 
 
-def load_starting_model(named: str, mlflow: Path | None, out: Location) -> StartingModel:
+def load_starting_model(named: str, models: Resolver) -> StartingModel:
     """Load the model that training starts from. Raises UserError if it does not exist."""
-    uri = resolve_version(named, mlflow, out.storage)
-    denoiser, card = load_model(uri, mlflow, out.storage)
+    uri = models.fixed(named)
+    denoiser, card = models.load(uri)
     return StartingModel(uri, card, denoiser.network.state_dict())

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from degrain.imaging.metrics import PATCH_PROTOCOL
 from degrain.patchsets.manifest import Manifest
-from degrain.tracking.card import ModelCard
+from degrain.registry.card import ModelCard
+from degrain.tracking.provenance import git_commit
 from degrain.tracking.training_photos import TrainingPhotos
-from degrain.tracking.versions import git_commit
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
 from denoisenets import full_arguments, model_contract

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
+from degrain.registry.card import ModelCard
+from degrain.registry.files import write_model
+from degrain.registry.versions import log_model
 from degrain.storage.json_file import json_bytes
-from degrain.tracking.card import ModelCard
 from degrain.tracking.metric_journal import MetricJournal
-from degrain.tracking.registry import log_model, write_model
+from degrain.tracking.provenance import versions
 from degrain.tracking.runs import Run, Tracker
-from degrain.tracking.versions import versions
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.plan import RunPlan

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 from degrain.corpora.record import PairRecord
 from degrain.errors import UserError
-from degrain.evaluation.aliases import publish
 from degrain.evaluation.comparison import Comparison, compare
-from degrain.evaluation.denoisers import Named, find_baselines
-from degrain.evaluation.fresh_process import check_in_fresh_process
-from degrain.evaluation.promotion import ALIASES, Decision, Entrants, decide, with_check
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.patchsets.photos import PhotoSource
+from degrain.registry.aliases import publish
+from degrain.registry.fresh_process import check_in_fresh_process
+from degrain.registry.promotion import ALIASES, Decision, Entrants, champion_of, decide, with_check
+from degrain.registry.resolver import Named, find_baselines
+from degrain.registry.versions import ModelVersion, alias_holders, load_registered
 from degrain.storage.location import Storage
-from degrain.tracking.registry import ModelVersion, alias_holders, load_registered
 from degrain.tracking.runs import Run, Tracker
 
 
@@ -113,12 +113,13 @@ class Standing:
             names={version.version: version.label for version in self.rows},
         )
         decisions = decide(comparison.evaluation, entrants, config)
-        champion = decisions[-1]
+        champion = champion_of(decisions)
         if champion.moved and champion.version is not None:
             best = by_number[champion.version]
             photo = comparison.examples[0].noisy
             check = check_in_fresh_process(best.version.uri, best.denoiser, photo, config)
-            decisions[-1] = with_check(champion, check, before)
+            checked = with_check(champion, check, before)
+            decisions = [checked if d is champion else d for d in decisions]
         return publish(
             self.tracker,
             decisions,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from degrain.inference.denoiser import NetworkDenoiser
-from degrain.tracking.registry import read_model
+from degrain.registry.files import read_model
 
 
 class ServedDenoiser:

@@ -1,10 +1,14 @@
 """The card of a model: what it is, what it was trained on, and its scores."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from degrain.tracking.provenance import git_commit
 from degrain.tracking.training_photos import TrainingPhotos
+from denoisenets import model_contract
 
 CARD_FORMAT = 1
 
@@ -49,3 +53,33 @@ def provenance_tags(card: ModelCard) -> dict[str, str]:
     """The tags that tell what the weights were trained on, or where they were published."""
     patch_set = {} if card.patch_set is None else {"patch_set": card.patch_set}
     return patch_set | {f"source.{key}": value for key, value in (card.source or {}).items()}
+
+
+def imported_card(
+    model: str,
+    arguments: Mapping[str, Any],
+    file: Path,
+    *,
+    crop: int,
+    licence: str,
+    origin: str | None,
+) -> ModelCard:
+    """Create the card of the network `model` with converted weights of `file`.
+
+    `arguments` are all arguments of the network, `crop` the side of the training crops in pixels.
+    """
+    contract = model_contract(model, **arguments)
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    source = {"file": file.name, "sha256": digest, "licence": licence}
+    return ModelCard(
+        model=model,
+        arguments=arguments,
+        patch_set=None,
+        training={},
+        crop=crop,
+        size_multiple=contract.size.multiple,
+        halo=contract.receptive_radius,
+        code=git_commit(),
+        source=source if origin is None else {**source, "origin": origin},
+    )

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from degrain.errors import JobFailedError, UserError
-from degrain.evaluation.gates import Check
-from degrain.evaluation.promotion import CHALLENGER, PREVIOUS, Decision
 from degrain.evaluation.scores import Evaluation
+from degrain.registry.gates import Check
+from degrain.registry.promotion import CHALLENGER, PREVIOUS, Decision, champion_of
+from degrain.registry.versions import ModelVersion, alias_holders, find_version
 from degrain.storage.json_file import json_bytes
-from degrain.tracking.registry import ModelVersion, alias_holders, find_version
 from degrain.tracking.runs import Run, Tracker
 
 KIND = "promotion"
@@ -54,7 +54,7 @@ def publish(
     the version that would follow becomes `challenger`. What an interrupted call has done is not
     done again. Raises JobFailedError if another job has moved the champion meanwhile.
     """
-    champion = next(d for d in decisions if d.alias == "champion")
+    champion = champion_of(decisions)
     _tag_candidates(tracker, champion, before)
     waits = approval and champion.moved
     carried_out = [_waiting(d, before) if waits and d.alias == "champion" else d for d in decisions]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from degrain.evaluation.gates import Check
 from degrain.imaging.pixels import Photo
 from degrain.inference.denoiser import Denoiser
+from degrain.registry.gates import Check
+from degrain.registry.versions import load_registered
 from degrain.storage.location import Storage
 from degrain.tracking.client import connect
 from degrain.tracking.config import PromotionRules, TrackingConfig
-from degrain.tracking.registry import load_registered
 
 GATE = "fresh process"
 _TIMEOUT_SECONDS = 300

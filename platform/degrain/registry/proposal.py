@@ -4,23 +4,20 @@ the aliases that the gates let it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from degrain.errors import UserError
 from degrain.evaluation.comparison import Comparison
-from degrain.evaluation.denoisers import Named, folder_name
 from degrain.evaluation.photo_set import PhotoSet
-from degrain.evaluation.standing import Standing
 from degrain.imaging.metrics import PROTOCOL
 from degrain.inference.denoiser import NetworkDenoiser
-from degrain.storage.location import Storage
-from degrain.tracking.card import ModelCard
-from degrain.tracking.imported import register_import
-from degrain.tracking.registry import (
+from degrain.registry.card import ModelCard
+from degrain.registry.resolver import Named, Resolver, folder_name
+from degrain.registry.standing import Standing
+from degrain.registry.versions import (
     ModelVersion,
     find_version,
-    load_model,
     register,
+    register_import,
     version_of_run,
 )
 from degrain.tracking.runs import Run, Tracker
@@ -38,7 +35,7 @@ class Proposal:
     """The MLflow run that trained it; None for a folder."""
 
     @classmethod
-    def find(cls, name: str, tracker: Tracker, mlflow: Path | None, storage: Storage) -> "Proposal":
+    def find(cls, name: str, tracker: Tracker, models: Resolver) -> "Proposal":
         """Load a model by the number or URI of its version, runs:/ID, or a folder.
 
         Raises UserError if there is none.
@@ -46,7 +43,7 @@ class Proposal:
         version, run_id = find_registered(name, tracker), None
         if name.startswith("runs:/"):
             run_id = name.removeprefix("runs:/")
-        denoiser, card = load_model(version.uri if version else name, mlflow, storage)
+        denoiser, card = models.load(version.uri if version else name)
         shown = version.label if version else name if run_id else folder_name(name)
         # Its row stands beside the starter, filters and holders of aliases.
         denoiser.name = f"{shown} (proposed)"

@@ -13,9 +13,9 @@ are facts of the evaluation; `champion`, which ships, has the gates of `gates.py
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from degrain.evaluation.gates import UNITS, Check, Contest, check_gates
 from degrain.evaluation.scores import DenoiserScores, Evaluation
 from degrain.inference.config import STARTER
+from degrain.registry.gates import UNITS, Check, Contest, check_gates
 from degrain.tracking.config import Metric, TrackingConfig
 
 ALIASES = ("best-psnr", "best-ssim", "fastest-within", "champion")
@@ -176,6 +176,11 @@ def _champion(
     best = max(checks, key=score)
     failed = [f"{c.gate}: {c.text}" for c in checks[best] if not c.passed]
     return Decision("champion", holder, False, f"version {best}: {'; '.join(failed)}", checks)
+
+
+def champion_of(decisions: Sequence[Decision]) -> Decision:
+    """The decision on the alias `champion`."""
+    return next(d for d in decisions if d.alias == "champion")
 
 
 def with_check(champion: Decision, check: Check, before: str | None) -> Decision:
