@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-LANGUAGES = {"sh", "python", "text", "yaml", "{toctree}", "{eval-rst}"}
+LANGUAGES = {"sh", "python", "diff", "text", "yaml", "{toctree}", "{eval-rst}"}
 _FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\S*)\n(?P<code>.*?)```", re.S
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ray
 from integration.support import SCENES, TEMPLATES, run_here, write_pairs
-from unit.test_broken_photos import DECODED, REFUSED
+from unit.inference.test_broken_photos import DECODED, REFUSED
 
 from degrain.corpora.record import PairRecord
 from degrain.imaging.codecs import decode, encode_png

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from documented import ROOT
 from packaging.requirements import Requirement
-
-REPOSITORY = Path(__file__).parents[2]
 
 USE = """
 import numpy as np
@@ -49,7 +48,7 @@ def bare(tmp_path: Path) -> Path:
 
 
 def run(code: str, packages: Path) -> subprocess.CompletedProcess[str]:
-    path = ":".join(map(str, (REPOSITORY / "platform", REPOSITORY / "models", packages)))
+    path = ":".join(map(str, (ROOT / "platform", ROOT / "models", packages)))
     # -S leaves the installed packages out.
     command = [sys.executable, "-S", "-c", code]
     return subprocess.run(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented import ROOT
 
 from degrain.interrupts import defer_interrupts
 
-PLATFORM = Path(__file__).parents[2] / "platform"
+PLATFORM = ROOT / "platform"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 

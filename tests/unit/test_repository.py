@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from documented import ROOT
 
 from degrain.cli.main import COMMANDS, MODULES
 
-REPOSITORY = Path(__file__).parents[2]
-PIPELINES = sorted(path.stem for path in (REPOSITORY / "pipelines").glob("*.py"))
+PIPELINES = sorted(path.stem for path in (ROOT / "pipelines").glob("*.py"))
 
 
 @pytest.mark.parametrize("folder", ["platform", "models", "pipelines"])
 def test_folders_of_the_repository_are_no_packages(folder: str) -> None:
     """`platform` as a package would shadow the standard library's module."""
-    assert (REPOSITORY / folder).is_dir()
-    assert not (REPOSITORY / folder / "__init__.py").exists()
+    assert (ROOT / folder).is_dir()
+    assert not (ROOT / folder / "__init__.py").exists()
 
 
 def test_standard_library_platform_is_found_from_the_root() -> None:
@@ -28,10 +28,10 @@ def test_standard_library_platform_is_found_from_the_root() -> None:
         "print(platform.__file__, platform.system())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     file, system = done.stdout.split()
-    assert not Path(file).is_relative_to(REPOSITORY / "platform")
+    assert not Path(file).is_relative_to(ROOT / "platform")
     assert system == os.uname().sysname
 
 
@@ -46,7 +46,7 @@ def test_every_command_has_a_job_entry_point() -> None:
     files = {MODULES.get(name, name): name for name in COMMANDS}
     assert set(PIPELINES) == set(files)
     for file, name in files.items():
-        assert f'main(["{name}", ' in (REPOSITORY / "pipelines" / f"{file}.py").read_text()
+        assert f'main(["{name}", ' in (ROOT / "pipelines" / f"{file}.py").read_text()
 
 
 def test_no_message_below_the_command_line_names_an_option() -> None:
@@ -55,9 +55,9 @@ def test_no_message_below_the_command_line_names_an_option() -> None:
     # Options of other programs.
     foreign = {"--experiment-id", "--object-store-memory", "--always", "--abbrev", "--dirty"}
     found = {
-        f"{path.relative_to(REPOSITORY)}: {text}"
+        f"{path.relative_to(ROOT)}: {text}"
         for root in ("platform/degrain", "models/denoisenets")
-        for path in (REPOSITORY / root).rglob("*.py")
+        for path in (ROOT / root).rglob("*.py")
         if "cli" not in path.parts
         for text in option.findall(path.read_text())
         if text not in foreign

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from documented import ROOT
 
 from degrain.cli.denoise import Denoise
 from degrain.cli.main import COMMANDS, MODULES, main
@@ -23,7 +24,7 @@ from degrain.cli.tune import Tune
 from degrain.errors import InvalidFieldError, UserError
 from degrain.training.distributed.workers import WorkerRange
 
-PACKAGES = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
+PACKAGES = [str(ROOT / folder) for folder in ("platform", "models")]
 
 
 @dataclass(frozen=True, kw_only=True)

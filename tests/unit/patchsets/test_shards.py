@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from unit.patchset_support import GEOMETRY, cut_all
+from unit.patchsets.test_geometry import geometries
 from unit.support import natural_photo, random_photo
-from unit.test_geometry import geometries
 
 from degrain.imaging.pixels import Photo
 from degrain.patchsets import shards

@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from documented import ROOT
 
 from degrain.errors import UserError
 from degrain.tracking.config import BASELINES, PromotionRules, TrackingConfig, load_tracking_config
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +28,7 @@ def defaults_in(folder: Path) -> TrackingConfig:
 
 
 def test_the_mlflow_yaml_of_the_repository_has_the_default_values() -> None:
-    assert load_tracking_config(REPOSITORY / "mlflow.yaml") == defaults_in(REPOSITORY)
+    assert load_tracking_config(ROOT / "mlflow.yaml") == defaults_in(ROOT)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "{}"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from documented import ROOT
 from ray import cloudpickle
 from unit.ingest_support import serial_ingest, write_pairs
 
@@ -15,7 +16,7 @@ from degrain.errors import UserError
 from degrain.patchsets.manifest import Shard
 from degrain.patchsets.patch_set import PatchSet
 
-PATHS = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
+PATHS = [str(ROOT / folder) for folder in ("platform", "models")]
 
 
 @pytest.fixture

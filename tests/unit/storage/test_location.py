@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from documented import ROOT
 
 from degrain.errors import UserError
 from degrain.storage.json_file import json_bytes
@@ -14,7 +15,7 @@ from degrain.storage.listing import FileStamp
 from degrain.storage.location import Storage
 
 STORAGE = Storage()
-PACKAGES = [str(Path(__file__).parents[2] / folder) for folder in ("platform", "models")]
+PACKAGES = [str(ROOT / folder) for folder in ("platform", "models")]
 
 
 def test_json_has_null_for_infinity_and_nan() -> None:

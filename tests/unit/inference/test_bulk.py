@@ -18,8 +18,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from unit.inference.test_photo_file import Halving, stored_values
 from unit.photofiles import DEEP, PHOTO, chunk, encoded, png, profile, saved
-from unit.test_photo_file import Halving, stored_values
 
 from degrain.cli.main import main
 from degrain.imaging.pixels import Photo

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from documented import ROOT
 
 from degrain.storage.atomic import AtomicWrite, partial_files, partial_name, remove_abandoned
 from degrain.storage.location import Storage
 
 STORAGE = Storage()
-PLATFORM = Path(__file__).parents[2] / "platform"
+PLATFORM = ROOT / "platform"
 
 
 @pytest.mark.parametrize("before", [None, b"old"])

@@ -35,7 +35,7 @@ def rewrite(folder: Path) -> None:
         (lambda f: (f / "below" / "card").unlink(), "'below/card' is missing"),
         (lambda f: (f / "evil.pkl").touch(), r"'evil\.pkl' is not in manifest\.json"),
         (lambda f: (f / "below" / "x.py").touch(), r"'below/x\.py' is not in manifest\.json"),
-        (lambda f: (f / "manifest.json").write_bytes(b"[]"), "is not a manifest of format 1"),
+        (lambda f: (f / "manifest.json").write_bytes(b"[]"), "manifest.json is not of format 1"),
     ],
 )
 def test_a_changed_folder_is_refused_with_its_reason(
