@@ -28,9 +28,9 @@ from table import Settings, Table, progress  # noqa: E402
 from degrain.domains import Choice, LogUniform  # noqa: E402
 from degrain.loading.patches import Patches  # noqa: E402
 from degrain.tuning.config import Algorithm  # noqa: E402
-from degrain.tuning.early_stopping import Rungs  # noqa: E402
+from degrain.tuning.sampler import Outcome, Suggester  # noqa: E402
 from degrain.tuning.space import SearchSpace  # noqa: E402
-from degrain.tuning.suggest import Outcome, Suggester  # noqa: E402
+from degrain.tuning.stopping import Rungs  # noqa: E402
 
 TABLE = Path(__file__).with_name("search_trainings.json")
 GRID: dict[str, tuple[Any, ...]] = {

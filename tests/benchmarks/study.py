@@ -44,10 +44,13 @@ from degrain.tracking.config import TrackingConfig  # noqa: E402
 from degrain.tracking.runs import Tracker  # noqa: E402
 from degrain.training.distributed.workers import Workers  # noqa: E402
 from degrain.tuning.config import StudyConfig  # noqa: E402
-from degrain.tuning.plan import TrialPlan, spaces_of  # noqa: E402
-from degrain.tuning.search import search  # noqa: E402
+from degrain.tuning.search import (  # noqa: E402
+    TrialPlan,
+    search,
+    spaces_of,
+)
 from degrain.tuning.state import StudyState  # noqa: E402
-from degrain.tuning.trial import Trial  # noqa: E402
+from degrain.tuning.trial import Task, Trial  # noqa: E402
 from degrain.tuning.trial_runs import TrialRuns  # noqa: E402
 
 TRIALS, PARALLEL, SECONDS = 1000, 16, 2.0
@@ -66,7 +69,7 @@ class Replay:
 
     def __call__(self, arguments: dict[str, Any]) -> None:
         """Report the curve of the trial."""
-        number = arguments["trial"]["number"]
+        number = Task.of(arguments).number
         curve = random.Random(number).choice(self.curves)
         for place, score in enumerate(curve):
             time.sleep(self.seconds)

@@ -39,9 +39,8 @@ from degrain.training.config import TrainingConfig
 from degrain.training.distributed.splits import open_splits
 from degrain.training.loop import train
 from degrain.training.session import LocalSession, Metrics
-from degrain.tuning.config import StudyConfig
-from degrain.tuning.plan import TrialPlan, spaces_of
-from degrain.tuning.search import search, trial_body
+from degrain.tuning.config import FittedStudy, StudyConfig
+from degrain.tuning.search import TrialPlan, search, spaces_of, trial_body
 from degrain.tuning.space import SpaceChanges
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial import Trial
@@ -68,7 +67,7 @@ STUDY = StudyConfig(
 ).fit_to(PARALLEL, 0)
 
 
-def planned(study: StudyConfig, patch_set: PatchSet) -> tuple[TrialPlan, Iterator[Trial]]:
+def planned(study: FittedStudy, patch_set: PatchSet) -> tuple[TrialPlan, Iterator[Trial]]:
     """A study's plan and its trials, which are validated once, at their end.
 
     Early stopping would otherwise end some of them, which Ray's pattern would train to the end.

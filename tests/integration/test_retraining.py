@@ -36,7 +36,7 @@ from degrain.tracking.client import ServerUnavailableError
 from degrain.tracking.config import load_tracking_config
 from degrain.tracking.runs import Tracker
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.result import StudyResult
+from degrain.tuning.publish import StudyResult
 
 pytestmark = pytest.mark.ray
 

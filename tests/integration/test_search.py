@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 import ray.tune
 
-from degrain.training.distributed.trial import FAILURE
 from degrain.tuning.config import Objective, StudyConfig
-from degrain.tuning.plan import TrialPlan
-from degrain.tuning.search import search
+from degrain.tuning.search import TrialPlan, search
 from degrain.tuning.space import search_space
-from degrain.tuning.trial import Trial
+from degrain.tuning.trial import Failed, Task, Trial, to_report
 
 pytestmark = pytest.mark.ray
 
@@ -63,7 +61,7 @@ def test_trials_share_a_process_even_if_a_stopped_one_is_slow_to_leave(
         def __call__(self, arguments: dict[str, Any]) -> None:
             try:
                 for progress in range(10, 101, 10):
-                    score = 30.0 - arguments["trial"]["number"]
+                    score = 30.0 - Task.of(arguments).number
                     ray.tune.report({"progress": progress, "val_psnr": score, "step": os.getpid()})
             finally:
                 # Ray Tune waits 2 s by default.
@@ -87,7 +85,7 @@ def test_a_lost_trial_goes_on_and_one_that_fails_does_not(
         workers, groups = CONFIG.fit_to(1, 0).trial_workers, None
 
         def __call__(self, arguments: dict[str, Any]) -> None:
-            number = arguments["trial"]["number"]
+            number = Task.of(arguments).number
             attempts = tmp_path / str(number)
             with attempts.open("a") as file:
                 file.write("x")
@@ -95,7 +93,7 @@ def test_a_lost_trial_goes_on_and_one_that_fails_does_not(
             if number == 0 and attempts.read_text() == "x":
                 os.kill(os.getpid(), signal.SIGKILL)
             if number == 1:
-                ray.tune.report({FAILURE: "training diverged"})
+                ray.tune.report(to_report(Failed("training diverged")))
                 return
             ray.tune.report({"progress": 100, "val_psnr": 31.0, "val_ssim": 0.8, "step": 10})
 

@@ -226,6 +226,7 @@ def test_a_promotion_and_a_rollback_under_load_are_live_and_fail_nothing(service
     assert set(load.statuses()) == {200}
 
 
+@pytest.mark.soak
 def test_a_killed_replica_loses_at_most_the_photos_in_work(service: Service) -> None:
     load = Load(service)
     with load.run(clients=3):

@@ -39,6 +39,7 @@ def test_denoise_without_a_champion_uses_the_starter_and_says_so(
     )
 
 
+@pytest.mark.soak
 def test_training_from_the_starter_with_a_budget(
     photos: Path, tmp_path: Path, ray_cluster: None
 ) -> None:

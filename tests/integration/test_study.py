@@ -332,6 +332,7 @@ def test_stopped_trials_of_two_workers_leave_their_resources(study: Study, tmp_p
     assert "refit-red10 ended below its trial (" in done.out
 
 
+@pytest.mark.soak
 def test_bad_trials_of_a_population_go_on_from_good_ones(study: Study, tmp_path: Path) -> None:
     where = ["--data", study.folder / "patches", "--out", tmp_path / "runs"]
     options = ["--search", "pbt", "--models", "red10", "--trials", 8, "--steps", 4]

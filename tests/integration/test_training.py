@@ -74,6 +74,7 @@ def gradients(config: TrainingConfig, session: object) -> list[torch.Tensor]:
     return [p.grad.clone() for p in state.denoiser.network.parameters()]
 
 
+@pytest.mark.soak
 def test_ddp_workers_give_the_gradient_of_one_process(ray_cluster: None, tmp_path: Path) -> None:
     """Shares are uneven, and taken in parts; with a discriminator two networks exchange gradients
     by turns.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from degrain.storage.location import Location
     from degrain.tracking.config import TrackingConfig
     from degrain.tracking.runs import Tracker
-    from degrain.tuning.result import StudyResult
+    from degrain.tuning.publish import StudyResult
     from degrain.tuning.state import StudyState
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from degrain.tuning.result import StudyResult
+from degrain.tuning.publish import StudyResult
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from degrain.storage.location import Location, Storage
 from degrain.tracking.client import ServerUnavailableError
 from degrain.tracking.runs import Run, Tracker
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.result import StudyResult
+from degrain.tuning.publish import StudyResult
 from degrain.tuning.state import STATE_FILE, StudyState, new_name, read_state
 from degrain.tuning.study import Log, Progress, fit_to_cluster, run_study
 

@@ -4,8 +4,8 @@ Only the standard library is imported here: the command line builds its options 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
@@ -113,7 +113,7 @@ class StudyConfig:
             )
         self.training()
         if self.workers is not None and self.batch_size is not None:
-            self.refit_workers.check_batch(self.batch_size)
+            Workers(workers=WorkerRange(self.workers, self.workers)).check_batch(self.batch_size)
         if self.spaces.networks:
             self._check_spaces()
 
@@ -144,26 +144,7 @@ class StudyConfig:
         longest = max(budget for budget in MODELS_FROM_BUDGET if budget <= self.budget)
         return MODELS_FROM_BUDGET[longest][: self.trials]
 
-    @property
-    def refit_workers(self) -> Workers:
-        """The workers of a refit. Needs `workers`, which `fit_to` sets."""
-        assert self.workers is not None, "call fit_to first"
-        count = WorkerRange(self.workers, self.workers)
-        return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus or 0)
-
-    @property
-    def trial_workers(self) -> Workers:
-        """The workers of a trial. Needs a config from `fit_to`."""
-        count = WorkerRange(self.workers_per_trial, self.workers_per_trial)
-        return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus or 0)
-
-    def workers_for(self, batch_size: int) -> Workers:
-        """The workers of a refit; not more than a batch has patches."""
-        workers = self.refit_workers
-        count = min(batch_size, workers.workers.maximum)
-        return replace(workers, workers=WorkerRange(count, count))
-
-    def fit_to(self, cpus: float, gpus: float) -> "StudyConfig":
+    def fit_to(self, cpus: float, gpus: float) -> "FittedStudy":
         """Return the study with its None fields set by the cluster's CPUs and GPUs.
 
         Raises InvalidFieldError if the cluster is too small for the workers of one trial.
@@ -181,14 +162,15 @@ class StudyConfig:
         if gpus_each != int(gpus_each):
             # DDP needs a GPU of its own for each worker.
             possible_workers = 1
-        return replace(
-            self,
-            models=self.tuned,
-            gpus=gpus_each,
-            scale=self.scale or ("paper" if gpus_each else "small"),
-            workers=self.workers
-            or max(1, min(_DEFAULT_WORKERS, self.batch_size or possible_workers, possible_workers)),
-        )
+        most = min(_DEFAULT_WORKERS, self.batch_size or possible_workers, possible_workers)
+        settled = {
+            "models": self.tuned,
+            "gpus": gpus_each,
+            "scale": self.scale or ("paper" if gpus_each else "small"),
+            "workers": self.workers or max(1, most),
+        }
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return FittedStudy(**{**given, **settled})
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as values that JSON can represent; the budget in seconds."""
@@ -199,7 +181,7 @@ class StudyConfig:
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "StudyConfig":
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Return the study of which `to_dict` returned `content`."""
         read = {
             "models": content["models"] and tuple(content["models"]),
@@ -233,3 +215,31 @@ class StudyConfig:
             **{n: v for n, v in set_here.items() if v is not None},  # type: ignore[arg-type]
         )
         return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedStudy(StudyConfig):
+    """A study whose networks and resources are settled, see `StudyConfig.fit_to`."""
+
+    models: tuple[str, ...]
+    workers: int
+    gpus: float
+    scale: Scale
+
+    @property
+    def refit_workers(self) -> Workers:
+        """The workers of a refit."""
+        count = WorkerRange(self.workers, self.workers)
+        return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus)
+
+    @property
+    def trial_workers(self) -> Workers:
+        """The workers of a trial."""
+        count = WorkerRange(self.workers_per_trial, self.workers_per_trial)
+        return Workers(workers=count, cpus_per_worker=1, gpus_per_worker=self.gpus)
+
+    def workers_for(self, batch_size: int) -> Workers:
+        """The workers of a refit; not more than a batch has patches."""
+        workers = self.refit_workers
+        count = min(batch_size, workers.workers.maximum)
+        return replace(workers, workers=WorkerRange(count, count))

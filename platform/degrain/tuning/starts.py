@@ -8,30 +8,14 @@ from torch import Tensor
 
 from degrain.domains import Choice, Domain, LogUniform, Value
 from degrain.inference.config import STARTER
-from degrain.inference.denoiser import NetworkDenoiser
 from degrain.presets import preset
-from degrain.registry.card import ModelCard
 from degrain.registry.resolver import Resolver
 from degrain.registry.versions import load_registered
 from degrain.storage.location import Storage
 from degrain.tracking.runs import Tracker
-from degrain.tuning.config import StudyConfig
+from degrain.training.distributed.plan import StartingModel
+from degrain.tuning.config import FittedStudy
 from degrain.tuning.space import SearchSpace
-
-
-@dataclass(frozen=True)
-class StartingModel:
-    """A model whose weights trials may start from."""
-
-    name: str
-    """As `TrainingConfig.start` names it."""
-    denoiser: NetworkDenoiser
-    card: ModelCard
-
-    @property
-    def weights(self) -> Mapping[str, Tensor]:
-        """The network's state dict."""
-        return self.denoiser.weights
 
 
 @dataclass(frozen=True)
@@ -40,10 +24,10 @@ class Starts:
 
     starter: StartingModel
     around: StartingModel | None = None
-    """The model that `StudyConfig.start` names."""
+    """The model that `FittedStudy.start` names."""
 
     @classmethod
-    def load(cls, config: StudyConfig, tracker: Tracker, storage: Storage) -> "Starts":
+    def load(cls, config: FittedStudy, tracker: Tracker, storage: Storage) -> "Starts":
         """Load the models. Raises UserError if `config.start` does not exist."""
         starter = StartingModel(STARTER, *Resolver(None, storage).load(STARTER))
         if config.start is None:
@@ -71,7 +55,7 @@ class Starts:
         """All of them."""
         return [self.starter] if self.around is None else [self.starter, self.around]
 
-    def include_network(self, config: StudyConfig) -> StudyConfig:
+    def include_network(self, config: FittedStudy) -> FittedStudy:
         """Return the study with the network of `around` among those that are tuned."""
         if self.around is None or self.around.card.model in config.tuned:
             return config

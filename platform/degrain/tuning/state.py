@@ -13,7 +13,7 @@ from typing import Any
 from degrain.errors import UserError
 from degrain.storage.json_file import json_bytes, json_line
 from degrain.storage.location import Location
-from degrain.tuning.config import StudyConfig
+from degrain.tuning.config import FittedStudy
 from degrain.tuning.trial import ENDED, Trial
 
 STATE_FILE = "study.json"
@@ -24,12 +24,12 @@ class StudyState:
     """A study's options and what has happened."""
 
     folder: Location
-    config: StudyConfig
+    config: FittedStudy
     data: str
     """URI of the patch set."""
     run_id: str
     """Id of its run in MLflow."""
-    starts: int = 1
+    attempts: int = 1
     """How often it was started or resumed."""
     trials: dict[int, Trial] = field(default_factory=dict)
     refits: dict[str, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class StudyState:
             "config": self.config.to_dict(),
             "data": self.data,
             "run_id": self.run_id,
-            "starts": self.starts,
+            "attempts": self.attempts,
             "refits": self.refits,
             "holders": self.holders,
         }
@@ -102,10 +102,10 @@ def read_state(studies: Location, name: str) -> StudyState:
         trials = [Trial.from_state(state) for state in content["trials"]]
         return StudyState(
             studies / name,
-            StudyConfig.from_dict(content["config"]),
+            FittedStudy.from_dict(content["config"]),
             content["data"],
             content["run_id"],
-            content["starts"],
+            content["attempts"],
             {trial.number: trial for trial in trials},
             content["refits"],
             content["holders"],

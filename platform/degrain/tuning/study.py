@@ -28,13 +28,18 @@ from degrain.training.distributed.job import TrainingJob
 from degrain.training.distributed.progress_log import ProgressLog
 from degrain.training.distributed.result import describe_result
 from degrain.training.distributed.splits import TrainingSplits, open_splits, patch_set_tags
-from degrain.tuning.choice import chosen_trials
-from degrain.tuning.config import StudyConfig
-from degrain.tuning.earlier import COLD, WarmStart, earlier_trials
-from degrain.tuning.outcome import StudyOutcome, holders_without
-from degrain.tuning.plan import TrialPlan, parallel_trials, spaces_of, trial_length
-from degrain.tuning.result import Refit, StudyResult
-from degrain.tuning.search import search, trial_body
+from degrain.tuning.config import FittedStudy, StudyConfig
+from degrain.tuning.publish import Publication, Refit, StudyResult, holders_without
+from degrain.tuning.sampler import COLD, WarmStart, earlier_trials
+from degrain.tuning.search import (
+    TrialPlan,
+    chosen_trials,
+    parallel_trials,
+    search,
+    spaces_of,
+    trial_body,
+    trial_length,
+)
 from degrain.tuning.space import SearchSpace
 from degrain.tuning.starts import Starts
 from degrain.tuning.state import StudyState, new_name
@@ -49,7 +54,7 @@ Guard: TypeAlias = Callable[[], None]
 """Raises an error if the job must not publish."""
 
 
-def fit_to_cluster(config: StudyConfig) -> StudyConfig:
+def fit_to_cluster(config: StudyConfig) -> FittedStudy:
     """Return the study with its None fields set by the cluster. Needs a running Ray."""
     import ray
 
@@ -58,7 +63,7 @@ def fit_to_cluster(config: StudyConfig) -> StudyConfig:
 
 
 def run_study(
-    config: StudyConfig,
+    config: FittedStudy,
     patch_set: PatchSet,
     tracker: Tracker,
     *,
@@ -71,7 +76,7 @@ def run_study(
     resume: StudyState | None = None,
     earlier_scenes: Collection[str] | None = None,
 ) -> StudyResult:
-    """Run a study on a patch set. Needs a running Ray and a config from `fit_to_cluster`.
+    """Run a study on a patch set. Needs a running Ray.
 
     Checkpoints, table and picture go to `folder`/<name of the study>. `before_publishing` is called
     before models are registered and aliases move. `resume` is the state of the interrupted study
@@ -111,23 +116,23 @@ def log_photos(log: Log, photos: Sequence[PairRecord], total: int) -> None:
 
 def _open_state(
     resume: StudyState | None,
-    config: StudyConfig,
+    config: FittedStudy,
     patch_set: PatchSet,
     run: Run,
     folder: Location,
 ) -> StudyState:
     """The state of a new study, or of a resumed one, whose MLflow run may be a new one."""
-    state = resume or StudyState(folder, config, patch_set.uri, run.id, starts=0)
+    state = resume or StudyState(folder, config, patch_set.uri, run.id, attempts=0)
     if state.run_id != run.id or resume is None:
         run.params(config.to_dict())
-    state.run_id, state.starts = run.id, state.starts + 1
+    state.run_id, state.attempts = run.id, state.attempts + 1
     # The patch set may have been moved.
     state.data = patch_set.uri
     state.write()
     return state
 
 
-def _checked_photos(config: StudyConfig, patch_set: PatchSet, starts: Starts) -> list[PairRecord]:
+def _checked_photos(config: FittedStudy, patch_set: PatchSet, starts: Starts) -> list[PairRecord]:
     """The whole test photos of the comparison, evenly spaced over the split.
 
     Raises UserError if they have changed, or if patches or cluster do not suit the study.
@@ -159,7 +164,7 @@ def _prospects(photos: Sequence[PairRecord], starts: Starts, tracker: Tracker) -
 class _Study:
     """A running study: the arguments that its four steps share."""
 
-    config: StudyConfig
+    config: FittedStudy
     patch_set: PatchSet
     starts: Starts
     tracker: Tracker
@@ -200,7 +205,7 @@ class _Study:
                 algorithm=config.search,
                 objective=config.objective,
                 body=trial_body(config, self.splits, self.starts.weights, self.folder),
-                name=f"trials-{self.state.starts}",
+                name=f"trials-{self.state.attempts}",
                 parallel=parallel,
                 observer=runs,
             )
@@ -284,12 +289,14 @@ class _Study:
         standing = Standing.now(self.tracker, self.patch_set.root.storage, holders)
         for line in standing.lost:
             self.log(line)
-        outcome = StudyOutcome(self.config, self.patch_set, self.run, self.starts, refits, standing)
+        publication = Publication(
+            self.config, self.patch_set, self.run, self.starts, refits, standing
+        )
         log_photos(self.log, photos, len(self.patch_set.photos("test")))
         progress = self.progress("compare", "photos")
-        comparison = outcome.compare(photos, earlier_scenes, progress)
+        comparison = publication.compare(photos, earlier_scenes, progress)
         before_publishing()
-        registered, decisions = outcome.register(comparison)
+        registered, decisions = publication.register(comparison)
         return StudyResult(
             self.run.id, trials, refits, comparison, registered, decisions, self.folder
         )

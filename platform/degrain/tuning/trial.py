@@ -1,8 +1,9 @@
-"""The record of one trial of a study."""
+"""The record of a trial, and the messages between the driver and the trial's process."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from degrain.training.config import TrainingConfig
 from degrain.training.session import Metrics
@@ -34,11 +35,12 @@ class Trial:
     run_id: str | None = None
     """Id of its run in MLflow."""
 
-    def inherit(self, content: Mapping[str, Any]) -> None:
-        """Take over the hyperparameters of another trial, from an `Inheritance.to_dict`."""
-        self.inherited.append({k: content[k] for k in ("number", "progress", "factor")})
-        self.draw = Draw(**content["draw"])
-        self.config = TrainingConfig(**content["training"])
+    def inherit(self, message: "Inherited") -> None:
+        """Take over the hyperparameters of another trial."""
+        taken = {"number": message.number, "progress": message.progress, "factor": message.factor}
+        self.inherited.append(taken)
+        self.draw = Draw(**message.draw)
+        self.config = TrainingConfig(**message.training)
         # The next validation is that of the checkpoint it went on from, or better.
         self.best = {}
 
@@ -83,6 +85,90 @@ class Trial:
             "curve": [(p, s) for p, s in state["curve"]],
         }
         return cls(**{**state, **read})
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the process of a trial is told."""
+
+    number: int
+    name: str
+    """Its checkpoints are below a folder of this name."""
+    halved: bool
+    """Whether memory ran out before, and the batch is the smaller one."""
+    inherited: int
+    """How often it went on from another trial's checkpoint."""
+    draw: Mapping[str, Any]
+    """Fields of its `Draw`."""
+    training: Mapping[str, Any]
+    """Fields of its TrainingConfig."""
+
+    @classmethod
+    def for_trial(cls, trial: Trial) -> "Task":
+        """The task of a trial, also of one that was interrupted."""
+        return cls(
+            number=trial.number,
+            name=trial.name,
+            halved=trial.halved,
+            inherited=len(trial.inherited),
+            draw=asdict(trial.draw),
+            training=trial.config.to_dict(),
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """The configuration that Ray Tune hands to the process."""
+        return {"task": asdict(self)}
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> "Task":
+        """The task in what `arguments` returned."""
+        return cls(**arguments["task"])
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial failed in a way that would recur."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Halved:
+    """Memory ran out; the trial starts anew with a smaller batch."""
+
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inherited:
+    """The trial goes on from the checkpoint of another one, see `stopping.Population`."""
+
+    number: int
+    """The other trial."""
+    progress: float
+    """Where it was replaced, percent."""
+    factor: float
+    """Factor of the learning rate from there on."""
+    draw: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+
+Message: TypeAlias = Failed | Halved | Inherited
+_MESSAGES = {kind.__name__: kind for kind in (Failed, Halved, Inherited)}
+_KEY = "message"
+
+
+def to_report(message: Message) -> dict[str, str]:
+    """A message as what Ray Tune takes for metrics: its loggers expect plain values."""
+    return {_KEY: json.dumps([type(message).__name__, asdict(message)])}
+
+
+def message_of(report: Mapping[str, Any]) -> Message | None:
+    """The message in a report; None for the metrics of a validation."""
+    if _KEY not in report:
+        return None
+    kind, fields = json.loads(report[_KEY])
+    return _MESSAGES[kind](**fields)
 
 
 class Observer(Protocol):

@@ -22,7 +22,7 @@ from degrain.patchsets.patch_set import PatchSet
 from degrain.tracking.call_queue import CallQueue
 from degrain.tracking.runs import Run, Tracker, stamped
 from degrain.training.session import Metrics
-from degrain.tuning.earlier import OUTCOME_TAG, EarlierTrial
+from degrain.tuning.sampler import OUTCOME_TAG, EarlierTrial
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial import ENDED, Trial
 

@@ -247,6 +247,7 @@ def test_photos_that_left_take_no_room(sizes: list[int]) -> None:
         inside.append(size)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_photo_of_100_megapixels_is_denoised_between_small_ones(tmp_path: Path) -> None:
     small, large = png(PHOTO[:33, :47]), png(np.zeros((10_000, 10_000), np.uint8))
@@ -384,6 +385,7 @@ def wait_for_outputs(process: "subprocess.Popen[str]", out: Path, count: int) ->
         time.sleep(0.005)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_run_that_is_interrupted_and_killed_leaves_whole_files_and_goes_on(
     tmp_path: Path,

@@ -7,6 +7,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import processes
 import psutil
@@ -20,6 +21,14 @@ from servers import Programs
 
 # The servers go on when their `Popen` objects are deleted.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """`make status` sets the variables of the stack in its own process, which is that of tests."""
+    with mock.patch.dict(os.environ):
+        yield
+
 
 NONE = Programs(weed=None, prometheus=None, grafana=None)
 STUB = """

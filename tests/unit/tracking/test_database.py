@@ -61,6 +61,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.soak
 def test_an_interrupted_creation_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from degrain.durations import Duration
 from degrain.errors import InvalidFieldError, UserError
-from degrain.tuning.config import EMBEDDED_MODELS, MODELS_FROM_BUDGET, StudyConfig
-from degrain.tuning.plan import make_trial
+from degrain.tuning.config import EMBEDDED_MODELS, MODELS_FROM_BUDGET, FittedStudy, StudyConfig
+from degrain.tuning.sampler import Suggester
+from degrain.tuning.search import make_trial
 from degrain.tuning.space import SpaceChanges, search_space
-from degrain.tuning.suggest import Suggester
 
 
 @pytest.mark.parametrize(
@@ -135,4 +135,4 @@ def test_a_refit_has_no_more_workers_than_its_batch_has_patches() -> None:
 def test_a_study_is_read_as_it_was_written() -> None:
     changes = SpaceChanges({"red10": {"crop": [64, 96], "learning_rate": {"uniform": [0.1, 1.0]}}})
     config = StudyConfig(models=("red10",), budget=Duration(90), spaces=changes).fit_to(2, 0)
-    assert StudyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert FittedStudy.from_dict(json.loads(json.dumps(config.to_dict()))) == config

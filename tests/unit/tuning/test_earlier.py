@@ -14,15 +14,15 @@ from degrain.durations import Duration
 from degrain.tracking.config import TrackingConfig
 from degrain.tracking.runs import Tracker
 from degrain.training.config import TrainingConfig
-from degrain.tuning.earlier import (
+from degrain.tuning.sampler import (
     COLD,
     OUTCOME_TAG,
     EarlierTrial,
+    Suggester,
     WarmStart,
     earlier_trials,
 )
 from degrain.tuning.space import Draw, SearchSpace, search_space
-from degrain.tuning.suggest import Suggester
 from degrain.tuning.trial import Trial
 
 SPACES = [

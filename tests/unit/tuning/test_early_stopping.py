@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from degrain.tuning.early_stopping import EarlyStopping, Rungs
+from degrain.training.config import TrainingConfig
+from degrain.tuning.space import Draw
+from degrain.tuning.stopping import EarlyStopping, Rungs
+from degrain.tuning.trial import Task, Trial
 
 
 def reports(rungs: Rungs, number: int, *scores: float) -> list[bool]:
-    shares = (25, 50, 75, 100)
+    shares = (0.25, 0.5, 0.75, 1)
     return [rungs.keeps(number, p, s) for p, s in zip(shares, scores, strict=False)]
 
 
@@ -43,8 +46,10 @@ def test_trials_are_stopped_by_the_metric_of_the_study(metric: str) -> None:
     for number, progress in itertools.product((0, 1), (25, 50, 75, 100)):
         psnr = (30.0, 29.0)[number]
         result = {"val_psnr": psnr, "val_ssim": 1 - psnr / 100, "progress": progress}
-        trial = {"number": number, "training": {"model": "red10"}}
-        decision = stopping.on_trial_result(None, SimpleNamespace(config={"trial": trial}), result)
+        training = TrainingConfig(model="red10")
+        task = Task.for_trial(Trial(number, Draw("red10", {}, {}, {}), training, 1))
+        trial = SimpleNamespace(config=task.arguments())
+        decision = stopping.on_trial_result(None, trial, result)
         kept[number].append(decision)
     assert kept[0] == ["CONTINUE"] * 4, "there is nothing to compare the first trial with"
     assert ("STOP" in kept[1]) == (metric == "val_psnr")
@@ -54,10 +59,10 @@ def test_validations_after_a_rung_are_compared_at_the_rung() -> None:
     rungs = Rungs()
     reports(rungs, 0, 20, 24)
     # At 50% it was at 24.6, ahead; its validation at 60% is not compared with the other's at 50%.
-    assert rungs.keeps(1, 40, 20.2)
-    assert rungs.keeps(1, 60, 28.2)
+    assert rungs.keeps(1, 0.4, 20.2)
+    assert rungs.keeps(1, 0.6, 28.2)
     share = math.log(50 / 40) / math.log(60 / 40)
-    assert rungs._marks[50][1].score == pytest.approx(20.2 + 8 * share)
+    assert rungs._marks[0.5][1].score == pytest.approx(20.2 + 8 * share)
 
 
 def test_a_trial_that_flattens_as_all_do_is_not_taken_for_a_slow_starter() -> None:
@@ -70,9 +75,9 @@ def test_a_trial_that_flattens_as_all_do_is_not_taken_for_a_slow_starter() -> No
 def test_a_repeated_or_restarted_trial_counts_once() -> None:
     rungs = Rungs()
     reports(rungs, 0, 20, 24)
-    assert rungs.keeps(0, 50, 24)
-    assert rungs.keeps(0, 25, 19)
-    assert 0 not in rungs._marks[50]
+    assert rungs.keeps(0, 0.5, 24)
+    assert rungs.keeps(0, 0.25, 19)
+    assert 0 not in rungs._marks[0.5]
 
 
 @given(st.lists(st.lists(st.floats(0, 50), min_size=4, max_size=4), min_size=1, max_size=9))

@@ -16,8 +16,8 @@ from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
 from degrain.training.config import TrainingConfig
 from degrain.tuning.config import Scale, StudyConfig
+from degrain.tuning.sampler import Suggester
 from degrain.tuning.space import SearchSpace, SpaceChanges, search_space
-from degrain.tuning.suggest import Suggester
 from denoisenets import full_arguments, list_models
 
 

@@ -12,9 +12,9 @@ from degrain.registry.card import ModelCard
 from degrain.registry.resolver import Resolver
 from degrain.storage.location import Storage
 from degrain.tuning.config import StudyConfig
+from degrain.tuning.sampler import Suggester
 from degrain.tuning.space import Draw, search_space
 from degrain.tuning.starts import StartingModel, Starts
-from degrain.tuning.suggest import Suggester
 from denoisenets import create_model, full_arguments, model_contract
 
 URI = "models:/degrain-denoiser/3"

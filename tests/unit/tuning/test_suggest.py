@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from degrain.domains import Choice, LogUniform
+from degrain.tuning.sampler import Outcome, Suggester, pareto_front
 from degrain.tuning.space import Draw, SearchSpace, search_space
-from degrain.tuning.suggest import Outcome, Suggester, pareto_front
 
 SPACE = SearchSpace(
     "red10",

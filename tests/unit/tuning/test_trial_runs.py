@@ -13,8 +13,8 @@ from unit.patchset_support import ROW, STORAGE, publish_rows
 from degrain.errors import JobFailedError
 from degrain.patchsets.patch_set import PatchSet
 from degrain.tuning.config import StudyConfig
-from degrain.tuning.earlier import OUTCOME_TAG, EarlierTrial
-from degrain.tuning.plan import TrialPlan, spaces_of
+from degrain.tuning.sampler import OUTCOME_TAG, EarlierTrial
+from degrain.tuning.search import TrialPlan, spaces_of
 from degrain.tuning.state import StudyState
 from degrain.tuning.trial_runs import TrialRuns
 

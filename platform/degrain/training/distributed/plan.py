@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from degrain.errors import UserError
+from degrain.inference.denoiser import NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
 from degrain.registry.card import ModelCard
 from degrain.registry.resolver import Resolver
@@ -26,12 +27,17 @@ PLAN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class StartingModel:
-    """The model that training starts from."""
+    """A model whose weights training starts from, or learns from."""
 
-    uri: str
-    """URI of its version, which stays the same when aliases move."""
+    name: str
+    """Of its version: it stays the same when aliases move."""
+    denoiser: NetworkDenoiser
     card: ModelCard
-    weights: Mapping[str, Tensor]
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The network's state dict."""
+        return self.denoiser.weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +84,7 @@ def new_plan(out: Location, data: str, config: TrainingConfig, models: Resolver)
     if config.start is not None:
         start = load_starting_model(config.start, models)
         config = replace(
-            config, model=start.card.model, arguments=start.card.arguments, start=start.uri
+            config, model=start.card.model, arguments=start.card.arguments, start=start.name
         )
     # A random suffix, because runs of a sweep start within one second.
     name = time.strftime(f"{config.model}-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
@@ -133,7 +139,7 @@ def _load_teacher(
         return None, None, config
     found = load_starting_model(config.teacher, models)
     teacher = Teacher(model=found.card.model, arguments=found.card.arguments, weights=found.weights)
-    return teacher, found.card, replace(config, teacher=found.uri)
+    return teacher, found.card, replace(config, teacher=found.name)
 
 
 def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str, TrainingPhotos | None]:
@@ -160,6 +166,5 @@ def read_plan(out: Location, name: str) -> tuple[str, TrainingConfig, str, Train
 
 def load_starting_model(named: str, models: Resolver) -> StartingModel:
     """Load the model that training starts from. Raises UserError if it does not exist."""
-    uri = models.fixed(named)
-    denoiser, card = models.load(uri)
-    return StartingModel(uri, card, denoiser.network.state_dict())
+    name = models.fixed(named)
+    return StartingModel(name, *models.load(name))

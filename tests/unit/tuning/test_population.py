@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ from degrain.errors import InvalidFieldError, UserError
 from degrain.storage.location import Storage
 from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
-from degrain.training.distributed import trial as trial_module
-from degrain.training.distributed.population import FACTORS, FEWEST, Population
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.workers import Workers
 from degrain.training.loop import train
 from degrain.training.rate_changes import RateChanges
 from degrain.training.session import LocalSession
 from degrain.training.step import learning_rate
+from degrain.tuning import trial_process as trial_module
 from degrain.tuning.config import StudyConfig
 from degrain.tuning.space import Draw
-from degrain.tuning.trial import Trial
+from degrain.tuning.stopping import FACTORS, FEWEST, Population
+from degrain.tuning.trial import Inherited, Task, Trial, message_of, to_report
 
 STORAGE = Storage()
 
@@ -83,11 +83,11 @@ def test_what_is_inherited_has_weights_configuration_and_another_rate(tmp_path: 
     assert found.config == replace(
         CONFIG, learning_rate=0.001, rate_changes=RateChanges.of([(0.25, found.factor)])
     )
-    json.dumps(found.to_dict())
+    assert message_of(to_report(found.message())) == found.message()
     # An interrupted study repeats the choice.
     again = last.at(0, 0.3, 28.0, snapshot(3))
     assert again is not None
-    assert again.to_dict() == found.to_dict()
+    assert again.message() == found.message()
 
 
 def test_rungs_between_two_validations_are_passed_together(tmp_path: Path) -> None:
@@ -127,23 +127,13 @@ def test_a_trial_trains_on_from_the_checkpoint_of_a_better_one(
         training = replace(config, learning_rate=rate)
         draw = Draw("red10", {"width": 4}, {"learning_rate": rate}, {"learning_rate": rate})
         record = Trial(number, draw, training, 1)
-        described = {
-            "number": number,
-            "name": record.name,
-            "halved": False,
-            "inherited": 0,
-            "draw": asdict(draw),
-            "training": training.to_dict(),
-        }
-        body({"trial": described})
+        body(Task.for_trial(record).arguments())
         records.append(record)
-    (inherited,) = (r for r in reports if trial_module.INHERITED in r)
-    content = json.loads(inherited[trial_module.INHERITED])
+    (inherited,) = (m for r in reports if isinstance(m := message_of(r), Inherited))
     record = records[3]
-    record.inherit(content)
-    parent = content["number"]
-    assert record.draw == records[parent].draw
-    assert record.config.rate_changes == f"0.25:{content['factor']:g}"
+    record.inherit(inherited)
+    assert record.draw == records[inherited.number].draw
+    assert record.config.rate_changes == f"0.25:{inherited.factor:g}"
     assert Trial.from_state(json.loads(json.dumps(record.to_state()))) == record
 
     store = CheckpointStore(

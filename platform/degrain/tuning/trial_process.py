@@ -1,6 +1,5 @@
 """Training in a Ray Tune trial: in its own process, or by several workers of Ray Train."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,20 +19,15 @@ from degrain.training.checkpoint_store import CheckpointStore
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.events import ValidationEvent, WorkerEvent
 from degrain.training.distributed.job import TrainingJob
-from degrain.training.distributed.population import Inheritance, Population
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.worker_groups import WorkerGroups
 from degrain.training.distributed.workers import WorkerRange, Workers, has_gpu
 from degrain.training.loop import train
 from degrain.training.session import Metrics, SingleProcess
+from degrain.tuning.stopping import Inheritance, Population
+from degrain.tuning.trial import Failed, Halved, Task, to_report
 from denoisenets import create_model
 
-FAILURE = "failure"
-"""Key of the error text in the report of a failed trial."""
-HALVED = "halved_batch_size"
-"""Key of the new batch size in the report of a trial that ran out of memory."""
-INHERITED = "inherited"
-"""Key of a JSON text in the report of a trial that goes on from another one's checkpoint."""
 _SPEED_SIDE = 256
 _SPEED_TURNS = 3
 _STOP_TIMEOUT_S = 600
@@ -125,7 +119,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class TrialBody:
-    """The body of a Tune trial, called with its arguments: `arguments["trial"]` describes it."""
+    """The body of a Tune trial, called with the arguments of its `Task`."""
 
     splits: TrainingSplits
     starts: Mapping[str, Mapping[str, Tensor]]
@@ -142,33 +136,31 @@ class TrialBody:
 
     def __call__(self, arguments: dict[str, Any]) -> None:
         """Train. If memory runs out, the batch is halved once, and the trial starts anew."""
-        described = arguments["trial"]
-        config = TrainingConfig(**described["training"])
+        task = Task.of(arguments)
+        config = TrainingConfig(**task.training)
         constants = {"seconds_per_megapixel": measure_speed(config)} if self.measures_speed else {}
-        train_it = partial(self._train, described, constants)
+        train_it = partial(self._train, task, constants)
         try:
-            if described["halved"]:
+            if task.halved:
                 train_it(config)
             elif _runs_out_of_memory(train_it, config):
                 config = replace(config, batch_size=config.batch_size // 2)
-                ray.tune.report({HALVED: config.batch_size})
+                ray.tune.report(to_report(Halved(config.batch_size)))
                 train_it(config)
         except (UserError, JobFailedError, OSError, MemoryError) as error:
             # It would recur, so that Tune, which repeats trials that it has lost, gets no error.
-            ray.tune.report({FAILURE: str(error) or type(error).__name__})
+            ray.tune.report(to_report(Failed(str(error) or type(error).__name__)))
 
-    def _train(
-        self, described: Mapping[str, Any], constants: Metrics, config: TrainingConfig
-    ) -> None:
+    def _train(self, task: Task, constants: Metrics, config: TrainingConfig) -> None:
         count = min(self.workers.workers.maximum, config.batch_size)
         if count > 1:
-            self._train_by_workers(described, constants, config, WorkerRange(count, count))
+            self._train_by_workers(task, constants, config, WorkerRange(count, count))
         else:
-            self._train_here(described, constants, config)
+            self._train_here(task, constants, config)
 
-    def _place(self, described: Mapping[str, Any], config: TrainingConfig, inherited: int) -> str:
+    def _place(self, task: Task, config: TrainingConfig, inherited: int) -> str:
         """Name of the folder of checkpoints."""
-        place = f"{described['name']}-batch-{config.batch_size}"
+        place = f"{task.name}-batch-{config.batch_size}"
         return f"{place}-inherited-{inherited}" if inherited else place
 
     def _start(self, config: TrainingConfig) -> Mapping[str, Tensor] | None:
@@ -176,7 +168,7 @@ class TrialBody:
 
     def _train_by_workers(
         self,
-        described: Mapping[str, Any],
+        task: Task,
         constants: Metrics,
         config: TrainingConfig,
         count: WorkerRange,
@@ -187,10 +179,10 @@ class TrialBody:
             if isinstance(event, ValidationEvent):
                 ray.tune.report({**event.metrics, **constants})
 
-        place = self.folder / self._place(described, config, 0)
+        place = self.folder / self._place(task, config, 0)
         workers, start = replace(self.workers, workers=count), self._start(config)
         assert self.groups is not None
-        number = described["number"]
+        number = task.number
         # Of an earlier process of this trial.
         self.groups.free(number)
         job = TrainingJob(
@@ -208,20 +200,18 @@ class TrialBody:
             ray.tune.report({**before["metrics"], **constants})
         job.run()
 
-    def _train_here(
-        self, described: Mapping[str, Any], constants: Metrics, config: TrainingConfig
-    ) -> None:
+    def _train_here(self, task: Task, constants: Metrics, config: TrainingConfig) -> None:
         """Train in this process; in a population, go on from other trials' checkpoints."""
-        draw, inherited = described["draw"], described["inherited"]
+        draw, inherited = task.draw, task.inherited
         while True:
-            store = self._store(self._place(described, config, inherited))
+            store = self._store(self._place(task, config, inherited))
             session = TrialSession(
                 self.splits.train,
                 self.splits.val,
                 self._start(config),
                 store,
                 constants,
-                self._member(described["number"], draw, config),
+                self._member(task.number, draw, config),
             )
             try:
                 train(config, session)
@@ -230,10 +220,10 @@ class TrialBody:
             else:
                 return
             config, draw, inherited = found.config, found.snapshot["draw"], inherited + 1
-            store = self._store(self._place(described, config, inherited))
+            store = self._store(self._place(task, config, inherited))
             store.save({**found.snapshot, "seconds": seconds})
             store.flush()
-            ray.tune.report({INHERITED: json.dumps(found.to_dict())})
+            ray.tune.report(to_report(found.message()))
 
     def _store(self, name: str) -> CheckpointStore:
         return CheckpointStore(self.folder / name, warn=lambda _: None)

@@ -1,11 +1,14 @@
-"""What becomes of a study's refits: compared, registered, and promoted where the gates let them."""
+"""What becomes of a study's refits: they are compared, registered, reported, and promoted where the
+gates let them.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from degrain.corpora.record import PairRecord
 from degrain.evaluation.comparison import Comparison
+from degrain.evaluation.contact_sheet import contact_sheet
 from degrain.imaging.metrics import PROTOCOL
 from degrain.inference.denoiser import NetworkDenoiser
 from degrain.patchsets.patch_set import PatchSet
@@ -14,12 +17,89 @@ from degrain.registry.promotion import Decision
 from degrain.registry.resolver import Named
 from degrain.registry.standing import Candidate, Standing, current_holders
 from degrain.registry.versions import ModelVersion, log_model, register
+from degrain.storage.json_file import json_bytes
+from degrain.storage.location import Location
 from degrain.tracking.runs import Run, Tracker
 from degrain.tracking.training_photos import TrainingPhotos, union_of
-from degrain.training.distributed.result import model_card
-from degrain.tuning.config import StudyConfig
-from degrain.tuning.result import Refit
+from degrain.training.distributed.result import TrainingResult, model_card
+from degrain.tuning.config import FittedStudy
+from degrain.tuning.search import front_of
 from degrain.tuning.starts import Starts
+from degrain.tuning.trial import Trial
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A chosen trial, trained at full length."""
+
+    name: str
+    """Name of its row in the comparison."""
+    trial: Trial
+    run: Run
+    result: TrainingResult
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The outcome of a study."""
+
+    run_id: str
+    trials: Sequence[Trial]
+    refits: Sequence[Refit]
+    comparison: Comparison
+    registered: Sequence[ModelVersion]
+    decisions: Sequence[Decision]
+    folder: Location
+    """Folder of the table, the picture and the summary."""
+
+    @property
+    def picture(self) -> Location:
+        """File of the contact sheet."""
+        return self.folder / "comparison.png"
+
+    def to_summary(self) -> dict[str, object]:
+        """Return the content of the summary file."""
+        return {
+            "study_run_id": self.run_id,
+            "trials": [t.to_dict() for t in self.trials],
+            "front": [t.number for t in front_of(self.trials)],
+            "refits": [
+                {"model": r.name, "run_id": r.run.id, **r.result.metrics} for r in self.refits
+            ],
+            "comparison": [row.to_dict() for row in self.comparison.rows],
+            "test_photos": self.comparison.photos,
+            "registered": [asdict(v) for v in self.registered],
+            "decisions": [asdict(d) for d in self.decisions],
+            "picture": str(self.picture),
+        }
+
+    def describe(self) -> str:
+        """Sentences on the outcome, for the study's description in MLflow."""
+        best = max(self.refits, key=lambda r: self.comparison.row(r.name).score.psnr)
+        score = self.comparison.row(best.name).score
+        versions = ", ".join(version.version for version in self.registered)
+        return (
+            f"The best of {len(self.refits)} refits is {best.name}, with {score.psnr:.2f} dB and "
+            f"SSIM {score.ssim:.3f} on whole test photos. Registered: version {versions}."
+        )
+
+    def write_report(self, run: Run) -> None:
+        """Write table, picture and summary to the study's folder and to its run in MLflow."""
+        best = max(self.refits, key=lambda r: self.comparison.row(r.name).score.psnr)
+        files = {
+            "comparison.md": f"{self.comparison.to_markdown()}\n".encode(),
+            "comparison.png": contact_sheet(self.comparison, ["nlm", best.name]),
+            "summary.json": json_bytes(self.to_summary()),
+        }
+        for name, content in files.items():
+            (self.folder / name).write_bytes(content)
+        run.files(files)
+        for row in self.comparison.rows:
+            key = row.model.replace(" ", "-")
+            run.metrics({f"test_psnr.{key}": row.score.psnr, f"test_ssim.{key}": row.score.ssim})
+        for refit in self.refits:
+            score = self.comparison.row(refit.name).score
+            refit.run.metrics({"test_psnr": score.psnr, "test_ssim": score.ssim})
 
 
 def holders_without(
@@ -42,10 +122,10 @@ def holders_without(
 
 
 @dataclass(frozen=True)
-class StudyOutcome:
-    """The refits of one study, and the registry that they are to enter."""
+class Publication:
+    """The refits of one study on their way into the registry."""
 
-    config: StudyConfig
+    config: FittedStudy
     patch_set: PatchSet
     run: Run
     """The study's run."""

@@ -7,10 +7,11 @@ import pytest
 from degrain.errors import OutOfMemoryError
 from degrain.storage.location import Storage
 from degrain.training.config import TrainingConfig
-from degrain.training.distributed import trial
 from degrain.training.distributed.splits import TrainingSplits
 from degrain.training.distributed.workers import WorkerRange, Workers
 from degrain.training.session import Session
+from degrain.tuning import trial_process as trial
+from degrain.tuning.trial import Failed, Halved, Message, Task, message_of
 
 
 class NoPatches:
@@ -36,7 +37,7 @@ def run(
     *,
     halved: bool = False,
     several: bool = False,
-) -> tuple[list[int], list[dict]]:
+) -> tuple[list[int], list[Message | None]]:
     """Run a trial on a machine where batches of at most `fits` fit; returns batches, reports."""
     batches: list[int] = []
     reports: list[dict] = []
@@ -61,14 +62,7 @@ def run(
     monkeypatch.setattr(trial, "TrainingJob", Job)
     monkeypatch.setattr(trial.ray.tune, "report", reports.append)
     training = TrainingConfig(batch_size=batch).to_dict()
-    described = {
-        "number": 0,
-        "name": "trial-00",
-        "halved": halved,
-        "inherited": 0,
-        "draw": {},
-        "training": training,
-    }
+    task = Task(0, "trial-00", halved, 0, draw={}, training=training)
     body = trial.TrialBody(
         TrainingSplits(NoPatches(), NoPatches()),  # type: ignore[arg-type]
         {},
@@ -77,8 +71,8 @@ def run(
         measures_speed=False,
         groups=NoGroups(),  # type: ignore[arg-type]
     )
-    body({"trial": described})
-    return batches, reports
+    body(task.arguments())
+    return batches, [message_of(report) for report in reports]
 
 
 def test_a_batch_that_fits_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -90,7 +84,7 @@ def test_the_batch_is_halved_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, several: bool
 ) -> None:
     halved = run(monkeypatch, tmp_path, 8, 4, several=several)
-    assert halved == ([8, 4], [{"halved_batch_size": 4}])
+    assert halved == ([8, 4], [Halved(4)])
 
 
 @pytest.mark.parametrize(("batch", "fits", "halved"), [(8, 3, False), (1, 0, False), (4, 3, True)])
@@ -99,7 +93,9 @@ def test_a_trial_fails_with_its_reason_if_that_is_not_enough(
 ) -> None:
     _, reports = run(monkeypatch, tmp_path, batch, fits, halved=halved)
     # It ends without an error, of which Tune would start it again.
-    assert "out of memory" in reports[-1][trial.FAILURE]
+    failed = reports[-1]
+    assert isinstance(failed, Failed)
+    assert "out of memory" in failed.error
 
 
 def test_speed_is_measured_in_seconds_per_megapixel() -> None:
