@@ -41,7 +41,7 @@ tune: $(VENV)/.installed  ## the default study on the embedded photos, about six
 
 # These start clusters and jobs of their own and mostly wait; the others share one local cluster.
 WAITING := $(addprefix tests/integration/test_,training_faults.py job.py month.py retraining.py \
-	mlflow_outage.py mlflow_postgresql.py serve_command.py documented_commands.py)
+	mlflow_outage.py mlflow_postgresql.py serve_command.py documented_commands.py mlflow_ui.py)
 
 # The tests of a mark, three groups side by side; at the end, what was skipped for want of programs.
 define run_tests

@@ -92,14 +92,14 @@ def product(
         options=CorpusOptions(noisy_name=TEMPLATES[1], clean_name=TEMPLATES[3]),
     )
     return Retraining(
-        config,
-        StudyConfig(models=("red10",), trials=1),
-        1,
-        tracker,
-        storage.locate(folder / "studies"),
-        log,
-        lambda _label, _unit: lambda _done, _total: None,
-        lambda: None,
+        ingest=config,
+        study=StudyConfig(models=("red10",), trials=1),
+        min_new_pairs=1,
+        tracker=tracker,
+        studies=storage.locate(folder / "studies"),
+        log=log,
+        progress=lambda _label, _unit: lambda _done, _total: None,
+        start_ray=lambda: None,
     )
 
 

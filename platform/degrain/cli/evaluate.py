@@ -69,7 +69,7 @@ class Evaluate(TrackingOptions):
 
     def run(self, console: Console) -> dict[str, object]:
         """Score, write the page, and log it to MLflow."""
-        from degrain.evaluation.page import write_page
+        from degrain.evaluation.page import evaluation_page
         from degrain.registry.resolver import Resolver
         from degrain.storage.json_file import json_bytes
         from degrain.tracking.runs import Tracker
@@ -79,7 +79,7 @@ class Evaluate(TrackingOptions):
         photos = self._photos(out.storage, console)
         tracker = Tracker.open(tracking, out.storage)
         comparison = self._compare(found, photos, console)
-        files = write_page(comparison, photos.title).files(PAGE)
+        files = evaluation_page(comparison, photos.title).files(PAGE)
         files["evaluation.json"] = json_bytes(comparison.evaluation.to_dict())
         files["comparison.md"] = f"{comparison.to_markdown()}\n".encode()
         for name, content in files.items():

@@ -59,14 +59,14 @@ class Retrain(TrackingOptions):
         for folder in (out, studies):
             folder.check_writable()
         retraining = Retraining(
-            self.ingest,
-            self.study,
-            self.min_new_pairs,
-            Tracker.open(tracking, storage),
-            studies,
-            console.print,
-            console.progress,
-            start_ray,
+            ingest=self.ingest,
+            study=self.study,
+            min_new_pairs=self.min_new_pairs,
+            tracker=Tracker.open(tracking, storage),
+            studies=studies,
+            log=console.print,
+            progress=console.progress,
+            start_ray=start_ray,
         )
         if self.dry_run:
             result = retraining.plan()

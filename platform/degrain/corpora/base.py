@@ -5,14 +5,13 @@ metadata that the names contain, and the photos that belong to none. To add a co
 adapter in a file of its own and add one line to `ADAPTERS`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from degrain.corpora.clean import list_clean
 from degrain.corpora.config import Adapter, CorpusOptions, split_name
 from degrain.corpora.embedded import list_embedded, write_embedded
-from degrain.corpora.listing import Listing
+from degrain.corpora.listing import FolderNames, Listing
 from degrain.corpora.nind import list_nind
 from degrain.corpora.noisy import list_noisy
 from degrain.corpora.pair_table import TABLE_SUFFIXES, read_pair_table
@@ -26,10 +25,7 @@ from degrain.imaging.codecs import is_photo
 from degrain.storage.listing import FileStamp, is_hidden, is_utf8, printable
 from degrain.storage.location import Location, Storage
 
-ListPairs: TypeAlias = Callable[[Sequence[str], CorpusOptions, str], Listing]
-"""Function of the photo names below the folder, the options, and the folder's name."""
-
-ADAPTERS: dict[Adapter, ListPairs] = {
+ADAPTERS: dict[Adapter, Callable[[FolderNames], Listing]] = {
     "clean": list_clean,
     "embedded": list_embedded,
     "nind": list_nind,
@@ -121,7 +117,7 @@ class Corpus:
         root = self.folder.path.rpartition("/")[2]
         names = [name for name in files if is_photo(name) and not is_hidden(name)]
         readable = [name for name in names if is_utf8(name)]
-        pairs, unplaced = ADAPTERS[self.adapter](readable, options, root)
+        pairs, unplaced = ADAPTERS[self.adapter](FolderNames(readable, options, root))
         located = [self._located(pair, files) for pair in pairs]
         left = [*unplaced, *(printable(name) for name in names if not is_utf8(name))]
         if self.adapter == "pairs":

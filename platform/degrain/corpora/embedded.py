@@ -11,14 +11,13 @@ is; use a real corpus for that.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import numpy as np
 from skimage import data as skimage_data
 
-from degrain.corpora.config import CorpusOptions
-from degrain.corpora.listing import Listing
+from degrain.corpora.listing import FolderNames, Listing
 from degrain.corpora.pairs import list_templates
 from degrain.errors import UserError
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
@@ -97,19 +96,14 @@ def embedded_photo(name: str) -> Photo:
     return centre_crop(_PHOTOS[name](), LARGEST_SIDE)
 
 
-def list_embedded(
-    names: Iterable[str],
-    options: CorpusOptions,
-    root: str = "",  # noqa: ARG001
-) -> Listing:
+def list_embedded(folder: FolderNames) -> Listing:
     """Pair the embedded photos by templates of their own, with the split fixed by photograph."""
-    templates = replace(options, noisy_name=NOISY_TEMPLATE, clean_name=CLEAN_TEMPLATE)
-    listed = list(names)
-    pairs, _unplaced = list_templates(listed, templates, corpus="embedded")
+    options = replace(folder.options, noisy_name=NOISY_TEMPLATE, clean_name=CLEAN_TEMPLATE)
+    pairs, _ = list_templates(replace(folder, options=options), corpus="embedded")
     ours = [
         replace(pair, split=SPLITS[photo])
         for pair in pairs
         if (photo := pair.scene.removeprefix("embedded/")) in SPLITS
     ]
     placed = {name for pair in ours for name in (pair.noisy, pair.clean)}
-    return ours, sorted(set(listed) - placed)
+    return ours, sorted(set(folder.names) - placed)

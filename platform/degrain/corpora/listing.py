@@ -3,13 +3,25 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+from degrain.corpora.config import CorpusOptions
 from degrain.corpora.record import PairRecord
 
 Listing: TypeAlias = tuple[list[PairRecord], list[str]]
 """Pairs, and the photos that belong to none."""
+
+
+@dataclass(frozen=True)
+class FolderNames:
+    """The photos of a corpus folder, or of one below it, by their names relative to the corpus."""
+
+    names: Sequence[str]
+    options: CorpusOptions
+    root: str = ""
+    """The corpus folder's own name."""
 
 
 class PhotoNames:

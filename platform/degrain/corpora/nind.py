@@ -2,10 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 
-from degrain.corpora.config import CorpusOptions
-from degrain.corpora.listing import Listing, PhotoNames
+from degrain.corpora.listing import FolderNames, Listing, PhotoNames
 from degrain.corpora.record import PairRecord
 
 _NIND_FILE = re.compile(
@@ -15,16 +13,12 @@ _NIND_FILE = re.compile(
 )
 
 
-def list_nind(
-    names: Iterable[str],
-    options: CorpusOptions,  # noqa: ARG001
-    root: str = "",  # noqa: ARG001
-) -> Listing:
+def list_nind(folder: FolderNames) -> Listing:
     """Pair all photos of a scene with the one at its lowest ISO, the first shot of several.
 
     The other shots at that ISO are left out. H1 and H2 stand for no photos ISO.
     """
-    photos = PhotoNames(names)
+    photos = PhotoNames(folder.names)
     scenes: dict[str, list[tuple[tuple[bool, int], int, str]]] = defaultdict(list)
     for name in photos:
         if file := _NIND_FILE.match(name):

@@ -4,25 +4,20 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from degrain.corpora.config import CorpusOptions
-from degrain.corpora.listing import Listing, PhotoNames, pair_each
+from degrain.corpora.listing import FolderNames, Listing, PhotoNames, pair_each
 from degrain.corpora.record import PairRecord
 from degrain.corpora.templates import clean_name_finder, compile_template, matching_names
 
 
-def list_templates(
-    names: Iterable[str],
-    options: CorpusOptions,
-    root: str = "",  # noqa: ARG001
-    corpus: str = "pairs",
-) -> Listing:
+def list_templates(folder: FolderNames, corpus: str = "pairs") -> Listing:
     """Match noisy names by one template, and find each one's clean name by the other.
 
     Several noisy photos may share a clean one. Without `{scene}` in the template each clean photo
     is a scene.
     """
-    listed = list(names)
-    pattern = compile_template(options.noisy_name)
-    find_clean = clean_name_finder(listed, options.clean_name, pattern)
+    listed = list(folder.names)
+    pattern = compile_template(folder.options.noisy_name)
+    find_clean = clean_name_finder(listed, folder.options.clean_name, pattern)
 
     def pair(noisy: str, _: PhotoNames) -> PairRecord | None:
         match = pattern.fullmatch(noisy)

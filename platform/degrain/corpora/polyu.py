@@ -1,10 +1,8 @@
 """PolyU: `<camera>_<aperture>_<shutter>_<ISO>_<scene>_<shot>_{real,mean}.JPG`."""
 
 import re
-from collections.abc import Iterable
 
-from degrain.corpora.config import CorpusOptions
-from degrain.corpora.listing import Listing, PhotoNames, find_counterpart, pair_each
+from degrain.corpora.listing import FolderNames, Listing, PhotoNames, find_counterpart, pair_each
 from degrain.corpora.record import PairRecord
 
 _POLYU_FILE = re.compile(
@@ -15,16 +13,12 @@ _POLYU_FILE = re.compile(
 )
 
 
-def list_polyu(
-    names: Iterable[str],
-    options: CorpusOptions,  # noqa: ARG001
-    root: str = "",  # noqa: ARG001
-) -> Listing:
+def list_polyu(folder: FolderNames) -> Listing:
     """Pair each `real` photo, which is noisy, with its `mean`, which is clean.
 
     A scene is the field `<scene>` alone, because several cameras photographed the same objects.
     """
-    return pair_each(names, _pair)
+    return pair_each(folder.names, _pair)
 
 
 def _pair(noisy: str, photos: PhotoNames) -> PairRecord | None:

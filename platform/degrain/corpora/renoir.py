@@ -2,10 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 
-from degrain.corpora.config import CorpusOptions
-from degrain.corpora.listing import Listing, PhotoNames
+from degrain.corpora.listing import FolderNames, Listing, PhotoNames
 from degrain.corpora.record import PairRecord
 
 _RENOIR_FILE = re.compile(
@@ -14,20 +12,16 @@ _RENOIR_FILE = re.compile(
 _RENOIR_CAMERA = re.compile(r"(?:^|/)(?P<camera>[^/]+)_Aligned/", re.IGNORECASE)
 
 
-def list_renoir(
-    names: Iterable[str],
-    options: CorpusOptions,  # noqa: ARG001
-    root: str = "",
-) -> Listing:
-    """Pair all noisy photos of a batch with its reference; `root` may name the camera."""
-    photos = PhotoNames(names)
+def list_renoir(folder: FolderNames) -> Listing:
+    """Pair all noisy photos of a batch with its reference; `folder.root` may name the camera."""
+    photos = PhotoNames(folder.names)
     batches: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in photos:
         if file := _RENOIR_FILE.match(name):
             batches[file["folder"]][file["kind"].lower()].append(name)
     pairs = [
-        _pair(folder, noisy, kinds["reference"][0], root)
-        for folder, kinds in batches.items()
+        _pair(batch, noisy, kinds["reference"][0], folder.root)
+        for batch, kinds in batches.items()
         if len(kinds["reference"]) == 1
         for noisy in kinds["noisy"]
     ]

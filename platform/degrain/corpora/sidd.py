@@ -1,11 +1,9 @@
 """SIDD Small and Medium, sRGB: `Data/<scene folder>/[NNNN_]{NOISY,GT}_SRGB_NNN.PNG`."""
 
 import re
-from collections.abc import Iterable
 from sys import intern
 
-from degrain.corpora.config import CorpusOptions
-from degrain.corpora.listing import Listing, PhotoNames, find_counterpart, pair_each
+from degrain.corpora.listing import FolderNames, Listing, PhotoNames, find_counterpart, pair_each
 from degrain.corpora.record import PairRecord
 
 _SIDD_FILE = re.compile(
@@ -19,13 +17,9 @@ _SIDD_FOLDER = re.compile(
 )
 
 
-def list_sidd(
-    names: Iterable[str],
-    options: CorpusOptions,  # noqa: ARG001
-    root: str = "",  # noqa: ARG001
-) -> Listing:
+def list_sidd(folder: FolderNames) -> Listing:
     """Pair each NOISY photo with the GT photo of its folder."""
-    return pair_each(names, _pair)
+    return pair_each(folder.names, _pair)
 
 
 def _pair(noisy: str, photos: PhotoNames) -> PairRecord | None:

@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from degrain.evaluation.scores import PhotoScore
 from degrain.imaging.crops import centre_crop
-from degrain.imaging.metrics import score_photo
+from degrain.imaging.metrics import HIGHEST_PSNR, score_photo
 from degrain.imaging.pixels import Photo, eight_bits
 from degrain.inference.denoiser import Denoiser, NetworkDenoiser
 
 _WARM_UP_SIDE = 64
-_HIGHEST_PSNR = 99.0
-"""dB; stands for an output that equals the clean photo, whose PSNR is infinite."""
 _ROWS = 256
 """Rows of a photo that are differentiated at once."""
 _CAST_SIDE = 192
@@ -40,7 +38,7 @@ def measure(
     seconds = time.perf_counter() - began
     score = score_photo(output, clean)
     return PhotoScore(
-        psnr=min(score.psnr, _HIGHEST_PSNR),
+        psnr=min(score.psnr, HIGHEST_PSNR),
         ssim=score.ssim,
         seconds=seconds,
         megapixels=noisy.shape[0] * noisy.shape[1] / 1e6,
@@ -52,7 +50,7 @@ def measure(
 
 
 def _clean_psnr(denoiser: Denoiser, clean: Photo) -> float:
-    return min(score_photo(denoiser(clean), clean).psnr, _HIGHEST_PSNR)
+    return min(score_photo(denoiser(clean), clean).psnr, HIGHEST_PSNR)
 
 
 def _cast(denoiser: Denoiser, clean: Photo) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ _MOST_SHOWN = 7
 """Denoisers in a figure of crops; further ones are in the tables only."""
 
 
-def write_page(comparison: Comparison, title: str) -> Report:
+def evaluation_page(comparison: Comparison, title: str) -> Report:
     """Make the page."""
     evaluation = comparison.evaluation
     report = Report(f"Denoisers on {title}")

@@ -21,6 +21,8 @@ from degrain.imaging.pixels import Photo, eight_bits
 PROTOCOL = "rgb8"
 PATCH_PROTOCOL = "rgb8-patches"
 
+HIGHEST_PSNR = 99.0
+"""dB; stands for that of an exact output, which is infinite and would make means so."""
 WINDOW = 11
 """Side of SSIM's window in pixels, and smallest side of a photo with an SSIM."""
 _SIGMA = 1.5

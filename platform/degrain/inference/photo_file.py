@@ -42,10 +42,10 @@ class DenoisedContent:
     @property
     def suffix(self) -> str:
         """`.png` and the like."""
-        return SUFFIXES[self.file_type]
+        return SUFFIX_OF[self.file_type]
 
 
-SUFFIXES: dict[FileType, str] = {
+SUFFIX_OF: dict[FileType, str] = {
     "bmp": ".bmp",
     "jpeg": ".jpg",
     "png": ".png",

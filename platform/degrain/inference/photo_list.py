@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from degrain.errors import UserError
 from degrain.imaging.codecs import is_photo
 from degrain.inference.config import OutputFormat
-from degrain.inference.photo_file import SUFFIXES
+from degrain.inference.photo_file import SUFFIX_OF
 from degrain.storage.listing import FileStamp, is_hidden, is_utf8, printable
 from degrain.storage.location import Location, Storage
 
@@ -228,4 +228,4 @@ def _target_name(name: str, file_format: OutputFormat | None, *, preview: bool) 
         return f"{name}{PREVIEW_SUFFIX}"
     if file_format is None:
         return name
-    return str(PurePosixPath(name).with_suffix(SUFFIXES[file_format]))
+    return str(PurePosixPath(name).with_suffix(SUFFIX_OF[file_format]))

@@ -48,7 +48,7 @@ IDENTITY_TAG = "degrain.retraining"
 """Tag of a retraining's run with its `Retraining.identity`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Retraining:
     """The arguments that the steps of a retraining share."""
 
@@ -80,7 +80,7 @@ class Retraining:
         return self.studies.storage
 
     def plan(self) -> RetrainingResult:
-        """What `run` would do now; nothing is read but names, and nothing is written."""
+        """What `run` would do now; nothing is written."""
         record = read_record(self._record_file)
         if record is not None and self._continues(record) and not self._has_ended(record):
             reason = f"the retraining of study {record.study} was interrupted and would go on"

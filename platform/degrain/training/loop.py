@@ -33,7 +33,7 @@ def train(config: TrainingConfig, session: Session) -> TrainingState:
         if session.start is not None and state.best_psnr == -math.inf:
             # The starting weights compete, so that training never ends below them.
             first = {"step": 0, "progress": 0.0, "seconds": 0.0, "workers": session.world_size}
-            report(state, session, first)
+            validate_and_report(state, session, first)
         _train(state, session, loader)
     except torch.OutOfMemoryError:
         share = -(-config.batch_size // session.world_size)
@@ -60,7 +60,7 @@ def _train(state: TrainingState, session: Session, loader: BatchLoader) -> None:
             session.progress(progress)
         if validates:
             pace.end_steps(state.step)
-            report(state, session, progress)
+            validate_and_report(state, session, progress)
             if config.budget is not None and not state.done:
                 adjust_steps(state, session, pace)
             pace = Pace(state.step)
@@ -165,7 +165,7 @@ def measure(state: TrainingState, session: Session, timer: StepTimer) -> dict[st
     }
 
 
-def report(state: TrainingState, session: Session, progress: dict[str, float]) -> None:
+def validate_and_report(state: TrainingState, session: Session, progress: dict[str, float]) -> None:
     """Validate, and report the score, a snapshot and sample crops to the session."""
     score = validate(state, session)
     improved = score.psnr > state.best_psnr

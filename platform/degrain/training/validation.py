@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from degrain.imaging.metrics import Score, psnr, ssim, to_eight_bits, to_float
+from degrain.imaging.metrics import HIGHEST_PSNR, Score, psnr, ssim, to_eight_bits, to_float
 from degrain.inference.tiling import pad_to_contract
 from degrain.loading.patches import Patches
 from degrain.spacing import evenly_spaced
@@ -15,8 +15,6 @@ from denoisenets import model_contract
 
 _BATCH = 8
 _SAMPLES = 4
-_HIGHEST_PSNR = 100.0
-"""dB; an exact output has an infinite PSNR, which would make the mean infinite."""
 
 
 @torch.inference_mode()
@@ -32,7 +30,7 @@ def validate(state: TrainingState, session: Session) -> Score:
     for start in range(0, len(chosen), size):
         _, output, clean = denoise_patches(state, session, chosen[start : start + size])
         sums = [
-            psnr(output, clean).clamp(max=_HIGHEST_PSNR).sum(),
+            psnr(output, clean).clamp(max=HIGHEST_PSNR).sum(),
             ssim(output, clean).sum(),
             torch.tensor(len(clean), dtype=torch.float64),
         ]

@@ -13,6 +13,7 @@ from unit.support import random_photo, write_png
 
 from degrain.corpora.base import ADAPTERS, Corpus
 from degrain.corpora.config import Adapter
+from degrain.corpora.listing import FolderNames
 from degrain.errors import UserError
 from degrain.storage.location import Storage
 
@@ -118,7 +119,7 @@ def test_a_folder_without_pairs_shows_how_names_were_read(tmp_path: Path) -> Non
     ],
 )
 def test_names_may_differ_in_case(adapter: str, noisy: str, clean: str) -> None:
-    pairs, unplaced = ADAPTERS[adapter]([noisy, clean], ANY, "")
+    pairs, unplaced = ADAPTERS[adapter](FolderNames([noisy, clean], ANY))
     assert [(p.noisy, p.clean) for p in pairs] == [(noisy, clean)]
     assert unplaced == []
 
@@ -139,8 +140,8 @@ MIXED = [
 def test_order_does_not_matter_and_every_photo_is_placed_or_reported(
     adapter: str, names: list[str]
 ) -> None:
-    pairs, unplaced = ADAPTERS[adapter](names, ANY, "")
-    assert (pairs, unplaced) == ADAPTERS[adapter](sorted(names), ANY, "")
+    pairs, unplaced = ADAPTERS[adapter](FolderNames(names, ANY))
+    assert (pairs, unplaced) == ADAPTERS[adapter](FolderNames(sorted(names), ANY))
     placed = {name for p in pairs for name in (p.noisy, p.clean)}
     assert not placed & set(unplaced)
     ignored = {name for name in MIXED if "Mask" in name} if adapter == "renoir" else set()

@@ -2,10 +2,13 @@
 
 from degrain.corpora.clean import list_clean
 from degrain.corpora.config import CorpusOptions
+from degrain.corpora.listing import FolderNames
 
 
 def test_clean_photos_become_a_pair_for_each_noise() -> None:
-    pairs, unplaced = list_clean(["b.png", "deep/a.png"], CorpusOptions(noise="camera:800,3200"))
+    pairs, unplaced = list_clean(
+        FolderNames(["b.png", "deep/a.png"], CorpusOptions(noise="camera:800,3200"))
+    )
     assert unplaced == []
     assert [(p.id, p.scene, p.iso, p.noise) for p in pairs] == [
         ("clean/b.png#camera:800", "clean/b.png", 800, "camera:800"),

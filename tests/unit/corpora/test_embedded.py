@@ -7,6 +7,7 @@ from unit.corpus_names import ANY
 
 from degrain.corpora import embedded
 from degrain.corpora.embedded import list_embedded, write_embedded
+from degrain.corpora.listing import FolderNames
 from degrain.errors import UserError
 from degrain.imaging.camera_noise import ISO_LEVELS
 from degrain.storage.location import Storage
@@ -22,7 +23,7 @@ def embedded_names() -> list[str]:
 
 
 def test_the_embedded_corpus_has_fixed_splits() -> None:
-    pairs, unplaced = list_embedded(embedded_names(), ANY)
+    pairs, unplaced = list_embedded(FolderNames(embedded_names(), ANY))
     assert unplaced == []
     assert len(pairs) == 21
     assert len({p.id for p in pairs}) == 21
@@ -40,7 +41,7 @@ def test_the_embedded_corpus_has_fixed_splits() -> None:
 
 def test_a_foreign_pair_among_the_embedded_ones_is_not_placed() -> None:
     foreign = ["clean/mine.png", "noisy/mine_ISO800.png"]
-    pairs, unplaced = list_embedded([*embedded_names(), *foreign], ANY)
+    pairs, unplaced = list_embedded(FolderNames([*embedded_names(), *foreign], ANY))
     assert len(pairs) == 21
     assert unplaced == foreign
 

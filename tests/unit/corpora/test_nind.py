@@ -2,6 +2,7 @@
 
 from unit.corpus_names import ANY
 
+from degrain.corpora.listing import FolderNames
 from degrain.corpora.nind import list_nind
 
 
@@ -11,7 +12,7 @@ def test_nind_pairs_all_with_the_lowest_iso() -> None:
         for iso, kind in (("6400", "png"), ("800", "jpg"), ("H2", "png"), ("H1", "tif"))
     ]
     names += ["NIND_a b_ISO200-1.png", "NIND_a b_ISO200-2.png", "NIND_a b_ISO6400-2.png"]
-    pairs, unplaced = list_nind(names, ANY)
+    pairs, unplaced = list_nind(FolderNames(names, ANY))
     assert {p.clean for p in pairs} == {"NIND_a b_ISO200-1.png"}
     assert [(p.noisy, p.iso) for p in pairs] == [
         ("NIND_a b_ISO800.jpg", 800),
@@ -26,16 +27,18 @@ def test_nind_pairs_all_with_the_lowest_iso() -> None:
 
 def test_nind_shots_count_as_numbers_and_scenes_may_hold_anything() -> None:
     names = ["NIND_x_ISO100-10.png", "NIND_x_ISO100-9.png", "NIND_x_ISO3200-1.PNG"]
-    pairs, unplaced = list_nind(names, ANY)
+    pairs, unplaced = list_nind(FolderNames(names, ANY))
     assert [(p.noisy, p.clean) for p in pairs] == [(names[2], names[1])]
     assert unplaced == [names[0]]
     odd = ["NIND_MuseeL-Bobo-C500D_ISO_x_ISO200.png", "NIND_MuseeL-Bobo-C500D_ISO_x_ISOH1-2.png"]
-    assert [p.scene for p in list_nind(odd, ANY)[0]] == ["nind/MuseeL-Bobo-C500D_ISO_x"]
+    assert [p.scene for p in list_nind(FolderNames(odd, ANY))[0]] == [
+        "nind/MuseeL-Bobo-C500D_ISO_x"
+    ]
 
 
 def test_nind_photos_in_two_file_types_are_two_pairs() -> None:
     pairs, unplaced = list_nind(
-        ["NIND_x_ISO100.png", "NIND_x_ISO800.png", "NIND_x_ISO800.jpg"], ANY
+        FolderNames(["NIND_x_ISO100.png", "NIND_x_ISO800.png", "NIND_x_ISO800.jpg"], ANY)
     )
     assert len({p.id for p in pairs}) == 2
     assert unplaced == []
@@ -43,4 +46,4 @@ def test_nind_photos_in_two_file_types_are_two_pairs() -> None:
 
 def test_nind_folders_do_not_mix_and_lone_photos_are_reported() -> None:
     names = ["a/NIND_x_ISO100.png", "b/NIND_x_ISO800.png", "NIND_y.png", "NIND_y_ISOauto.png"]
-    assert list_nind(names, ANY) == ([], sorted(names))
+    assert list_nind(FolderNames(names, ANY)) == ([], sorted(names))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from unit.corpus_names import ANY, FOLDER
 
 from degrain.corpora.config import CorpusOptions
+from degrain.corpora.listing import FolderNames
 from degrain.corpora.pairs import describe_unpaired, list_templates
 from degrain.corpora.record import PairRecord
 from degrain.corpora.sidd import list_sidd
@@ -22,7 +23,9 @@ def templates(noisy: str, clean: str) -> CorpusOptions:
 
 def test_template_fields_become_fields_of_the_pair() -> None:
     options = templates("{camera}/{scene}_{name}_ISO{iso}.jpg", "{camera}/{scene}_clean.png")
-    pairs, unplaced = list_templates(["X100/beach_b_ISO3200.jpg", "X100/beach_clean.png"], options)
+    pairs, unplaced = list_templates(
+        FolderNames(["X100/beach_b_ISO3200.jpg", "X100/beach_clean.png"], options)
+    )
     assert unplaced == []
     assert pairs == [
         PairRecord(
@@ -46,7 +49,7 @@ def test_default_templates_pair_equal_names_in_two_folders() -> None:
         "clean/c.png",
         "noisy/deep/a.png",
     ]
-    pairs, unplaced = list_templates(names, ANY)
+    pairs, unplaced = list_templates(FolderNames(names, ANY))
     assert [(p.noisy, p.clean) for p in pairs] == [
         (f"noisy/{x}.png", f"clean/{x}.png") for x in "ab"
     ]
@@ -56,7 +59,7 @@ def test_default_templates_pair_equal_names_in_two_folders() -> None:
 def test_several_noisy_photos_share_a_clean_one_and_its_scene() -> None:
     options = templates("noisy/{name}-{iso}.png", "clean/{name}.png")
     names = ["noisy/a-100.png", "noisy/a-200.png", "noisy/b-100.png", "clean/a.png", "clean/b.png"]
-    pairs, unplaced = list_templates(names, options)
+    pairs, unplaced = list_templates(FolderNames(names, options))
     assert unplaced == []
     assert [(p.noisy, p.clean, p.iso) for p in pairs] == [
         ("noisy/a-100.png", "clean/a.png", 100),
@@ -70,13 +73,16 @@ def test_several_noisy_photos_share_a_clean_one_and_its_scene() -> None:
 def test_a_field_used_twice_means_the_same_text() -> None:
     options = templates("{scene}/{scene}_noisy.png", "{scene}/{scene}.png")
     names = ["a/a_noisy.png", "a/a.png", "a/b_noisy.png", "a/b.png"]
-    pairs, unplaced = list_templates(names, options)
+    pairs, unplaced = list_templates(FolderNames(names, options))
     assert [p.noisy for p in pairs] == ["a/a_noisy.png"]
     assert unplaced == ["a/b.png", "a/b_noisy.png"]
 
 
 def test_a_photo_is_not_its_own_clean_one() -> None:
-    assert list_templates(["a.png"], templates("{name}.png", "{name}.png")) == ([], ["a.png"])
+    assert list_templates(FolderNames(["a.png"], templates("{name}.png", "{name}.png"))) == (
+        [],
+        ["a.png"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_a_photo_is_not_its_own_clean_one() -> None:
 def test_template_text_is_literal(literal: str) -> None:
     options = templates(f"{literal}/{{name}}.png", f"clean {literal}/{{name}}.png")
     text = literal.replace("{{}}", "{}")
-    pairs, unplaced = list_templates([f"{text}/1.png", f"clean {text}/1.png"], options)
+    pairs, unplaced = list_templates(FolderNames([f"{text}/1.png", f"clean {text}/1.png"], options))
     assert [(p.noisy, p.clean) for p in pairs] == [(f"{text}/1.png", f"clean {text}/1.png")]
     assert unplaced == []
 
@@ -102,7 +108,7 @@ def test_a_dot_in_a_template_is_a_dot() -> None:
 )
 def test_any_file_name_is_taken_literally(name: str) -> None:
     names = [f"noisy/{name}", f"clean/{name}"]
-    pairs, unplaced = list_templates(names, ANY)
+    pairs, unplaced = list_templates(FolderNames(names, ANY))
     assert [(p.noisy, p.clean) for p in pairs] == [tuple(names)]
     assert unplaced == []
 
@@ -129,13 +135,16 @@ def test_any_file_name_is_taken_literally(name: str) -> None:
 )
 def test_an_invalid_template_is_refused(noisy: str, clean: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        list_templates(["noisy/a.png", "clean/a.png"], templates(noisy, clean))
+        list_templates(FolderNames(["noisy/a.png", "clean/a.png"], templates(noisy, clean)))
 
 
 def test_a_template_with_a_number_format_is_refused() -> None:
     with pytest.raises(UserError, match=re.escape("clean/{name}_{iso:04d}.png")):
         list_templates(
-            ["noisy/a_100.png"], templates("noisy/{name}_{iso}.png", "clean/{name}_{iso:04d}.png")
+            FolderNames(
+                ["noisy/a_100.png"],
+                templates("noisy/{name}_{iso}.png", "clean/{name}_{iso:04d}.png"),
+            )
         )
 
 
@@ -146,19 +155,23 @@ def test_a_template_with_a_number_format_is_refused() -> None:
     )
 )
 def test_the_order_of_names_does_not_matter(names: list[str]) -> None:
-    assert list_templates(names, ANY) == list_templates(sorted(names), ANY)
+    assert list_templates(FolderNames(names, ANY)) == list_templates(
+        FolderNames(sorted(names), ANY)
+    )
 
 
 def test_of_several_names_that_differ_in_case_none_is_guessed() -> None:
     names = ["clean/a.PNG", "clean/A.png", "noisy/a.png"]
-    assert list_templates(names, ANY) == ([], sorted(names))
+    assert list_templates(FolderNames(names, ANY)) == ([], sorted(names))
     assert (
         list_sidd(
-            [
-                f"{FOLDER}/{name}"
-                for name in ("NOISY_SRGB_010.PNG", "GT_SRGB_010.png", "gt_SRGB_010.png")
-            ],
-            ANY,
+            FolderNames(
+                [
+                    f"{FOLDER}/{name}"
+                    for name in ("NOISY_SRGB_010.PNG", "GT_SRGB_010.png", "gt_SRGB_010.png")
+                ],
+                ANY,
+            ),
         )[0]
         == []
     )
@@ -176,7 +189,7 @@ def test_regular_expressions_with_named_groups() -> None:
         "X/attic/n1.png",
         "X/hall/n1.jpg.bak.png",
     ]
-    pairs, unplaced = list_templates(names, options)
+    pairs, unplaced = list_templates(FolderNames(names, options))
     assert [(p.noisy, p.clean, p.scene, p.camera, p.iso) for p in pairs] == [
         ("X/hall/n1_ISO800.jpg", "Y/hall/c.tif", "pairs/hall", "X", 800),
         ("X/hall/n2.png", "Y/hall/c.tif", "pairs/hall", "X", None),
@@ -197,16 +210,18 @@ def test_regular_expressions_with_named_groups() -> None:
 )
 def test_an_invalid_regular_expression_is_refused(expression: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        list_templates(["noisy/a.png"], templates(expression, "clean/{name}"))
+        list_templates(FolderNames(["noisy/a.png"], templates(expression, "clean/{name}")))
 
 
 def test_a_scene_is_the_shortest_part_of_a_name_that_fits() -> None:
     names = [f"{kind}/old_kitchen_1.png" for kind in ("noisy", "clean")]
     options = templates("noisy/{scene}_{name}.png", "clean/{scene}_{name}.png")
-    assert [pair.scene for pair in list_templates(names, options)[0]] == ["pairs/old"]
+    assert [pair.scene for pair in list_templates(FolderNames(names, options))[0]] == ["pairs/old"]
     longest = r"regex:{}/(?P<scene>.+)_(?P<name>[^_]+)\.png"
     options = templates(longest.format("noisy"), longest.format("clean"))
-    assert [pair.scene for pair in list_templates(names, options)[0]] == ["pairs/old_kitchen"]
+    assert [pair.scene for pair in list_templates(FolderNames(names, options))[0]] == [
+        "pairs/old_kitchen"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +250,7 @@ def test_names_that_belong_to_no_pair_are_explained(
     names: list[str], described: dict[str, str]
 ) -> None:
     options = templates("noisy/{scene}_{name}.png", "clean/{scene}_{name}.png")
-    assert list_templates(names, options)[0] == []
+    assert list_templates(FolderNames(names, options))[0] == []
     assert describe_unpaired(names, names, options) == described
 
 
@@ -247,7 +262,7 @@ def test_names_pair_however_their_accents_are_encoded() -> None:
     options = CorpusOptions(
         noisy_name="noisy/{scene}_{name}.png", clean_name="clean/{scene}_{name}.png"
     )
-    pairs, unplaced = list_templates(names, options)
+    pairs, unplaced = list_templates(FolderNames(names, options))
     assert unplaced == []
     assert {(pair.noisy, pair.clean) for pair in pairs} == {tuple(names[:2]), tuple(names[2:])}
     assert {pair.scene for pair in pairs} == {f"pairs/{composed}"}

@@ -3,6 +3,7 @@
 import pytest
 from unit.corpus_names import ANY, polyu
 
+from degrain.corpora.listing import FolderNames
 from degrain.corpora.polyu import list_polyu
 from degrain.corpora.record import PairRecord
 
@@ -22,7 +23,7 @@ def test_regular_and_irregular_polyu_names_are_paired(
     stem: str, camera: str, iso: int, shutter: str, scene: str, suffix: str
 ) -> None:
     clean, noisy = polyu(stem, suffix=suffix)
-    assert list_polyu([noisy, clean], ANY) == (
+    assert list_polyu(FolderNames([noisy, clean], ANY)) == (
         [
             PairRecord(
                 id=f"polyu/CroppedImages/{stem}",
@@ -40,7 +41,9 @@ def test_regular_and_irregular_polyu_names_are_paired(
 
 
 def test_polyu_objects_photographed_by_several_cameras_are_one_scene() -> None:
-    pairs, _ = list_polyu(polyu("Sony_4-5_125_1600_toy_1", "Canon600D_4-5_125_1600_Toy_11"), ANY)
+    pairs, _ = list_polyu(
+        FolderNames(polyu("Sony_4-5_125_1600_toy_1", "Canon600D_4-5_125_1600_Toy_11"), ANY)
+    )
     assert {p.scene for p in pairs} == {"polyu/toy"}
     assert len({p.camera for p in pairs}) == 2
 
@@ -49,6 +52,6 @@ def test_polyu_objects_photographed_by_several_cameras_are_one_scene() -> None:
     "foreign", ["Sony_4_200_3200_door_9_real.JPG", "door_real.JPG", "Sony_4_200_3200_door_9.JPG"]
 )
 def test_photos_that_are_no_polyu_pair_are_reported(foreign: str) -> None:
-    pairs, unplaced = list_polyu([*polyu("Sony_4_200_3200_door_1"), foreign], ANY)
+    pairs, unplaced = list_polyu(FolderNames([*polyu("Sony_4_200_3200_door_1"), foreign], ANY))
     assert len(pairs) == 1
     assert unplaced == [foreign]

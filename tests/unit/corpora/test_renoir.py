@@ -7,6 +7,7 @@ from unit.corpus_names import ANY, renoir
 from unit.support import random_photo, write_png
 
 from degrain.corpora.base import Corpus
+from degrain.corpora.listing import FolderNames
 from degrain.corpora.record import PairRecord
 from degrain.corpora.renoir import list_renoir
 from degrain.storage.location import Storage
@@ -21,7 +22,7 @@ def test_renoir_batches_are_scenes_of_a_camera() -> None:
         "T3i_Aligned/Batch_002/IMG_0001Noisy.bmp",
         "T3i_Aligned/Batch_002/IMG_0002Reference.bmp",
     ]
-    pairs, unplaced = list_renoir(names, ANY)
+    pairs, unplaced = list_renoir(FolderNames(names, ANY))
     assert unplaced == []
     assert [(p.scene, p.camera) for p in pairs] == [
         ("renoir/Mi3/Batch_001", "Mi3"),
@@ -40,9 +41,9 @@ def test_renoir_batches_are_scenes_of_a_camera() -> None:
 
 def test_renoir_given_as_one_camera_s_folder_has_the_same_ids() -> None:
     names = [*renoir(), *renoir(batch="002")]
-    whole, _ = list_renoir(names, ANY, "RENOIR")
+    whole, _ = list_renoir(FolderNames(names, ANY, "RENOIR"))
     below = [name.removeprefix("Mi3_Aligned/") for name in names]
-    one, unplaced = list_renoir(below, ANY, "Mi3_Aligned")
+    one, unplaced = list_renoir(FolderNames(below, ANY, "Mi3_Aligned"))
     assert unplaced == []
     assert [(p.id, p.scene, p.camera) for p in one] == [(p.id, p.scene, p.camera) for p in whole]
     assert [p.noisy for p in one] == [below[0], below[2]]
@@ -50,7 +51,7 @@ def test_renoir_given_as_one_camera_s_folder_has_the_same_ids() -> None:
 
 def test_renoir_masks_are_left_aside_and_several_noisy_share_a_reference() -> None:
     names = renoir(kinds=("Noisy", "Reference", "Mask", "noisy", "MASK"))
-    pairs, unplaced = list_renoir(names, ANY)
+    pairs, unplaced = list_renoir(FolderNames(names, ANY))
     assert unplaced == []
     assert [(p.noisy, p.clean) for p in pairs] == [(names[0], names[1]), (names[3], names[1])]
     assert len({p.id for p in pairs}) == 2
@@ -61,7 +62,7 @@ def test_renoir_masks_are_left_aside_and_several_noisy_share_a_reference() -> No
 )
 def test_renoir_batches_without_one_reference_are_reported(kinds: tuple[str, ...]) -> None:
     bad = renoir(batch="009", kinds=kinds)
-    pairs, unplaced = list_renoir([*renoir(), *bad, "top.bmp"], ANY)
+    pairs, unplaced = list_renoir(FolderNames([*renoir(), *bad, "top.bmp"], ANY))
     assert len(pairs) == 1
     assert unplaced == sorted([*bad, "top.bmp"])
 

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.corpus_names import ANY, FOLDER, sidd
 
+from degrain.corpora.listing import FolderNames
 from degrain.corpora.record import PairRecord
 from degrain.corpora.sidd import list_sidd
 
@@ -17,7 +18,7 @@ def test_sidd_names_with_prefixes_folders_and_cases_are_paired(
     root: str, prefix: str, suffix: str, number: str
 ) -> None:
     clean, noisy = (root + name for name in sidd(prefix, number, suffix))
-    pairs, unplaced = list_sidd([noisy, clean], ANY)
+    pairs, unplaced = list_sidd(FolderNames([noisy, clean], ANY))
     assert unplaced == []
     assert pairs == [
         PairRecord(
@@ -36,7 +37,9 @@ def test_sidd_names_with_prefixes_folders_and_cases_are_paired(
 
 def test_sidd_shots_of_one_scene_by_several_phones() -> None:
     other = "0002_001_GP_03200_01600_5500_N"
-    pairs, unplaced = list_sidd([*sidd(), *sidd(number="011"), *sidd(folder=other)], ANY)
+    pairs, unplaced = list_sidd(
+        FolderNames([*sidd(), *sidd(number="011"), *sidd(folder=other)], ANY)
+    )
     assert unplaced == []
     assert [p.id for p in pairs] == [
         f"sidd/{FOLDER}/010",
@@ -50,7 +53,7 @@ def test_sidd_shots_of_one_scene_by_several_phones() -> None:
 def test_sidd_photos_of_other_numbers_or_prefixes_are_no_pair() -> None:
     noisy = [f"{FOLDER}/NOISY_SRGB_010.PNG", f"{FOLDER}/0001_NOISY_SRGB_012.PNG"]
     clean = [f"{FOLDER}/GT_SRGB_011.PNG", f"{FOLDER}/GT_SRGB_012.PNG"]
-    pairs, unplaced = list_sidd([*noisy, *clean], ANY)
+    pairs, unplaced = list_sidd(FolderNames([*noisy, *clean], ANY))
     assert pairs == []
     assert unplaced == sorted([*noisy, *clean])
 
@@ -68,14 +71,14 @@ def test_sidd_photos_of_other_numbers_or_prefixes_are_no_pair() -> None:
     ],
 )
 def test_photos_that_are_no_sidd_pair_are_reported(foreign: str) -> None:
-    pairs, unplaced = list_sidd([*sidd(), foreign], ANY)
+    pairs, unplaced = list_sidd(FolderNames([*sidd(), foreign], ANY))
     assert len(pairs) == 1
     assert unplaced == [foreign]
 
 
 def test_a_foreign_pair_of_folders_is_not_sidd() -> None:
     names = sidd(folder="not_a_scene")
-    assert list_sidd(names, ANY) == ([], sorted(names))
+    assert list_sidd(FolderNames(names, ANY)) == ([], sorted(names))
 
 
 @settings(max_examples=30, deadline=None)
@@ -91,4 +94,4 @@ def test_a_foreign_pair_of_folders_is_not_sidd() -> None:
     )
 )
 def test_the_order_of_sidd_names_does_not_matter(names: list[str]) -> None:
-    assert list_sidd(names, ANY) == list_sidd(sorted(names), ANY)
+    assert list_sidd(FolderNames(names, ANY)) == list_sidd(FolderNames(sorted(names), ANY))

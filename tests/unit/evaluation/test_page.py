@@ -11,7 +11,7 @@ from unit.patchset_support import ROW
 from degrain.evaluation.comparison import Comparison, Example
 from degrain.evaluation.differences import Ranking
 from degrain.evaluation.measurement import gradient_energy, largest_seam, measure
-from degrain.evaluation.page import crops_figure, write_page
+from degrain.evaluation.page import crops_figure, evaluation_page
 from degrain.evaluation.scores import DenoiserScores, EvaluatedPhoto, Evaluation
 from degrain.evaluation.slices import iso_range, slices
 from degrain.imaging.filters import create_filter
@@ -132,7 +132,7 @@ def test_slices_are_by_camera_and_by_range_of_iso() -> None:
 
 def test_the_page_has_every_section_and_names_leaks() -> None:
     shown = example({"noisy": NOISY, "median": CLEAN})
-    page = write_page(Comparison(evaluation(), [shown]), "test photos").html().decode()
+    page = evaluation_page(Comparison(evaluation(), [shown]), "test photos").html().decode()
     for text in ("Table", "Side effects", "Slices", "Worst and best photos", "Crops", "1: leaked"):
         assert text in page
     assert page.count("<img") == 2
@@ -140,14 +140,14 @@ def test_the_page_has_every_section_and_names_leaks() -> None:
 
 
 def test_headers_of_numbers_are_aligned_like_the_numbers() -> None:
-    page = write_page(Comparison(evaluation()), "test photos").html().decode()
+    page = evaluation_page(Comparison(evaluation()), "test photos").html().decode()
     for header in ("PSNR, dB", "SSIM", "PSNR gain, dB", "red", "median gain, dB"):
         assert f'<th class="number">{header}</th>' in page
     assert "<th>denoiser</th>" in page
 
 
 def test_no_photo_is_both_worst_and_best() -> None:
-    report = write_page(Comparison(evaluation()), "test photos")
+    report = evaluation_page(Comparison(evaluation()), "test photos")
     section = report.html().decode().partition("gains least and most")[2]
     assert sorted(re.findall(r"<td>(c/\d)</td>", section)) == ["c/0", "c/1", "c/2", "c/3"]
 
@@ -159,7 +159,7 @@ def test_the_page_of_the_noisy_photo_alone_has_neither_speed_nor_extremes() -> N
         photos=whole.photos[:1],
         denoisers=(replace(whole.denoisers[0], scores=whole.denoisers[0].scores[:1]),),
     )
-    page = write_page(Comparison(one, [example({"noisy": NOISY})]), "x")
+    page = evaluation_page(Comparison(one, [example({"noisy": NOISY})]), "x")
     text = page.html().decode()
     assert "Quality and speed" not in text
     assert "Worst and best" not in text
@@ -247,7 +247,7 @@ def test_what_was_trained_on_the_photos_is_marked_and_not_recommended() -> None:
     )
     comparison = Comparison(told)
     assert "| wide (trained on 2 of these photos) | " in comparison.to_markdown()
-    page = write_page(comparison, "photos").html().decode()
+    page = evaluation_page(comparison, "photos").html().decode()
     assert "wide (trained on 2 of these photos)" in page
     assert "wide is left out" in page
     alone = replace(told, denoisers=(leaking,))

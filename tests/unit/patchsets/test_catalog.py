@@ -8,6 +8,7 @@ import pytest
 from unit.support import pair_record
 
 from degrain.corpora.config import CorpusOptions
+from degrain.corpora.listing import FolderNames
 from degrain.corpora.sidd import list_sidd
 from degrain.patchsets import catalog
 from degrain.patchsets.catalog import SCHEMA, read_catalog, write_catalog
@@ -101,7 +102,7 @@ def test_a_long_listing_survives_the_catalog() -> None:
         for kind in ("NOISY", "GT")
         for shot in ("010", "011")
     ]
-    pairs, unplaced = list_sidd(names, CorpusOptions())
+    pairs, unplaced = list_sidd(FolderNames(names, CorpusOptions()))
     assert (len(pairs), unplaced) == (1800, [])
     splits = assign_splits(pairs)
     rows = [

@@ -9,6 +9,7 @@ from unit.support import pair_record, smooth_patches, smooth_photo, with_noise
 from unit.training_support import CONFIG, CPU, session
 
 from degrain.corpora.config import CorpusOptions
+from degrain.corpora.listing import FolderNames
 from degrain.corpora.noisy import list_noisy
 from degrain.loading.patches import PatchMetadata, ResidentPatches
 from degrain.patchsets.check_rules import CheckRules
@@ -148,7 +149,7 @@ def test_a_teacher_runs_at_any_size_of_crop() -> None:
 
 
 def test_noisy_photos_are_listed_for_the_train_split() -> None:
-    pairs, left = list_noisy(["b/2.jpg", "a.png"], CorpusOptions())
+    pairs, left = list_noisy(FolderNames(["b/2.jpg", "a.png"], CorpusOptions()))
     assert left == []
     assert [pair.id for pair in pairs] == ["noisy/a.png", "noisy/b/2.jpg"]
     assert all(pair.unpaired and pair.split == "train" for pair in pairs)
