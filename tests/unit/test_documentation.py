@@ -64,7 +64,7 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_program() -> None
         re.sub(r'"\s*\n\s*f?"', "", file.read_text()) for file in (ROOT / "platform").rglob("*.py")
     )
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
-    messages = re.findall(r"^\*\*`(.+)`\*\*$", page, flags=re.M)
+    messages = re.findall(r"^#+ `(.+)`$", page, flags=re.M)
     assert len(messages) > 15
     for message in messages:
         parts = [re.escape(part.strip(" ,;")) for part in message.split("...") if part.strip(" ,;")]
