@@ -47,7 +47,7 @@ WAITING := $(addprefix tests/integration/test_,training_faults.py job.py month.p
 define run_tests
 	@logs=$$(mktemp -d); export MISSING_PACKAGES=$$logs/missing; trap 'kill $$unit $$clusters 2> /dev/null; rm -rf $$logs' EXIT; \
 	trap 'exit 130' INT TERM HUP; \
-	nice -n 19 $(BIN)/python -m pytest -m $(1) tests/unit --numprocesses 2 \
+	nice -n 5 $(BIN)/python -m pytest -m $(1) tests/unit --numprocesses 2 \
 		> $$logs/unit 2>&1 & unit=$$!; \
 	$(BIN)/python -m pytest -m $(1) $(WAITING) > $$logs/clusters 2>&1 & clusters=$$!; \
 	$(BIN)/python -m pytest -m $(1) tests/integration $(WAITING:%=--ignore=%); status=$$?; \

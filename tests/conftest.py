@@ -16,7 +16,7 @@ for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDP
 # Tests run beside Ray's workers and servers: more threads than cores would make all of them slow.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Ray's workers are as nice as 15, and the unit tests beside them as 19: they would share the cores.
+# Ray's workers are as nice as 15 and would wait for the unit tests beside them.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as Ray spells it
 
 # `make test` ends its groups by SIGTERM: what fixtures have started has to end then, as by Ctrl-C.

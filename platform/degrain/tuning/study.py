@@ -15,18 +15,16 @@ from typing import Any, TypeAlias
 from degrain.corpora.record import PairRecord
 from degrain.errors import JobFailedError
 from degrain.imaging.metrics import PROTOCOL
-from degrain.monitoring import TrainingGauges
 from degrain.patchsets.patch_set import PatchSet
 from degrain.registry.gates import describe_rule
 from degrain.registry.standing import Standing
 from degrain.spacing import evenly_spaced
 from degrain.storage.location import Location
-from degrain.tracking.metric_journal import MetricJournal
 from degrain.tracking.runs import Run, Tracker
 from degrain.training.config import TrainingConfig
 from degrain.training.distributed.job import TrainingJob
-from degrain.training.distributed.progress_log import ProgressLog
 from degrain.training.distributed.result import describe_result
+from degrain.training.distributed.run import tracked
 from degrain.training.distributed.splits import TrainingSplits, open_splits, patch_set_tags
 from degrain.tuning.config import FittedStudy, StudyConfig
 from degrain.tuning.publish import Publication, Refit, StudyResult, holders_without
@@ -248,13 +246,7 @@ class _Study:
             note = f"Refit of {best.name} for {training.length}: {describe_trial(best)}."
             run.describe(note, self.patch_set)
             folder = self.folder / name
-            with (
-                MetricJournal(run, unsent_folder=folder, log=self.log) as journal,
-                TrainingGauges(training.model, name) as gauges,
-            ):
-                show = ProgressLog(
-                    training.steps, journal, gauges, log=self.log, status=lambda _: None
-                )
+            with tracked(run, training, name, folder, log=self.log) as (_, show):
                 result = TrainingJob(
                     training,
                     self.splits,

@@ -1,6 +1,7 @@
 """One training run of `degrain train`: tracked in MLflow, its model stored."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from degrain.registry.card import ModelCard
 from degrain.registry.files import write_model
 from degrain.registry.versions import log_model
 from degrain.storage.json_file import json_bytes
+from degrain.storage.location import Location
 from degrain.tracking.metric_journal import MetricJournal
 from degrain.tracking.provenance import versions
 from degrain.tracking.runs import Run, Tracker
@@ -27,6 +29,27 @@ class TrackedResult(TrainingResult):
     """A training result and its MLflow run."""
 
     run_id: str
+
+
+@contextlib.contextmanager
+def tracked(
+    run: Run,
+    config: TrainingConfig,
+    name: str,
+    folder: Location,
+    *,
+    log: Callable[[str], None],
+    status: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[MetricJournal, ProgressLog]]:
+    """What takes the events of a training to its MLflow run, to Ray's metrics and the screen.
+
+    Metrics that could not be sent are left in `folder`.
+    """
+    with (
+        MetricJournal(run, log=log, unsent_folder=folder) as journal,
+        TrainingGauges(config.model, name) as gauges,
+    ):
+        yield journal, ProgressLog(config.steps, journal, gauges, log=log, status=status)
 
 
 def train_run(
@@ -48,8 +71,7 @@ def train_run(
     (config, splits), tags = open_splits(plan.config, patch_set), patch_set_tags(patch_set)
     with (
         tracker.run(plan.name, "training", tags=tags, resume=plan.run_id) as run,
-        MetricJournal(run, log=log, unsent_folder=plan.folder) as journal,
-        TrainingGauges(config.model, plan.name) as gauges,
+        tracked(run, config, plan.name, plan.folder, log=log, status=status) as (journal, show),
     ):
         photos = plan.write(config, patch_set, run.id)
         log(f"run {plan.name}: {_described(config, workers)}, {config.batches} patches")
@@ -65,7 +87,7 @@ def train_run(
             teacher=plan.teacher,
             keep_best=keep_best,
             started=started,
-            on_event=ProgressLog(config.steps, journal, gauges, log=log, status=status),
+            on_event=show,
         ).run()
         if result.metrics["step"] == 0:
             log(describe_result(result))
