@@ -33,7 +33,7 @@ WARPS = {"shift": (0.0, 60.0), "rotation": (0.2, 2.0), "scale": (0.5, 3.0)}
 LOOKS = ("sharp", "smooth", "noisy")
 """As it is at ISO 800, blurred at ISO 800, as it is at ISO 12800."""
 TOLERANCE = 0.5
-"""Pixels by which an accepted pair may be off at its corners."""
+"""Pixels by which the estimated shift of an accepted pair may be off at the corners."""
 FOLDERS = ("SIDD_Small_sRGB_Only_256", "Mi3_Aligned", "PolyU")
 PAIR = PairRecord(
     id="own/a", corpus="own", scene="own/a", noisy="noisy.png", clean="clean.png", own=True
@@ -56,26 +56,25 @@ def _warped(count: int, sides: tuple[int, ...]) -> Table:
     random = np.random.default_rng(0)
     rows = []
     for side, kind in product(sides, WARPS):
-        progress(f"{side} pixels, {kind}")
         found = [_judge(photos, side, kind, LOOKS[i % 3], random) for i in range(count)]
         counts = Counter(verdict for verdict, _ in found)
         worst = max((off for verdict, off in found if verdict == "accepted"), default=0.0)
         wrong = sum(verdict == "accepted" and off > TOLERANCE for verdict, off in found)
-        rows.append(
-            [
-                f"{side} pixels, {kind}",
-                *(str(n) for n in (count, counts["accepted"], counts["refused"], wrong)),
-                f"{worst:.2f}",
-            ]
-        )
-    columns = ["warped photos", "pairs", "accepted", "refused", "wrongly", "off by at most"]
-    return Table(columns, rows, "Pairs of a known warp; `off by` is in pixels, at the corners.")
+        numbers = [count, counts["accepted"], counts["flat"], counts["refused"], wrong]
+        rows.append([f"{side} pixels, {kind}", *map(str, numbers), f"{worst:.2f}"])
+        progress(", ".join(rows[-1]))
+    columns = ["warped photos", "pairs", "accepted", "flat", "refused", "wrongly", "off by at most"]
+    caption = (
+        "Pairs of a known warp. `flat`: too flat beside the noise to be aligned, and to need it; "
+        "`off by`: of the estimated shift, pixels, at the corners; wrong is more than 0.5."
+    )
+    return Table(columns, rows, caption)
 
 
 def _judge(
     photos: list[Photo], side: int, kind: str, look: str, random: np.random.Generator
 ) -> tuple[str, float]:
-    """`accepted` or `refused`, and how far the corners of the corrected pair are apart."""
+    """`accepted`, `flat` or `refused`, and how far the estimate is off at the corners."""
     margin = 64 + side // 30
     scene = _scene(photos, side + 2 * margin, random)
     if look == "smooth":
@@ -101,29 +100,30 @@ def _judge(
         pair = measure(PAIR, noisy, clean, CheckRules())
     except UnreadablePhotoError:
         return "refused", 0.0
-    move = np.array([pair.move_y or 0, pair.move_x or 0])
+    if not (pair.shift_y or pair.shift_x):
+        return "flat", 0.0
+    move = np.array([pair.shift_y, pair.shift_x])
     corners = [np.array(corner) * side + margin for corner in product((0, 1), repeat=2)]
-    # A point of the corrected noisy photo shows what the warp says of the point before it moved.
+    # A point of the shifted noisy photo shows what the warp says of the point before it moved.
     apart = [np.abs(matrix @ (corner - move) + offset - corner).max() for corner in corners]
     return "accepted", max(apart)
 
 
 def _scene(photos: list[Photo], side: int, random: np.random.Generator) -> NDArray[np.float64]:
     """A square part of a photo; where none is as large, one enlarged, or a collage of several."""
-    large = [photo for photo in photos if min(photo.shape[:2]) >= side]
-    if large:
+    if large := [photo for photo in photos if min(photo.shape[:2]) >= side]:
         return _part(large[random.integers(len(large))], side, random)
+    tile = side // 8 + 1
+    usable = [photo for photo in photos if min(photo.shape[:2]) >= tile]
     if random.integers(2):
-        part = _part(photos[random.integers(len(photos))], 1000, random)
-        return np.asarray(zoom(part, (side / 1000, side / 1000, 1), order=3))
-    tile = side // 5 + 1
-    chosen = [photos[i] for i in random.choice(len(photos), 25, replace=False)]
-    rows = [[_part(photo, tile, random) for photo in chosen[i : i + 5]] for i in range(0, 25, 5)]
-    return np.block([[[tile] for tile in row] for row in rows])[:side, :side]
+        part = _part(usable[random.integers(len(usable))], tile, random)
+        return np.asarray(zoom(part, (side / tile, side / tile, 1), order=3))
+    chosen = [usable[i] for i in random.integers(len(usable), size=64)]
+    rows = [[_part(photo, tile, random) for photo in chosen[i : i + 8]] for i in range(0, 64, 8)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])[:side, :side]
 
 
 def _part(photo: Photo, side: int, random: np.random.Generator) -> NDArray[np.float64]:
-    side = min(side, *photo.shape[:2])
     top, left = (random.integers(extent - side + 1) for extent in photo.shape[:2])
     return photo[top : top + side, left : left + side].astype(np.float64)
 
@@ -141,6 +141,7 @@ def _exposed(count: int) -> Table:
             counts[verdict] += 1
             if verdict == "matched":
                 errors.append(error)
+        progress(f"{text}: {dict(counts)}, {len(errors)} errors, largest {max(errors, default=0)}")
         within = sum(error <= 0.01 for error in errors)
         verdicts = (counts[v] for v in ("matched", "uncertain", "alike", "refused"))
         rows.append([text, *map(str, verdicts), str(within), f"{100 * max(errors, default=0):.1f}"])

@@ -7,9 +7,10 @@ on one shift for all windows (Lucas and Kanade, "An iterative image registration
 
 The same windows say whether to believe it. They are divided into blocks, and how the blocks' scores
 scatter gives standard errors that hold for noise of any kind (White, "A
-heteroskedasticity-consistent covariance matrix estimator", Econometrica 48(4), 1980). A linear fit
-to the scores says how much the shift changes from the centre to the corners, which rotation and
-scale cause. A search in each window says whether parts of the scene have moved.
+heteroskedasticity-consistent covariance matrix estimator", Econometrica 48(4), 1980), also where
+few blocks tell anything. A linear fit to the scores says how much the shift changes from the centre
+to the corners, which rotation and scale cause. A search in each window says whether parts of the
+scene have moved.
 
 Training depends on whether an integer shift improves the agreement of the pair. `Shift.gain`
 measures it: the share of 1 - r, where r is the correlation coefficient, that the shift removes.
@@ -31,12 +32,12 @@ LEAST_CONTRAST = 0.05
 """Contrast of the clean photo over that of the noisy one, see `ShiftSearch.contrast`, below which
 no shift could spoil more than 0.3% of what the two differ by.
 """
-MOST_ERROR = 0.2
+MOST_ERROR = 0.18
 """Pixels of standard error; of 251 real pairs the largest is 0.16."""
-MOST_WARP = 0.3
+MOST_WARP = 0.29
 """Pixels at the corners, less two standard errors; of 251 real pairs the largest is 0.28."""
-MOST_UNKNOWN_WARP = 1.0
-"""Pixels at the corners, more two standard errors; of 251 real pairs the largest is 0.98."""
+MOST_UNKNOWN_WARP = 1.1
+"""Pixels at the corners, more two standard errors; of 251 real pairs the largest is 1.01."""
 MOST_STRAY = 2.0
 """See `Shift.stray`; of 251 real pairs the largest is 1.1."""
 
@@ -191,7 +192,7 @@ class _Windows:
             place = np.clip(place + np.clip(step, -2, 2), -self._reach, self._reach)
             if np.abs(step).max() < _PRECISION:
                 break
-        variance = inverse @ np.einsum("iwb,jwb->ij", scores, scores) @ inverse
+        variance = _sandwich(inverse, hessian.reshape(2, 2, -1), scores.reshape(2, -1))
         warp, warp_error = self._warp(hessian, scores)
         y, x = (float(first + rest) for first, rest in zip(self._start, place, strict=True))
         return Shift(
@@ -243,11 +244,12 @@ class _Windows:
         # Displacement down and right of a block by a unit of each: shifts, scale, rotation.
         units = np.array([[one, zero], [zero, one], [y, x], [x, -y]])
         pulled = np.einsum("pkwb,klwb->plwb", units, hessian)
-        inverse = np.linalg.inv(np.einsum("plwb,qlwb->pq", pulled, units) + 1e-12 * np.eye(4))
+        hessians = np.einsum("plwb,qlwb->pqwb", pulled, units).reshape(4, 4, -1)
+        inverse = np.linalg.inv(hessians.sum(axis=2) + 1e-12 * np.eye(4))
         amounts = inverse @ np.einsum("pkwb,kwb->p", units, scores)
         rest = scores - np.einsum("p,plwb->lwb", amounts, pulled)
-        rests = np.einsum("pkwb,kwb->pwb", units, rest)
-        variance = inverse @ np.einsum("pwb,qwb->pq", rests, rests) @ inverse
+        rests = np.einsum("pkwb,kwb->pwb", units, rest).reshape(4, -1)
+        variance = _sandwich(inverse, hessians, rests)
         return float(np.hypot(*amounts[2:])), float(np.sqrt(variance.diagonal()[2:].max()))
 
     def _block_places(self) -> NDArray[np.float64]:
@@ -288,6 +290,22 @@ class _Windows:
         strays = (np.abs(found - place).max(axis=1) > 1.5) & (removed > 0.1)
         usual = max(float(np.median(errors)), (_LEAST_NOISE * self._side) ** 2)
         return float((strays * errors * removed).max() / usual)
+
+
+def _sandwich(
+    inverse: NDArray[np.float64], hessians: NDArray[np.float64], scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Covariance of P amounts that were fitted to K blocks, whatever their noise: (P, P).
+
+    `inverse` is that of the sum of the blocks' `hessians`, (P, P, K); `scores`, (P, K), are those
+    at the fit. What a block would score if it were left out of the fit counts (the jackknife, or
+    HC3; MacKinnon and White, Journal of Econometrics 29, 1985): where few blocks decide all, their
+    own scores are small.
+    """
+    count = len(inverse)
+    kept = (1 + 1e-6) * np.eye(count) - np.einsum("pqk,qr->kpr", hessians, inverse)
+    left_out = np.linalg.solve(kept, scores.T[:, :, None])[:, :, 0]
+    return np.asarray(inverse @ (left_out.T @ left_out) @ inverse)
 
 
 def _place_windows(

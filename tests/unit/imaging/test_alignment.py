@@ -12,7 +12,7 @@ from scipy.ndimage import shift as moved
 from skimage import data as skimage_data
 from unit.support import random_photo
 
-from degrain.imaging.alignment import SMALLEST, UNSHIFTED, estimate_shift
+from degrain.imaging.alignment import SMALLEST, UNSHIFTED, _sandwich, estimate_shift
 from degrain.imaging.camera_noise import ISO_LEVELS, photograph
 from degrain.imaging.pixels import Photo, sixteen_bits
 from degrain.patchsets.check_rules import CheckRules
@@ -102,6 +102,25 @@ def test_noise_alone_on_the_smallest_photos_is_not_taken_for_a_shift(name: str) 
         clean = photo(name)[top : top + SMALLEST, left : left + SMALLEST]
         shift = estimate_shift(photograph(clean, ISO_LEVELS[12800], random), clean)
         assert shift.doubt or not is_misaligned(shift, CheckRules())
+
+
+def test_errors_are_those_of_leaving_each_block_out() -> None:
+    """By an independent way: the fit is made anew without each block; one block decides most."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(5, 12, 3)) * np.array([20, 1, 1, 1, 1])[:, None, None]
+    targets = random.normal(size=(5, 12))
+
+    def fit(kept: list[int]) -> NDArray[np.float64]:
+        found = np.linalg.lstsq(np.concatenate(rows[kept]), np.concatenate(targets[kept]))[0]
+        return np.asarray(found)
+
+    everything = fit(list(range(5)))
+    apart = [fit([k for k in range(5) if k != left]) - everything for left in range(5)]
+    hessians = np.einsum("kip,kiq->pqk", rows, rows)
+    rest = targets - rows @ everything
+    scores = np.einsum("kip,ki->pk", rows, rest)
+    found = _sandwich(np.linalg.inv(hessians.sum(axis=2)), hessians, scores)
+    assert found == pytest.approx(sum(np.outer(a, a) for a in apart), rel=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
