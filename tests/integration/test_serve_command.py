@@ -19,7 +19,7 @@ import pytest
 import tifffile
 from integration.support import free_ports, run_here, start_pipeline, write_tracking
 
-from degrain.imaging.codecs import decode, encode_png
+from degrain.imaging.codecs import encode_png
 
 
 def test_an_address_beyond_this_machine_needs_a_token(
@@ -63,6 +63,7 @@ class Running:
         (folder / "temporary").mkdir()
         options = ["--port", self.port, "--mlflow", write_tracking(folder), "--max-replicas", 1]
         options += ["--metrics-port", self.metrics_port, "--summary", folder / "summary.json"]
+        options += ["--upload-seconds", 600]
         # Ray's sockets need a short path.
         places = {"TMPDIR": str(folder / "temporary"), "RAY_TMPDIR": tempfile.gettempdir()}
         self.process = start_pipeline("serve", options, places)
@@ -132,23 +133,23 @@ def test_the_address_of_the_metrics_is_chosen_and_printed(running: Running) -> N
 def test_ctrl_c_finishes_and_delivers_what_is_in_work_and_refuses_new_photos(
     running: Running,
 ) -> None:
-    content = encode_png(np.full((48, 64, 3), 100, np.uint8))
-    head = b"POST /v1/denoise HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+    small = encode_png(np.full((48, 64, 3), 100, np.uint8))
+    content = large_tiff()
+    slow = slow_client(running)
     with socket.create_connection(("127.0.0.1", running.port), timeout=600) as connection:
-        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(content) + content[:20])
-        # A photo has its place before its first byte is read.
+        # So much at once that the pause after it does not make a slow upload of it.
+        connection.sendall(head_of(content) + content[:-20])
         while not waiting_photos(running):
             time.sleep(0.2)
-        slow = slow_client(running)
         running.process.send_signal(signal.SIGINT)
         assert running.wait_for("ending").startswith("ending: 1 photos in work are finished")
-        refused = running.post(content)
+        refused = running.post(small)
         assert (refused.status, refused.headers["retry-after"]) == (503, "10")
-        connection.sendall(content[20:])
+        connection.sendall(content[-20:])
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         assert answer.status == 200
-        assert decode(answer.read()).shape == (48, 64, 3)
+        assert tifffile.imread(io.BytesIO(answer.read())).shape == LARGE.shape
     wait_until_connections_are_refused(running)
     assert tifffile.imread(io.BytesIO(slow.read())).shape == LARGE.shape
     assert running.process.wait(timeout=600) == 0
@@ -161,17 +162,25 @@ LARGE = np.random.default_rng(0).random((600, 800, 3))
 """12 megabytes as a TIFF, more than the system keeps for a client that reads nothing."""
 
 
-def slow_client(running: Running) -> http.client.HTTPResponse:
-    """The beginning of an answer; what is left is on its way until it is read."""
+def large_tiff() -> bytes:
     file = io.BytesIO()
     tifffile.imwrite(file, LARGE, photometric="rgb")
+    return file.getvalue()
+
+
+def head_of(content: bytes) -> bytes:
+    """The head of a request that posts a TIFF."""
+    head = "POST /v1/denoise HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/tiff\r\n"
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode()
+
+
+def slow_client(running: Running) -> http.client.HTTPResponse:
+    """The beginning of an answer; what is left is on its way until it is read."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(600)
         connection.connect(("127.0.0.1", running.port))
-        head = "POST /v1/denoise HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/tiff\r\n"
-        stated = f"Content-Length: {len(file.getvalue())}\r\n\r\n"
-        connection.sendall((head + stated).encode() + file.getvalue())
+        connection.sendall(head_of(large_tiff()) + large_tiff())
         answer = http.client.HTTPResponse(connection)
         answer.begin()
     assert answer.status == 200
