@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 MARKER = "DEGRAIN_SERVER"
 """Variable that a server and all processes below it have in their environment."""
-START_SECONDS = 180
+START_SECONDS = 600
+"""A busy machine may need minutes for a server; one that has ended is not waited for."""
 STOP_SECONDS = 5
 STOP_ROUNDS = 5
 FREE_PORTS = range(20_000, 32_000)

@@ -229,7 +229,8 @@ def readme_run(
         sockets: list[str] = []
         try:
             done = shell(before, clone, environment)
-            servers = json.loads((clone / "runs" / "stack" / "servers.json").read_text())
+            state = clone / "runs" / "stack" / "servers.json"
+            servers = json.loads(state.read_text()) if state.exists() else []
             stack = {s["name"]: s for s in servers}
             processes = [p for s in servers for p in family(s["pid"])]
             pids = {p.pid for p in processes}
