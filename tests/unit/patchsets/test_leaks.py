@@ -124,6 +124,24 @@ def test_a_scene_whose_photos_are_replaced_stays_in_its_split_by_name(tmp_path: 
     assert splits(serial_ingest(corpus, out).patch_set) == before
 
 
+def test_a_scene_that_was_away_and_comes_back_with_other_photos_has_its_split(
+    tmp_path: Path,
+) -> None:
+    corpus, out = write_pairs(tmp_path / "photos", scenes=9), tmp_path / "out"
+    before = splits_that_only_memory_has(corpus, out)
+    gone = [scene.split("/")[1] for scene, split in before.items() if split != "train"]
+    write_pairs(corpus, scenes=20)
+    for name in gone:
+        for kind in ("noisy", "clean"):
+            (corpus / kind / f"{name}_0.png").unlink()
+    away = splits(serial_ingest(corpus, out).patch_set)
+    assert not {f"pairs/{name}" for name in gone} & set(away)
+    for name in gone:
+        write_pair(corpus, name, seed=1)
+    back = splits(serial_ingest(corpus, out).patch_set)
+    assert {scene: back[scene] for scene in before} == before
+
+
 def test_leaving_the_test_split_needs_an_option(tmp_path: Path) -> None:
     corpus, out = write_pairs(tmp_path / "photos", scenes=8), tmp_path / "out"
     first = serial_ingest(corpus, out).patch_set
