@@ -180,7 +180,8 @@ def slow_client(running: Running) -> http.client.HTTPResponse:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(600)
         connection.connect(("127.0.0.1", running.port))
-        connection.sendall(head_of(large_tiff()) + large_tiff())
+        content = large_tiff()
+        connection.sendall(head_of(content) + content)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
     assert answer.status == 200

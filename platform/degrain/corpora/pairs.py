@@ -15,9 +15,8 @@ def list_templates(folder: FolderNames, corpus: str = "pairs") -> Listing:
     Several noisy photos may share a clean one. Without `{scene}` in the template each clean photo
     is a scene.
     """
-    listed = list(folder.names)
     pattern = compile_template(folder.options.noisy_name)
-    find_clean = clean_name_finder(listed, folder.options.clean_name, pattern)
+    find_clean = clean_name_finder(folder.names, folder.options.clean_name, pattern)
 
     def pair(noisy: str, _: PhotoNames) -> PairRecord | None:
         match = pattern.fullmatch(noisy)
@@ -36,7 +35,7 @@ def list_templates(folder: FolderNames, corpus: str = "pairs") -> Listing:
             iso=int(iso) if iso and iso.isdecimal() else None,
         )
 
-    return pair_each(listed, pair)
+    return pair_each(folder.names, pair)
 
 
 def describe_unpaired(
